@@ -1,0 +1,59 @@
+# make          the program ./run
+# make demo     first words of the bundled model
+# make test     all tests; needs a C compiler alone
+# make debug    the tests under AddressSanitizer and UndefinedBehaviorSanitizer
+# make parity   comparisons with Hugging Face and the gguf package; needs Python 3 and the network
+
+CC ?= cc
+CXX ?= c++
+CFLAGS ?= -O3
+WARNINGS = -Wall -Wextra
+ARCH := $(shell uname -m)
+# On x86 the fast kernels are chosen at run time; on ARM the compiler's flags choose them.
+MACHINE := $(if $(filter arm64 aarch64,$(ARCH)),-mcpu=native)
+# OpenMP where the compiler has it; `make OPENMP=` builds without.
+OPENMP := $(shell printf '\043include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n' > .probe.c; \
+    $(CC) -fopenmp .probe.c -o .probe 2>/dev/null && echo -fopenmp; rm -f .probe .probe.c)
+FLAGS = -std=gnu11 $(CFLAGS) $(WARNINGS) $(MACHINE) $(OPENMP)
+PROGRAM = run
+TMP = tests/tmp
+TESTS = tests/test.c $(wildcard tests/*.h) run.c tokenizer.c tokenizer.h Makefile
+
+$(PROGRAM): run.c tokenizer.c tokenizer.h Makefile
+	$(CC) $(FLAGS) run.c tokenizer.c -lm -o $@
+
+test: $(PROGRAM) $(TMP)/test $(TMP)/embed $(TMP)/embed++
+	@RUN=./$(PROGRAM) $(TMP)/test
+
+$(TMP)/test: $(TESTS)
+	@mkdir -p $(TMP)
+	$(CC) $(FLAGS) -DTMP='"$(TMP)"' tests/test.c tokenizer.c -lm -o $@
+
+# As users of the library build it.
+$(TMP)/embed: tests/embed.c run.c tokenizer.c tokenizer.h Makefile
+	@mkdir -p $(TMP)
+	$(CC) $(FLAGS) -DRUN_NO_MAIN -c run.c -o $(TMP)/run.o
+	$(CC) $(FLAGS) -c tokenizer.c -o $(TMP)/tokenizer.o
+	$(CC) $(FLAGS) tests/embed.c $(TMP)/run.o $(TMP)/tokenizer.o -lm -o $@
+
+$(TMP)/embed++: $(TMP)/embed
+	-$(CXX) $(CFLAGS) $(WARNINGS) $(OPENMP) -x c++ tests/embed.c -x none $(TMP)/run.o \
+	    $(TMP)/tokenizer.o -lm -o $@
+
+SANITIZE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+debug:
+	@mkdir -p tests/tmp/debug
+	$(MAKE) test TMP=tests/tmp/debug PROGRAM=tests/tmp/debug/run CFLAGS='$(SANITIZE)'
+
+parity: .venv/ready $(PROGRAM)
+	.venv/bin/python tests/parity/run.py $(ONLY)
+
+.venv/ready: tests/parity/requirements.txt
+	python3 -m venv .venv
+	.venv/bin/pip install --quiet -r tests/parity/requirements.txt
+	touch $@
+
+clean:
+	rm -rf run tests/tmp .probe .probe.c
+
+.PHONY: test debug parity clean

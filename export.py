@@ -1,0 +1,1015 @@
+#!/usr/bin/env python3
+"""Make the GGUF file that run reads from a model in another form. Needs numpy, nothing else.
+
+    python3 export.py INPUT [--tokenizer FILE] [--type f32|f16|bf16|q8_0|q4_0] [-o OUT.gguf]
+
+INPUT is one of
+    FILE.bin    a llama2.c checkpoint, version 0, 1 or 2, with tokenizer.bin beside it
+    DIRECTORY   a Hugging Face model: config.json, *.safetensors, tokenizer.json or .model
+    DIRECTORY   Meta's files: params.json, consolidated.*.pth, tokenizer.model (or one .pth)
+
+Each of the three readers gives the same two things: the metadata, a dict of GGUF keys, and the
+tensors, a dict of Tensor by GGUF name. A Tensor is not the numbers but the way to read them, so
+write_gguf can pass the weights through memory a few rows at a time.
+"""
+import argparse
+import collections
+import itertools
+import json
+import math
+import os
+import pickle
+import re
+import signal
+import struct
+import sys
+import zipfile
+
+import numpy as np
+
+
+class ExportError(Exception):
+    """One sentence for the user: what was found and what was expected."""
+
+
+def require(condition, message):
+    if not condition:
+        raise ExportError(message)
+
+
+notes = []  # for stderr once the file is written, so that a failure is one line
+
+
+def say(text):
+    """One line on stderr, whatever the names in a file contain, in place of a progress bar."""
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    print(("\r\033[K" if sys.stderr.isatty() else "") + "export.py: " + text, file=sys.stderr)
+
+
+# ---- number formats ------------------------------------------------------------------------------
+# Each encoder takes float32 (rows, columns) and returns an array with the bytes of these rows. The
+# blocks equal ggml's reference quantization bit for bit, so every step and its order count.
+
+
+def encode_bf16(values):
+    """The upper half of each float32, rounded to nearest, ties to even."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    return ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype("<u2")
+
+
+def inverse(scale):
+    """1 / scale, and 0 for the scale of a block of zeros."""
+    return np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
+
+
+def encode_q8_0(values):
+    """Blocks of 32: the scale as f16, then 32 int8."""
+    blocks = values.reshape(-1, 32)
+    scale = np.abs(blocks).max(axis=1, keepdims=True) / np.float32(127)
+    scaled = blocks * inverse(scale)
+    size = np.abs(scaled)
+    whole = np.floor(size)
+    whole += np.floor(2 * (size - whole))  # halves go away from zero; np.round has them go to even
+    quants = (np.sign(scaled) * whole).astype(np.int8)
+    return np.concatenate([scale.astype("<f2").view(np.uint8), quants.view(np.uint8)], axis=1)
+
+
+def encode_q4_0(values):
+    """Blocks of 32: the scale as f16, then 16 bytes with values 0..15 low and 16..31 high."""
+    blocks = values.reshape(-1, 32)
+    largest = np.abs(blocks).argmax(axis=1)[:, None]
+    scale = np.take_along_axis(blocks, largest, axis=1) / np.float32(-8)
+    quants = np.trunc(blocks * inverse(scale) + np.float32(8.5)).astype(np.uint8).clip(0, 15)
+    packed = quants[:, :16] | (quants[:, 16:] << np.uint8(4))
+    return np.concatenate([scale.astype("<f2").view(np.uint8), packed], axis=1)
+
+
+Format = collections.namedtuple("Format", "number file_type block bytes largest encode")
+FORMATS = {  # largest: what a weight may be without overflow, be it in its scale
+    "f32": Format(0, 0, 1, 4, 3.4028234e38, lambda values: values.astype("<f4", copy=False)),
+    "f16": Format(1, 1, 1, 2, 65504.0, lambda values: values.astype("<f2")),
+    "bf16": Format(30, 32, 1, 2, 3.3895313e38, encode_bf16),
+    "q8_0": Format(8, 7, 32, 34, 65504.0 * 127, encode_q8_0),
+    "q4_0": Format(2, 2, 32, 18, 65504.0 * 8, encode_q4_0),
+}
+
+# ---- tensors -------------------------------------------------------------------------------------
+
+# What files store, and the numpy type to read it with; bf16 is widened by hand.
+STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "i1"}
+
+
+class Tensor:
+    """A matrix (rows, columns) or vector (columns,) that lies in a file. read(index) gives the rows
+    that a slice or an array of numbers picks, as float32 (n, columns). A vector is one row."""
+
+    def __init__(self, shape, read):
+        self.shape, self.read = tuple(shape), read
+        self.rows, self.columns = math.prod(self.shape[:-1]), (self.shape or (1,))[-1]
+
+
+def show(shape):
+    return "x".join(map(str, shape)) or "a single number"
+
+
+def map_file(path, offset, stored, shape):
+    """Part of a file as an array, for one slice: what was read counts as memory of this process for
+    as long as the mapping lives."""
+    return np.asarray(np.memmap(path, STORED[stored], "r", offset, shape))
+
+
+def tensor_in_file(path, offset, stored, shape):
+    def read(index):
+        values = map_file(path, offset, stored, (tensor.rows, tensor.columns))[index]
+        if stored == "BF16":
+            return (values.astype(np.uint32) << 16).view(np.float32)
+        return np.array(values, np.float32)
+    tensor = Tensor(shape, read)
+    return tensor
+
+
+def tensor_in_groups(path, offset, group, shape):
+    """llama2.c's int8: the values of a matrix, then a float32 scale per group of them. Groups run
+    on from one row to the next, so they need not divide a row. index is a slice."""
+    def read(index):
+        first, last = index.start * shape[1], index.stop * shape[1]
+        values = map_file(path, offset, "I8", (count,))[first:last]
+        scales = map_file(path, offset + count, "F32", (count // group,))
+        scales = scales[first // group:-(-last // group)].repeat(group)
+        return (values * scales[first % group:][:len(values)]).reshape(-1, shape[1])
+    count = math.prod(shape)
+    return Tensor(shape, read)
+
+
+def halves_to_pairs(tensor, heads):
+    """Hugging Face rotates (i, i + d/2) in each head, GGUF's llama (2i, 2i+1): reorder the rows, or
+    the elements of a bias, so that both mean the same."""
+    order = np.arange(tensor.shape[0]).reshape(heads, 2, -1).swapaxes(1, 2).reshape(-1)
+    if len(tensor.shape) == 1:
+        return Tensor(tensor.shape, lambda index: tensor.read(index)[:, order])
+    return Tensor(tensor.shape, lambda index: tensor.read(order[index]))
+
+
+def join_shards(name, shards, shape):
+    """The matrix of this shape that the shards make up side by side, along whichever axis fits.
+    Shards of the whole shape are copies."""
+    def read_rows(index):
+        """index is a slice."""
+        return np.concatenate([
+            shard.read(slice(max(index.start - first, 0), min(index.stop - first, shard.rows)))
+            for shard, first in zip(shards, np.cumsum([0] + [shard.rows for shard in shards]))
+            if index.start < first + shard.rows and index.stop > first])
+
+    shapes = [shard.shape for shard in shards]
+    if set(shapes) == {shape}:
+        return shards[0]
+    if len(shape) == 2 and all(len(s) == 2 for s in shapes):
+        rows, columns = zip(*shapes)
+        if set(columns) == {shape[1]} and sum(rows) == shape[0]:
+            return Tensor(shape, read_rows)
+        if set(rows) == {shape[0]} and sum(columns) == shape[1]:
+            return Tensor(shape, lambda i: np.concatenate([s.read(i) for s in shards], axis=1))
+    raise ExportError(f"{name} is {' and '.join(map(show, shapes))}, expected {show(shape)}")
+
+
+# ---- the GGUF file -------------------------------------------------------------------------------
+
+ALIGNMENT = 32
+SLICE = 1 << 20  # values to have in memory at once
+
+
+def pad(size):
+    return -size % ALIGNMENT
+
+
+def pack_string(text):
+    data = text.encode("utf-8")
+    return struct.pack("<Q", len(data)) + data
+
+
+def pack_value(value):
+    """A value of the metadata, with GGUF's number for its type in front."""
+    if isinstance(value, bool):
+        return struct.pack("<I?", 7, value)
+    if isinstance(value, int):
+        return struct.pack("<II", 4, value)
+    if isinstance(value, float):
+        return struct.pack("<If", 6, value)
+    if isinstance(value, str):
+        return struct.pack("<I", 8) + pack_string(value)
+    if isinstance(value, np.ndarray):
+        kind = {"int32": 5, "float32": 6}[value.dtype.name]
+        return struct.pack("<IIQ", 9, kind, len(value)) + value.tobytes()
+    return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(pack_string, value))
+
+
+def choose_formats(tensors, wanted):
+    """{name: Format}. Vectors are always f32, and blocks have to fill whole rows."""
+    formats = {name: FORMATS["f32" if len(tensor.shape) < 2 else wanted]
+               for name, tensor in tensors.items()}
+    odd = [name for name in tensors if tensors[name].columns % formats[name].block]
+    formats.update((name, FORMATS["f16"]) for name in odd)
+    if odd:
+        notes.append(f"{len(odd)} matrices, such as {odd[0]}, have rows that are no multiple of "
+                     f"{FORMATS[wanted].block}: these are f16, not {wanted}")
+    return formats
+
+
+def header(metadata, tensors, formats):
+    """Everything before the data: keys and values, then name, shape, type and offset per tensor."""
+    parts = [struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(metadata))]
+    parts += [pack_string(key) + pack_value(value) for key, value in metadata.items()]
+    offset = 0
+    for name, tensor in tensors.items():
+        shape, form = tensor.shape[::-1], formats[name]  # GGUF has the fastest dimension first
+        parts.append(pack_string(name) + struct.pack(
+            f"<I{len(shape)}QIQ", len(shape), *shape, form.number, offset))
+        size = tensor.rows * tensor.columns // form.block * form.bytes
+        offset += size + pad(size)
+    data = b"".join(parts)
+    return data + bytes(pad(len(data)))
+
+
+def write_tensor(file, name, tensor, form):
+    """Convert and write a slice of rows at a time."""
+    step = max(1, SLICE // tensor.columns)
+    for row in range(0, tensor.rows, step):
+        values = tensor.read(slice(row, min(row + step, tensor.rows)))
+        require(np.abs(values).max() <= form.largest,  # which is false for NaN too
+                f"{name} has a value that is not finite or too large for this --type")
+        with np.errstate(all="ignore"):  # the scale of denormals has no finite inverse
+            file.write(np.ascontiguousarray(form.encode(values)).data)
+    file.write(bytes(pad(file.tell())))
+
+
+def show_progress(done, total):
+    if sys.stderr.isatty():
+        print(f"\r[{'#' * (40 * done // total):<40}]", end="", file=sys.stderr, flush=True)
+
+
+def write_gguf(path, metadata, tensors, wanted):
+    """Write to a temporary name and rename, so that nobody ever finds half a file at path."""
+    require(not os.path.isdir(path), f"{path} is a directory, expected a file name")
+    metadata = dict(metadata, **{"general.file_type": FORMATS[wanted].file_type})
+    formats = choose_formats(tensors, wanted)
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(header(metadata, tensors, formats))
+            for done, (name, tensor) in enumerate(tensors.items(), 1):
+                write_tensor(file, name, tensor, formats[name])
+                show_progress(done, len(tensors))
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+
+
+# ---- vocabularies --------------------------------------------------------------------------------
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # also SentencePiece's
+SPACE = "\u2581"  # what SentencePiece writes for a space
+
+
+def unique(pairs):
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("an object has two values for a name")
+    return dict(pairs)
+
+
+def read_json(path, data=None, missing=None):
+    """The object in a JSON file, or in data from it; missing for a file that is not there."""
+    if data is None and missing is not None and not os.path.exists(path):
+        return missing
+    try:
+        if data is None:
+            with open(path, "rb") as file:
+                data = file.read()
+        table = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise ExportError(f"{path} is not JSON: {error}")
+    require(isinstance(table, dict), f"{path}: JSON of {type(table).__name__}, expected an object")
+    return table
+
+
+class Vocabulary:
+    """What a tokenizer file says. The ids of its tokens may have gaps."""
+
+    def __init__(self, source, model):
+        self.source, self.model = source, model  # "llama": SentencePiece; "gpt2": byte-level BPE
+        self.tokens = {}                         # id: (text, score, type)
+        self.settings = {}                       # the rest of tokenizer.ggml.*
+
+    def add(self, token, text, special):
+        """A token that is found in text as it stands, before anything is merged."""
+        if self.tokens.get(token, (text, 0, NORMAL))[2] != UNKNOWN:
+            plain = text if special or self.model == "gpt2" else text.replace(SPACE, " ")
+            self.tokens[token] = plain, -1000.0, CONTROL if special else USER_DEFINED
+
+    def keys(self, rows):
+        """The metadata. The embedding may have more rows than there are tokens, not fewer."""
+        size = max(self.tokens, default=-1) + 1
+        require(0 < size <= rows, f"{self.source} has {size} tokens, the embedding has {rows} rows")
+        unused = {i: (f"[PAD{i}]", -10000.0, UNUSED) for i in range(rows)}
+        texts, scores, types = zip(*(self.tokens.get(i, unused[i]) for i in range(rows)))
+        values = {"model": self.model, "tokens": texts, "token_type": np.array(types, "<i4")}
+        if self.model == "llama":
+            values["scores"] = np.array(scores, "<f4")
+        values.update(self.settings)
+        return {f"tokenizer.ggml.{key}": value for key, value in values.items()}
+
+
+def piece_type(text, unknown):
+    if text == unknown:
+        return UNKNOWN
+    return BYTE if re.fullmatch("<0x[0-9A-F]{2}>", text) else NORMAL
+
+
+def read_tokenizer_bin(path, data):
+    """llama2.c's own: u32 longest, then per token f32 score, u32 length and the text, in which
+    SentencePiece's spaces are plain ones and <s> and </s> have newlines round them."""
+    vocabulary, at = Vocabulary(path, "llama"), 4
+    while at < len(data):
+        token = len(vocabulary.tokens)
+        score, length = struct.unpack_from("<fI", data.ljust(at + 8), at)
+        text, at = data[at + 8:at + 8 + length], at + 8 + length
+        require(at <= len(data),
+                f"{path} is cut short, or no tokenizer: token {token} ends at {at} of {len(data)}")
+        text = text.decode("utf-8")
+        vocabulary.tokens[token] = (
+            (text.strip("\n"), score, CONTROL) if token in (1, 2) else
+            (text.replace(" ", SPACE), score, piece_type(text, "<unk>")))
+    vocabulary.settings = {"bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 0,
+                           "add_bos_token": True, "add_space_prefix": True}
+    return vocabulary
+
+
+def protobuf(data):
+    """Yields (field, value) of a message: an int, or the bytes of any longer value."""
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while shift == 0 or data[at - 1] > 127:
+            value |= (data[at] & 127) << shift
+            at, shift = at + 1, shift + 7
+        return value
+
+    at = 0
+    while at < len(data):
+        field, kind = divmod(varint(), 8)
+        if kind == 0:
+            yield field, varint()
+        else:
+            size = varint() if kind == 2 else {1: 8, 5: 4}[kind]
+            require(at + size <= len(data), "a tokenizer.model is cut short")
+            at += size
+            yield field, data[at - size:at]
+
+
+def read_sentencepiece(path, data):
+    """The numbers of the fields are those of sentencepiece_model.proto."""
+    vocabulary, specs = Vocabulary(path, "llama"), {2: {}, 3: {}}  # trainer and normalizer
+    for field, value in protobuf(data):
+        if field == 1:
+            piece = dict(protobuf(value))
+            text, kind = piece[1].decode("utf-8"), piece.get(3, NORMAL)
+            text = text.replace(SPACE, " ") if kind == USER_DEFINED else text
+            score = struct.unpack("<f", piece.get(2, bytes(4)))[0]
+            vocabulary.tokens[len(vocabulary.tokens)] = text, score, kind
+        elif field in specs:
+            specs[field] = dict(protobuf(value))
+    trainer, normalizer = specs.values()
+    require(trainer.get(3, 1) == 2, f"{path} is SentencePiece of another type than BPE")
+    ids = {"unknown_token_id": trainer.get(40, 0), "bos_token_id": trainer.get(41, 1),
+           "eos_token_id": trainer.get(42, 2)}
+    vocabulary.settings = {key: token for key, token in ids.items() if token in vocabulary.tokens}
+    vocabulary.settings.update(add_bos_token=True, add_space_prefix=bool(normalizer.get(3, 1)))
+    return vocabulary
+
+
+# The rules by which tokenizer.json splits text into words, by GGUF's name for them. To add one: a
+# text that is found in each rule, in order; "Digits" and "ByteLevel" (which splits like GPT-2) are
+# steps without a text.
+WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
+         r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+PRE_TOKENIZERS = {
+    "gpt-2": ["ByteLevel"],
+    "llama-bpe": [WORDS % "{1,3}"],
+    "qwen2": [WORDS % ""],
+    "smollm": ["Digits", "ByteLevel"],
+    "deepseek-llm": ["[\r\n]", "[A-Za-z\u00b5", "[!-/:-~", r"\s+$", "\u4e00-\u9fa5", "Digits"],
+    "deepseek-coder": ["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "\u4e00-\u9fa5", "Digits"],
+    "deepseek-v3": [r"\p{N}{1,3}", "\u4e00-\u9fa5", r"\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"],
+}
+
+
+def steps(node):
+    """The steps of a part of tokenizer.json as a flat list, be they nested, one or none."""
+    for key in ("pretokenizers", "normalizers", "processors"):
+        if key in (node or {}):
+            return [step for inner in node[key] for step in steps(inner)]
+    return [node] if node else []
+
+
+def name_pre_tokenizer(path, splitters):
+    rules = []
+    for step in splitters:
+        if step["type"] == "Split":
+            rules += step["pattern"].values()
+        elif step["type"] != "ByteLevel" or step.get("use_regex", True):
+            rules.append(step["type"] if step.get("individual_digits", True) else "Numbers")
+    for name, texts in PRE_TOKENIZERS.items():
+        if len(texts) == len(rules) and all(text in rule for text, rule in zip(texts, rules)):
+            return name
+    notes.append(f"{path} splits words by rules without a known name: tokenizer.ggml.pre is "
+                 "\"default\", and some texts may become other tokens")
+    return "default"
+
+
+def read_tokenizer_json(path, data):
+    """Hugging Face's tokenizer.json, if it is byte-level BPE or was made from SentencePiece."""
+    table = read_json(path, data)
+    model, splitters = table["model"], steps(table.get("pre_tokenizer"))
+    byte_level = any(step["type"] == "ByteLevel" for step in splitters)
+    require(model.get("type", "BPE") == "BPE" and (byte_level or model.get("byte_fallback")),
+            f"{path} is of type {model.get('type')}, expected BPE down to bytes")
+    vocabulary = Vocabulary(path, "gpt2" if byte_level else "llama")
+    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+    if byte_level:
+        vocabulary.tokens = {token: (text, 0.0, NORMAL) for text, token in model["vocab"].items()}
+        vocabulary.settings["pre"] = name_pre_tokenizer(path, splitters)
+        vocabulary.settings["merges"] = [  # in GGUF a space stands between the parts only
+            f"{left} {right}" for left, right in
+            ((part.replace(" ", "\u0120") for part in pair) for pair in pairs)]
+    else:
+        # Merges come in the order of the scores of what they make, and only the order counts.
+        ranks = {left + right: -float(i) for i, (left, right) in reversed([*enumerate(pairs)])}
+        unknown, last = model.get("unk_token"), -float(len(pairs))
+        vocabulary.tokens = {token: (text, ranks.get(text, last), piece_type(text, unknown))
+                             for text, token in model["vocab"].items()}
+        vocabulary.settings["add_space_prefix"] = any(
+            step["type"] == "Prepend" or step["type"] == "Metaspace" and
+            step.get("prepend_scheme", "always") != "never" and step.get("add_prefix_space", True)
+            for step in steps(table.get("normalizer")) + splitters)
+    for token in table.get("added_tokens", []):
+        vocabulary.add(token["id"], token["content"], token["special"])
+    vocabulary.settings["add_bos_token"] = any(
+        step["type"] == "TemplateProcessing" and "SpecialToken" in step["single"][0]
+        for step in steps(table.get("post_processor")))
+    return vocabulary
+
+
+def read_vocabulary(path):
+    """Any of the tokenizer files above; which one it is shows in the first bytes."""
+    with open(path, "rb") as file:
+        data = file.read()
+    if data[3:4] == b"\0":  # the number in front of llama2.c's, which is far below 2^24
+        return read_tokenizer_bin(path, data)
+    if data.lstrip()[:1] == b"{":
+        return read_tokenizer_json(path, data)
+    if data[:1] == b"\n" and data[2:3] == b"\n":  # field 1, some length, field 1: the first piece
+        return read_sentencepiece(path, data)
+    require(not re.match(rb"[A-Za-z0-9+/]+=* \d+\n", data), f"{path} is a list for tiktoken: give "
+            "the tokenizer.json of the same model at Hugging Face with --tokenizer FILE")
+    return read_tokenizer_bin(path, data)
+
+
+def chat_template(folder, settings):
+    """The template's text or None. In newer directories it is a file of its own, else a setting:
+    a text, or a list of named ones."""
+    path = os.path.join(folder, "chat_template.jinja")
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    template = settings.get("chat_template")
+    if isinstance(template, list):
+        return {entry["name"]: entry["template"] for entry in template}.get("default")
+    return template
+
+
+def special_tokens(vocabulary, settings, config):
+    """Adds ids and flags to the vocabulary: tokenizer_config.json says texts, config.json and
+    generation_config.json say numbers."""
+    ids = {text: token for token, (text, _, _) in vocabulary.tokens.items()}
+
+    def named(kind):
+        entry = settings.get(f"{kind}_token")
+        return ids.get(entry["content"] if isinstance(entry, dict) else entry)
+
+    found, ends = {}, config.get("eos_token_id")
+    for end in (ends if isinstance(ends, list) else [ends]) + [named("eos")]:
+        if end in vocabulary.tokens and end not in found.values():
+            key = "eom" if vocabulary.tokens[end][0] == "<|eom_id|>" else "eot"
+            found.setdefault(key if "eos" in found else "eos", end)
+    for key, kind in (("bos", "bos"), ("unknown", "unk"), ("padding", "pad")):
+        found[key] = named(kind) if f"{kind}_token" in settings else config.get(f"{kind}_token_id")
+    vocabulary.settings.update((f"{key}_token_id", token) for key, token in found.items()
+                               if token in vocabulary.tokens)
+    for key in ("add_bos_token", "add_eos_token"):
+        if isinstance(settings.get(key), bool):
+            vocabulary.settings[key] = settings[key]
+    vocabulary.settings["add_bos_token"] &= "bos_token_id" in vocabulary.settings
+
+
+def vocabulary_keys(candidates, rows, config):
+    """The metadata of the first tokenizer file that exists and of the settings beside it."""
+    path = next(filter(os.path.exists, candidates), None)
+    if path is None:
+        notes.append(f"there is no {candidates[0]}: the GGUF file has no vocabulary")
+        return {}
+    folder = os.path.dirname(path)
+    vocabulary = read_vocabulary(path)
+    settings = read_json(os.path.join(folder, "tokenizer_config.json"), missing={})
+    for token, entry in (settings.get("added_tokens_decoder") or {}).items():
+        vocabulary.add(int(token), entry["content"], entry["special"])
+    special_tokens(vocabulary, settings, config)
+    keys = vocabulary.keys(rows)
+    template = chat_template(folder, settings)
+    return dict(keys, **{"tokenizer.chat_template": template}) if template else keys
+
+
+# ---- families of models --------------------------------------------------------------------------
+
+# The shape of each weight by GGUF name, without "blk.N." and ".weight"; the words are sizes. A bias
+# has as many values as its weight has rows.
+SHAPES = {
+    "token_embd": ("vocab", "dim"), "attn_norm": ("dim",), "attn_q": ("q_dim", "dim"),
+    "attn_k": ("kv_dim", "dim"), "attn_v": ("kv_dim", "dim"), "attn_output": ("dim", "q_dim"),
+    "ffn_norm": ("dim",), "ffn_gate": ("hidden", "dim"), "ffn_up": ("hidden", "dim"),
+    "ffn_down": ("dim", "hidden"), "output_norm": ("dim",), "output": ("vocab", "dim"),
+}
+HUGGINGFACE_NAMES = {
+    "token_embd": "model.embed_tokens",
+    "blk.{}.attn_norm": "model.layers.{}.input_layernorm",
+    "blk.{}.attn_q": "model.layers.{}.self_attn.q_proj",
+    "blk.{}.attn_k": "model.layers.{}.self_attn.k_proj",
+    "blk.{}.attn_v": "model.layers.{}.self_attn.v_proj",
+    "blk.{}.attn_output": "model.layers.{}.self_attn.o_proj",
+    "blk.{}.ffn_norm": "model.layers.{}.post_attention_layernorm",
+    "blk.{}.ffn_gate": "model.layers.{}.mlp.gate_proj",
+    "blk.{}.ffn_up": "model.layers.{}.mlp.up_proj",
+    "blk.{}.ffn_down": "model.layers.{}.mlp.down_proj",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+}
+META_NAMES = {
+    "token_embd": "tok_embeddings",
+    "blk.{}.attn_norm": "layers.{}.attention_norm",
+    "blk.{}.attn_q": "layers.{}.attention.wq",
+    "blk.{}.attn_k": "layers.{}.attention.wk",
+    "blk.{}.attn_v": "layers.{}.attention.wv",
+    "blk.{}.attn_output": "layers.{}.attention.wo",
+    "blk.{}.ffn_norm": "layers.{}.ffn_norm",
+    "blk.{}.ffn_gate": "layers.{}.feed_forward.w1",
+    "blk.{}.ffn_up": "layers.{}.feed_forward.w3",
+    "blk.{}.ffn_down": "layers.{}.feed_forward.w2",
+    "output_norm": "norm",
+    "output": "output",
+}
+QKV, FFN = ("attn_q", "attn_k", "attn_v"), ("ffn_gate", "ffn_up", "ffn_down")
+
+# By the class in config.json's "architectures". To add one: a row here, new weights in SHAPES, new
+# sizes in read_sizes.
+#   arch      the family's name in GGUF
+#   names     the weights, GGUF name: name in the source
+#   biases    setting: the weights that have a bias where it is true
+#   permute   the weights whose rows go from halves to pairs
+#   only      settings of which one value is known
+#   defaults  what the class assumes where config.json is silent
+ARCHS = {
+    "LlamaForCausalLM": {
+        "arch": "llama", "names": HUGGINGFACE_NAMES, "permute": ("attn_q", "attn_k"),
+        "biases": {"attention_bias": QKV + ("attn_output",), "mlp_bias": FFN},
+        "only": {"hidden_act": "silu"}, "defaults": {"hidden_act": "silu"}},
+    "MistralForCausalLM": {
+        "arch": "llama", "names": HUGGINGFACE_NAMES, "permute": ("attn_q", "attn_k"), "biases": {},
+        "only": {"hidden_act": "silu", "sliding_window": None},
+        "defaults": {"hidden_act": "silu", "sliding_window": 4096, "num_key_value_heads": 8}},
+    "Qwen2ForCausalLM": {
+        "arch": "qwen2", "names": HUGGINGFACE_NAMES, "permute": (), "biases": {"qkv_bias": QKV},
+        "only": {"hidden_act": "silu", "use_sliding_window": False},
+        "defaults": {"hidden_act": "silu", "use_sliding_window": False, "qkv_bias": True}},
+}
+META = {"arch": "llama", "names": META_NAMES, "permute": (), "biases": {}}
+LLAMA2C = dict(META, names={name: name for name in META_NAMES})
+
+
+def number(source, table, key, default=None, kind=int, least=1):
+    """table[key], or the default where it is absent or null, checked."""
+    value = table.get(key)
+    value = default if value is None else value
+    require(value is not None, f"{source} lacks {key}")
+    require(isinstance(value, (int, kind)) and not isinstance(value, bool)
+            and least <= value < (2**31 if kind is int else math.inf),
+            f"{source}: {key} is {json.dumps(value)[:40]}, expected a number from {least} up")
+    return kind(value)
+
+
+def read_sizes(source, config):
+    """The words of SHAPES and a few more, from a config in Hugging Face's words."""
+    sizes = {word: number(source, config, key) for word, key in (
+        ("dim", "hidden_size"), ("hidden", "intermediate_size"), ("layers", "num_hidden_layers"),
+        ("heads", "num_attention_heads"), ("vocab", "vocab_size"),
+        ("context", "max_position_embeddings"))}
+    heads, head_dim = sizes["heads"], config.get("head_dim")
+    kv_heads = number(source, config, "num_key_value_heads", heads)
+    require((head_dim or sizes["dim"] % heads == 0) and heads % kv_heads == 0,
+            f"{source}: {heads} heads do not go with a width of {sizes['dim']} and {kv_heads} "
+            "key/value heads")
+    head_dim = number(source, config, "head_dim", sizes["dim"] // heads)
+    require(head_dim % 2 == 0, f"{source}: heads of {head_dim}, expected an even size")
+    return dict(sizes, kv_heads=kv_heads, head_dim=head_dim, q_dim=heads * head_dim,
+                kv_dim=kv_heads * head_dim)
+
+
+# Rope scaling, by its name in config.json: functions that return its metadata and its tensors.
+
+
+def linear_scaling(source, rope, sizes, theta):
+    return {"type": "linear", "factor": number(source, rope, "factor", kind=float)}, {}
+
+
+def yarn_scaling(source, rope, sizes, theta):
+    """https://arxiv.org/abs/2309.00071. What reads GGUF multiplies cosines and sines by
+    1 + 0.1 ln(factor) of its own accord; attn_factor is what Hugging Face has beyond that."""
+    require(rope.get("truncate") is not False, f"{source}: yarn without truncate is not known")
+    keys = {"type": "yarn", "factor": number(source, rope, "factor", kind=float),
+            "original_context_length": number(source, rope, "original_max_position_embeddings")}
+    growth = 0.1 * math.log(keys["factor"])
+    attention = growth + 1
+    if rope.get("mscale") and rope.get("mscale_all_dim"):
+        attention = (rope["mscale"] * growth + 1) / (rope["mscale_all_dim"] * growth + 1)
+    attention = number(source, rope, "attention_factor", attention, float, 0)
+    if not math.isclose(attention, growth + 1):
+        keys["attn_factor"] = attention / (growth + 1)
+    for key in ("beta_fast", "beta_slow"):
+        if rope.get(key):
+            keys[f"yarn_{key}"] = number(source, rope, key, kind=float, least=0)
+    return keys, {}
+
+
+def llama3_scaling(source, rope, sizes, theta):
+    """Llama 3.1 divides low frequencies by factor, leaves high ones alone and goes smoothly from
+    one to the other. rope_freqs.weight (head_dim / 2,) has the divisors."""
+    factor, low, high, context = (
+        number(source, rope, key, kind=float) for key in
+        ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"))
+    require(high > low, f"{source}: high_freq_factor {high} is not above low_freq_factor {low}")
+    wavelength = 2 * math.pi * theta ** (np.arange(0, sizes["head_dim"], 2) / sizes["head_dim"])
+    smooth = ((context / wavelength - low) / (high - low)).clip(0, 1)
+    divisors = (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
+    return {}, {"rope_freqs.weight": Tensor(divisors.shape, lambda index: divisors[None])}
+
+
+SCALINGS = {"default": lambda *_: ({}, {}), "linear": linear_scaling, "yarn": yarn_scaling,
+            "llama3": llama3_scaling}
+
+
+def read_rope(source, config, sizes):
+    """Returns theta and what its scaling returns. Newer files have all settings in rope_parameters,
+    older ones rope_theta apart from rope_scaling."""
+    rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    theta = number(source, dict(config, **rope), "rope_theta", 10000.0, float)
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    require(kind in SCALINGS and config.get("partial_rotary_factor", 1) == 1,
+            f"{source}: rope of type {kind} is not known, expected {', '.join(SCALINGS)}")
+    rope["original_max_position_embeddings"] = (
+        config.get("original_max_position_embeddings") or
+        rope.get("original_max_position_embeddings") or sizes["context"])
+    return (theta, *SCALINGS[kind](source, rope, sizes, theta))
+
+
+def take_tensors(source, row, config, sizes, found):
+    """{GGUF name: Tensor} of a whole model in the order of the file: the embedding, layer by layer,
+    the rest. found is {name in the source: its shards}."""
+    tensors, stems, found = {}, dict(row["names"]), dict(found)
+    if config.get("tie_word_embeddings"):
+        found.pop(f"{stems.pop('output')}.weight", None)
+    biased = [stem for key, names in row["biases"].items() if config.get(key) for stem in names]
+    plain = [(stem, 0) for stem in stems if "{}" not in stem]
+    blocks = ((stem, layer) for layer in range(sizes["layers"]) for stem in stems if "{}" in stem)
+    for stem, layer in itertools.chain(plain[:1], blocks, plain[1:]):
+        word = stem.split(".")[-1]
+        for kind in ("weight", "bias") if word in biased else ("weight",):
+            name, original = (f"{text.format(layer)}.{kind}" for text in (stem, stems[stem]))
+            require(original in found, f"{source} lacks the tensor {original}")
+            shape = tuple(sizes[size] for size in SHAPES[word][:1 if kind == "bias" else None])
+            tensors[name] = join_shards(original, found.pop(original), shape)
+            if word in row["permute"]:
+                tensors[name] = halves_to_pairs(tensors[name], shape[0] // sizes["head_dim"])
+    require(not found, f"{source} has {len(found)} tensors that this architecture does not know, "
+            f"such as {min(found, default='')}")
+    return tensors
+
+
+def assemble(source, name, row, config, found):
+    """Returns the metadata, without a vocabulary, and the tensors. source is for messages, config
+    in Hugging Face's words, found {name in the source: its shards}."""
+    sizes = read_sizes(source, config)
+    theta, scaling, extra = read_rope(source, config, sizes)
+    tensors = dict(extra, **take_tensors(source, row, config, sizes, found))
+    metadata = {"general.architecture": row["arch"], "general.name": name,
+                "general.alignment": ALIGNMENT, "general.quantization_version": 2}
+    values = {
+        "context_length": sizes["context"], "embedding_length": sizes["dim"],
+        "block_count": sizes["layers"], "feed_forward_length": sizes["hidden"],
+        "attention.head_count": sizes["heads"], "attention.head_count_kv": sizes["kv_heads"],
+        "attention.layer_norm_rms_epsilon": number(source, config, "rms_norm_eps", 1e-6, float, 0),
+        "rope.dimension_count": sizes["head_dim"], "rope.freq_base": theta,
+        "vocab_size": sizes["vocab"]}
+    if config.get("head_dim"):
+        values.update({f"attention.{word}_length": sizes["head_dim"] for word in ("key", "value")})
+    values.update((f"rope.scaling.{key}", value) for key, value in scaling.items())
+    metadata.update((f"{row['arch']}.{key}", value) for key, value in values.items())
+    return metadata, tensors
+
+
+# ---- llama2.c checkpoints ------------------------------------------------------------------------
+
+LLAMA2C_MAGIC = 0x616B3432
+LLAMA2C_CONFIG = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                  "num_key_value_heads", "vocab_size", "max_position_embeddings")
+# The order in the file, where a kind of weight comes for all layers at once. "rope" is two tables,
+# of cosines and sines, that nobody needs.
+LLAMA2C_ORDER = {
+    0: "token_embd attn_norm attn_q attn_k attn_v attn_output ffn_norm ffn_gate ffn_down ffn_up "
+       "output_norm rope output",
+    1: "attn_norm ffn_norm output_norm token_embd attn_q attn_k attn_v attn_output ffn_gate "
+       "ffn_down ffn_up output",
+}
+LLAMA2C_ORDER[2] = LLAMA2C_ORDER[1]
+
+
+def read_llama2c_header(path):
+    """Returns version, config in Hugging Face's words, group size of int8, length of the header."""
+    with open(path, "rb") as file:
+        head = file.read(256).ljust(256, b"\0")
+    magic, version = struct.unpack_from("<Ii", head)
+    start, length = 8, 256
+    if magic != LLAMA2C_MAGIC:
+        version, start, length = 0, 0, 28
+    require(version in LLAMA2C_ORDER and (version > 0) == (start > 0),
+            f"{path} is llama2.c version {version}, expected 0 (which has no magic), 1 or 2")
+    config = dict(zip(LLAMA2C_CONFIG, struct.unpack_from("<7i", head, start)), rms_norm_eps=1e-5)
+    tied, group = struct.unpack_from("<Bi", head, 36)
+    if version == 0:  # the sign of the vocabulary is the flag
+        tied, config["vocab_size"] = config["vocab_size"] > 0, abs(config["vocab_size"])
+    require(tied in (0, 1), f"{path}: the flag of a tied classifier is {tied}, expected 0 or 1")
+    return version, dict(config, tie_word_embeddings=bool(tied)), group, length
+
+
+def locate_llama2c(path, version, config, group, offset):
+    """{GGUF name: [Tensor]}; the file must end where the last of them does."""
+    source, size, found = f"{path}, as llama2.c version {version}", os.path.getsize(path), {}
+    sizes = read_sizes(source, config)
+    require(version < 2 or group > 0 and sizes["dim"] % group == 0,
+            f"{source}: groups of {group} do not divide a width of {sizes['dim']}")
+    for kind in LLAMA2C_ORDER[version].split():
+        if kind == "rope":
+            offset += sizes["context"] * sizes["head_dim"] * 4
+        elif kind != "output" or not config["tie_word_embeddings"]:
+            shape = tuple(sizes[word] for word in SHAPES[kind])
+            count, grouped = math.prod(shape), version == 2 and len(shape) == 2
+            stem = next(stem for stem in META_NAMES if stem.split(".")[-1] == kind)
+            for layer in range(sizes["layers"] if "{}" in stem else 1):
+                found[f"{stem}.weight".format(layer)] = [
+                    tensor_in_groups(path, offset, group, shape) if grouped else
+                    tensor_in_file(path, offset, "F32", shape)]
+                offset += count + count // group * 4 if grouped else count * 4
+                require(offset <= size, f"{source}: {size} bytes, but {kind} goes on to {offset}")
+    require(offset == size, f"{source}: {size} bytes, but the tensors end at {offset}")
+    return found
+
+
+def read_llama2c(path, tokenizer):
+    version, config, group, length = read_llama2c_header(path)
+    found = locate_llama2c(path, version, config, group, length)
+    # Not named after the file, so that all versions of a checkpoint give the same bytes.
+    name = "llama2.c {}x{}".format(config["num_hidden_layers"], config["hidden_size"])
+    metadata, tensors = assemble(path, name, LLAMA2C, config, found)
+    tokenizer = tokenizer or os.path.join(os.path.dirname(path), "tokenizer.bin")
+    require(os.path.exists(tokenizer), f"there is no {tokenizer}: give one with --tokenizer FILE")
+    vocabulary = read_vocabulary(tokenizer)
+    require(len(vocabulary.tokens) == config["vocab_size"], f"{tokenizer} has "
+            f"{len(vocabulary.tokens)} tokens, {path} has {config['vocab_size']}")
+    return dict(metadata, **vocabulary.keys(config["vocab_size"])), tensors
+
+
+# ---- Meta's checkpoints --------------------------------------------------------------------------
+
+
+class TensorUnpickler(pickle.Unpickler):
+    """A pickle may call anything it names; this one may name what tensors are made of, no more."""
+
+    def __init__(self, path, archive):
+        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        require(len(pickles) == 1, f"{path} has {len(pickles)} files data.pkl, expected 1")
+        super().__init__(archive.open(pickles[0]))
+        self.path, self.archive, self.folder = path, archive, os.path.dirname(pickles[0])
+        self.allowed = {
+            "collections.OrderedDict": collections.OrderedDict,
+            "torch._utils._rebuild_tensor_v2": self.rebuild_tensor,
+            "torch.FloatStorage": "F32",
+            "torch.HalfStorage": "F16",
+            "torch.BFloat16Storage": "BF16",
+        }
+
+    def find_class(self, module, name):
+        known = self.allowed.get(f"{module}.{name}")
+        require(known, f"{self.path} asks for {module}.{name}, expected tensors of f32, f16, bf16")
+        return known
+
+    def persistent_load(self, reference):
+        """Returns (type, offset in the file, bytes) of a storage: a file in the archive."""
+        entry = self.archive.getinfo(f"{self.folder}/data/{reference[2]}")
+        require(entry.compress_type == zipfile.ZIP_STORED, f"{self.path} is compressed")
+        with open(self.path, "rb") as file:  # the length of this header is only in itself
+            file.seek(entry.header_offset + 26)
+            lengths = struct.unpack("<HH", file.read(4))
+        return reference[1], entry.header_offset + 30 + sum(lengths), entry.file_size
+
+    def rebuild_tensor(self, storage, offset, shape, stride, *_):
+        stored, start, size = storage
+        width = np.dtype(STORED[stored]).itemsize
+        require(stride == tuple(math.prod(shape[i + 1:]) for i in range(len(shape))) and
+                0 <= offset and (offset + math.prod(shape)) * width <= size and
+                start + size <= os.path.getsize(self.path), f"{self.path}: a tensor of shape "
+                f"{show(shape)} and stride {show(stride)} does not lie in order in {size} bytes")
+        return tensor_in_file(self.path, start + offset * width, stored, shape)
+
+
+def read_pth(path):
+    """{name: Tensor} of a file from torch.save: a zip archive with a pickle and raw numbers."""
+    require(zipfile.is_zipfile(path), f"{path} is no zip archive: damaged, or of an old torch.save")
+    with zipfile.ZipFile(path) as archive:
+        found = TensorUnpickler(path, archive).load()
+    require(isinstance(found, dict) and all(isinstance(t, Tensor) for t in found.values()),
+            f"{path} does not hold a dict of tensors")
+    return {name: tensor for name, tensor in found.items() if name != "rope.freqs"}
+
+
+def read_meta(path, tokenizer):
+    folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
+    files = [path] if folder != path else sorted(
+        os.path.join(path, name) for name in os.listdir(path)
+        if re.fullmatch(r"consolidated\..*pth", name))
+    shards = [read_pth(file) for file in files]
+    require(shards and all(shard.keys() == shards[0].keys() for shard in shards),
+            f"{folder}: expected files consolidated.NN.pth, all with the same tensors")
+    found = {name: [shard[name] for shard in shards] for name in shards[0]}
+    source = os.path.join(folder, "params.json")
+    params = read_json(source)
+    config = {key: params.get(word) for key, word in (
+        ("hidden_size", "dim"), ("num_hidden_layers", "n_layers"), ("rope_theta", "rope_theta"),
+        ("num_attention_heads", "n_heads"), ("num_key_value_heads", "n_kv_heads"))}
+    config["rms_norm_eps"] = params.get("norm_eps", 1e-5)
+    for key, name in (("vocab_size", "output.weight"),
+                      ("intermediate_size", "layers.0.feed_forward.w1.weight")):
+        require(name in found, f"{folder} lacks the tensor {name}")
+        config[key] = sum(tensor.rows for tensor in found[name])
+    # For how many positions a model was trained is not in its files. These are Code Llama, Llama 3,
+    # 2 and 1, which has another epsilon, and 3.1.
+    config["max_position_embeddings"] = {1000000: 16384, 500000: 8192}.get(
+        config["rope_theta"], 4096 if config["rms_norm_eps"] > 5e-6 else 2048)
+    if params.get("use_scaled_rope"):
+        config["max_position_embeddings"] = 131072
+        config["rope_scaling"] = {
+            "type": "llama3", "factor": params.get("rope_scaling_factor") or 8,
+            "low_freq_factor": 1, "high_freq_factor": params.get("rope_high_freq_factor") or 4,
+            "original_max_position_embeddings": 8192}
+    name = os.path.basename(os.path.abspath(folder))
+    metadata, tensors = assemble(source, name, META, config, found)
+    candidates = [tokenizer] if tokenizer else [
+        os.path.join(folder, place, "tokenizer.model") for place in ("", "..")]
+    return dict(metadata, **vocabulary_keys(candidates, config["vocab_size"], {})), tensors
+
+
+# ---- Hugging Face --------------------------------------------------------------------------------
+
+
+def read_safetensors(path):
+    """{name: Tensor}. The file: u64 length, JSON with type, shape and place of tensors, data."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        require(2 <= length <= size - 8, f"{path} has {size} bytes and a header of {length}")
+        table = read_json(path, file.read(length))
+    tensors, last, room = {}, 0, size - 8 - length
+    table.pop("__metadata__", None)
+    for name, entry in sorted(table.items(), key=lambda item: item[1]["data_offsets"]):
+        stored, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        require(stored in ("F32", "F16", "BF16"),
+                f"{path}: {name} is of type {stored}, expected F32, F16 or BF16")
+        require(all(type(n) is int and n >= 0 for n in shape + [begin, end]),
+                f"{path}: {name} has a shape or place that is not made of counts")
+        require(last <= begin <= end <= room, f"{path}: {name} has the bytes {begin} to {end}, the "
+                f"tensor before it ends at {last} and the file at {room}")
+        require(end - begin == math.prod(shape) * np.dtype(STORED[stored]).itemsize,
+                f"{path}: {name} has {end - begin} bytes, which is not {show(shape)} in {stored}")
+        tensors[name], last = tensor_in_file(path, size - room + begin, stored, shape), end
+    return tensors
+
+
+def read_shards(folder):
+    """{name: [Tensor]} of the one file or the several that a model has."""
+    index = os.path.join(folder, "model.safetensors.index.json")
+    places = read_json(index, missing={}).get("weight_map", {})
+    found = {}
+    for file in sorted(set(places.values())) or ["model.safetensors"]:
+        require(os.path.basename(file) == file, f"{index} leads out of the directory, to {file}")
+        found.update(read_safetensors(os.path.join(folder, file)))
+    lost = sorted(places.keys() - found.keys())
+    require(not lost, f"{folder} lacks the tensor {lost[:1]} that {index} promises")
+    return {name: [tensor] for name, tensor in found.items()}
+
+
+def sampling_keys(source, generation):
+    """What the model's makers recommend."""
+    names = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
+             "repetition_penalty": "penalty_repeat"}
+    if generation.get("do_sample") is False:
+        return {}
+    return {f"general.sampling.{name}":
+            number(source, generation, key, None, int if key == "top_k" else float, 0)
+            for key, name in names.items() if generation.get(key) is not None}
+
+
+def read_huggingface(folder, tokenizer):
+    source = os.path.join(folder, "config.json")
+    config = read_json(source)
+    names = config.get("architectures") or ["none"]
+    require(names[0] in ARCHS, f"{source}: architecture {names[0]}, expected {', '.join(ARCHS)}")
+    row = ARCHS[names[0]]
+    config = dict(row["defaults"], **config)
+    for key, value in dict(row["only"], quantization_config=None).items():
+        require(config.get(key) == value, f"{source}: {key} is {config.get(key)}, expected {value}")
+    found = {name: shards for name, shards in read_shards(folder).items()
+             if not name.endswith("rotary_emb.inv_freq")}  # in old files; theta says the same
+    name = os.path.basename(os.path.abspath(folder))
+    metadata, tensors = assemble(source, name, row, config, found)
+    path = os.path.join(folder, "generation_config.json")
+    generation = read_json(path, missing={})
+    metadata.update(sampling_keys(path, generation))
+    candidates = [tokenizer] if tokenizer else [
+        os.path.join(folder, name) for name in ("tokenizer.json", "tokenizer.model")]
+    vocabulary = vocabulary_keys(candidates, config["vocab_size"], dict(config, **generation))
+    return dict(metadata, **vocabulary), tensors
+
+
+# ---- the command line ----------------------------------------------------------------------------
+
+
+def read_model(path, tokenizer):
+    """Finds out what path is. Returns (metadata, tensors)."""
+    require(not tokenizer or os.path.exists(tokenizer), f"there is no {tokenizer}")
+    if os.path.isdir(path):
+        for name, reader in (("config.json", read_huggingface), ("params.json", read_meta)):
+            if os.path.exists(os.path.join(path, name)):
+                return reader(path, tokenizer)
+        raise ExportError(f"{path} has neither config.json (Hugging Face) nor params.json (Meta)")
+    require(not path.endswith((".safetensors", ".gguf")), f"{path}: expected a directory with "
+            "config.json, or a checkpoint of llama2.c or Meta")
+    return (read_meta if path.endswith(".pth") else read_llama2c)(path, tokenizer)
+
+
+def parse_options():
+    parser = argparse.ArgumentParser(description="Make the GGUF file that run reads.")
+    parser.add_argument("input", metavar="INPUT", help="a llama2.c checkpoint (.bin), a directory "
+                        "from Hugging Face, or Meta's directory or .pth")
+    parser.add_argument("--tokenizer", metavar="FILE", help="instead of the one beside the weights")
+    parser.add_argument("--type", choices=list(FORMATS), default="f16",
+                        help="of the matrices (default: f16)")
+    parser.add_argument("-o", metavar="OUT.gguf", dest="output", help="default: INPUT.gguf")
+
+    def error(message):
+        say(f"{message} (-h for help)")
+        sys.exit(2)
+    parser.error = error
+    return parser.parse_args()
+
+
+def main():
+    options = parse_options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, which cleans up
+    output = options.output or re.sub(r"\.(bin|pth)$", "", os.path.abspath(options.input)) + ".gguf"
+    try:
+        metadata, tensors = read_model(options.input, options.tokenizer)
+        write_gguf(output, metadata, tensors, options.type)
+        for note in notes + [f"wrote {output}, {os.path.getsize(output) / 1e6:.1f} MB"]:
+            say(note)
+        return 0
+    except ExportError as error:
+        say(str(error))
+    except OSError as error:
+        say(f"{error.filename or output}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+    except Exception as error:  # a structure that is not what the code above takes for granted
+        say(f"{options.input} is damaged or of an unknown kind: {type(error).__name__} {error}")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,294 @@
+/* Writes GGUF files in memory: whole models of random weights, and damaged ones. */
+
+typedef struct {
+    unsigned char *data;
+    size_t size, room;
+} Bytes;
+
+static void put(Bytes *b, const void *data, size_t n)
+{
+    if (b->size + n > b->room) {
+        b->room = (b->size + n) * 2;
+        b->data = realloc(b->data, b->room);
+        if (!b->data) abort();
+    }
+    if (data) {
+        memcpy(b->data + b->size, data, n);
+    } else {
+        memset(b->data + b->size, 0, n);
+    }
+    b->size += n;
+}
+
+static void put_int(Bytes *b, uint64_t v, int bytes)
+{
+    for (int i = 0; i < bytes; i++) put(b, &(unsigned char){ (unsigned char)(v >> 8 * i) }, 1);
+}
+
+static void put_text(Bytes *b, const char *text)
+{
+    put_int(b, strlen(text), 8);
+    put(b, text, strlen(text));
+}
+
+/* A file in the making: its keys, its directory and its tensors, joined by finish. */
+typedef struct {
+    Bytes keys, directory, tensors;
+    int n_keys, n_tensors;
+    uint64_t random;
+} Builder;
+
+static void key_header(Builder *b, const char *name, int type)
+{
+    put_text(&b->keys, name);
+    put_int(&b->keys, (uint64_t)type, 4);
+    b->n_keys++;
+}
+
+static void add_int(Builder *b, const char *name, uint64_t v)
+{
+    key_header(b, name, U32);
+    put_int(&b->keys, v, 4);
+}
+
+static void add_float(Builder *b, const char *name, float v)
+{
+    key_header(b, name, FLOAT32);
+    put(&b->keys, &v, 4);
+}
+
+static void add_bool(Builder *b, const char *name, int v)
+{
+    key_header(b, name, BOOL);
+    put_int(&b->keys, (uint64_t)v, 1);
+}
+
+static void add_string(Builder *b, const char *name, const char *text)
+{
+    key_header(b, name, STRING);
+    put_text(&b->keys, text);
+}
+
+static void add_array(Builder *b, const char *name, int of, uint64_t count)
+{
+    key_header(b, name, ARRAY);
+    put_int(&b->keys, (uint64_t)of, 4);
+    put_int(&b->keys, count, 8);
+}
+
+/* Roughly normal, as weights are. */
+static float random_weight(uint64_t *random)
+{
+    double sum = 0;
+    for (int i = 0; i < 4; i++) sum += random_unit(random) - 0.5;
+    return (float)(sum * 1.7);
+}
+
+/* Random blocks of a format whose numbers are about `scale` large: random bytes, with sane f16
+ * scales. */
+static void random_blocks(uint64_t *random, int type, unsigned char *out, int64_t n, float scale)
+{
+    const Format *f = &formats[type];
+    static const struct {
+        int d, m;    /* where the f16 scales are, -1: none */
+        float level; /* size of the numbers that d = 1 gives */
+    } places[N_FORMATS] = {
+        [2] = { 0, -1, 5 },  [3] = { 0, 2, 9 },    [6] = { 0, -1, 10 },  [7] = { 0, 2, 18 },
+        [8] = { 0, -1, 74 }, [12] = { 0, 2, 300 }, [13] = { 0, 2, 600 }, [14] = { 208, -1, 1400 }
+    };
+    for (int64_t i = 0; i < n / f->block; i++, out += f->bytes) {
+        float v = random_weight(random) * scale;
+        uint32_t bits = float_bits(v);
+        uint16_t half = float_f16(v);
+        if (type == 0) memcpy(out, &v, 4);
+        if (type == 1) memcpy(out, &half, 2);
+        if (type == 30) memcpy(out, (char *)&bits + 2, 2);
+        if (f->block == 1) continue;
+        for (int j = 0; j < f->bytes; j++) out[j] = (unsigned char)(random_unit(random) * 256);
+        half = float_f16(scale / places[type].level * (float)(0.5 + random_unit(random)));
+        memcpy(out + places[type].d, &half, 2);
+        half = float_f16(-scale * (float)random_unit(random) / (f->block == 256 ? 64 : 1));
+        if (f->block == 256) half ^= 0x8000; /* K formats subtract their minimum */
+        if (places[type].m >= 0) memcpy(out + places[type].m, &half, 2);
+    }
+}
+
+static void add_entry(Builder *b, const char *name, int type, int n_dims, int64_t cols,
+                      int64_t rows)
+{
+    put_text(&b->directory, name);
+    put_int(&b->directory, (uint64_t)n_dims, 4);
+    put_int(&b->directory, (uint64_t)cols, 8);
+    if (n_dims > 1) put_int(&b->directory, (uint64_t)rows, 8);
+    put_int(&b->directory, (uint64_t)type, 4);
+    put_int(&b->directory, b->tensors.size, 8);
+    b->n_tensors++;
+}
+
+/* A tensor of random numbers of about the given size around `around` (F32 only). */
+static void add_tensor(Builder *b, const char *name, int type, int rows, int cols, float scale,
+                       float around)
+{
+    add_entry(b, name, type, rows ? 2 : 1, cols, rows);
+    int64_t n = (int64_t)(rows ? rows : 1) * cols;
+    size_t at = b->tensors.size;
+    put(&b->tensors, NULL, (size_t)(n / formats[type].block) * (size_t)formats[type].bytes);
+    random_blocks(&b->random, type, b->tensors.data + at, n, scale);
+    for (int64_t i = 0; i < n && around != 0; i++)
+        ((float *)(void *)(b->tensors.data + at))[i] += around;
+    put(&b->tensors, NULL, (32 - b->tensors.size % 32) % 32);
+}
+
+/* The file, in memory that the caller frees. */
+static Bytes finish(Builder *b)
+{
+    Bytes file = { 0 };
+    put(&file, "GGUF", 4);
+    put_int(&file, 3, 4);
+    put_int(&file, (uint64_t)b->n_tensors, 8);
+    put_int(&file, (uint64_t)b->n_keys, 8);
+    put(&file, b->keys.data, b->keys.size);
+    put(&file, b->directory.data, b->directory.size);
+    put(&file, NULL, b->n_tensors ? (32 - file.size % 32) % 32 : 0);
+    put(&file, b->tensors.data, b->tensors.size);
+    free(b->keys.data);
+    free(b->directory.data);
+    free(b->tensors.data);
+    return file;
+}
+
+/* The shape of a tiny model. */
+typedef struct {
+    const char *arch;
+    int dim, hidden_dim, n_layers, n_heads, n_kv_heads, head_dim, n_rot, context, vocab;
+    int type, output_type; /* formats of the matrices; output_type -1: tied to the embedding */
+    int biases, factors;   /* with q, k, v biases; with rope_freqs */
+    const char *scaling;   /* rope scaling, NULL: none */
+    uint64_t seed;
+} Shape;
+
+/* A vocabulary of single characters: <unk> <s> </s>, 256 byte tokens, and then letters. */
+static void add_vocabulary(Builder *b, int n)
+{
+    static const char letters[] = " etaoinshrdlucmfwypvbgkqjxz";
+    char text[32];
+    add_string(b, "tokenizer.ggml.model", "llama");
+    add_array(b, "tokenizer.ggml.tokens", STRING, (uint64_t)n);
+    for (int i = 0; i < n; i++) {
+        static const char *const special[] = { "<unk>", "<s>", "</s>" };
+        int letter = (i - 259) % 27;
+        snprintf(text, sizeof text, "<0x%02X>", (unsigned)(i - 3) & 255);
+        if (i >= 259 + 27) snprintf(text, sizeof text, "%c%d", letters[letter], i);
+        if (i >= 259 && i < 259 + 27) snprintf(text, sizeof text, "%c", letters[letter]);
+        if (i == 259) snprintf(text, sizeof text, "\xe2\x96\x81");
+        put_text(&b->keys, i < 3 ? special[i] : text);
+    }
+    add_array(b, "tokenizer.ggml.scores", FLOAT32, (uint64_t)n);
+    for (int i = 0; i < n; i++) put(&b->keys, &(float){ -(float)i }, 4);
+    add_array(b, "tokenizer.ggml.token_type", I32, (uint64_t)n);
+    for (int i = 0; i < n; i++) {
+        put_int(&b->keys, i == 0 ? 2 : i < 3 ? 3 : i < 259 ? 6 : 1, 4);
+    }
+    add_int(b, "tokenizer.ggml.bos_token_id", 1);
+    add_int(b, "tokenizer.ggml.eos_token_id", 2);
+    add_bool(b, "tokenizer.ggml.add_bos_token", 1);
+    add_bool(b, "tokenizer.ggml.add_space_prefix", 0);
+}
+
+static void add_arch_int(Builder *b, const Shape *s, const char *name, int v)
+{
+    char full[80];
+    snprintf(full, sizeof full, "%s.%s", s->arch, name);
+    add_int(b, full, (uint64_t)v);
+}
+
+static void add_hyperparameters(Builder *b, const Shape *s)
+{
+    char full[80];
+    add_string(b, "general.architecture", s->arch);
+    add_string(b, "general.name", "tiny");
+    add_arch_int(b, s, "block_count", s->n_layers);
+    add_arch_int(b, s, "context_length", s->context);
+    add_arch_int(b, s, "embedding_length", s->dim);
+    add_arch_int(b, s, "feed_forward_length", s->hidden_dim);
+    add_arch_int(b, s, "attention.head_count", s->n_heads);
+    add_arch_int(b, s, "attention.head_count_kv", s->n_kv_heads);
+    add_arch_int(b, s, "attention.key_length", s->head_dim);
+    add_arch_int(b, s, "attention.value_length", s->head_dim);
+    add_arch_int(b, s, "rope.dimension_count", s->n_rot);
+    snprintf(full, sizeof full, "%s.attention.layer_norm_rms_epsilon", s->arch);
+    add_float(b, full, 1e-5f);
+    if (!s->scaling) return;
+    snprintf(full, sizeof full, "%s.rope.scaling.type", s->arch);
+    add_string(b, full, s->scaling);
+    snprintf(full, sizeof full, "%s.rope.scaling.factor", s->arch);
+    add_float(b, full, 4);
+    add_arch_int(b, s, "rope.scaling.original_context_length", 32);
+}
+
+static void add_layer(Builder *b, const Shape *s, int l)
+{
+    int q_dim = s->n_heads * s->head_dim, kv_dim = s->n_kv_heads * s->head_dim;
+    struct {
+        const char *name;
+        int rows, cols;
+    } parts[] = {
+        { "attn_q.weight", q_dim, s->dim },
+        { "attn_k.weight", kv_dim, s->dim },
+        { "attn_v.weight", kv_dim, s->dim },
+        { "attn_output.weight", s->dim, q_dim },
+        { "ffn_gate.weight", s->hidden_dim, s->dim },
+        { "ffn_up.weight", s->hidden_dim, s->dim },
+        { "ffn_down.weight", s->dim, s->hidden_dim },
+        { "attn_q.bias", 0, q_dim },
+        { "attn_k.bias", 0, kv_dim },
+        { "attn_v.bias", 0, kv_dim },
+        { "attn_norm.weight", 0, s->dim },
+        { "ffn_norm.weight", 0, s->dim },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+        char name[80];
+        int rows = parts[i].rows, cols = parts[i].cols,
+            bias = strstr(parts[i].name, "bias") != NULL;
+        if (bias && !s->biases) continue;
+        snprintf(name, sizeof name, "blk.%d.%s", l, parts[i].name);
+        add_tensor(b, name, rows ? s->type : 0, rows, cols, rows ? 1.5f / sqrtf((float)cols) : 0.3f,
+                   rows || bias ? 0 : 1);
+    }
+}
+
+static Bytes tiny_model(const Shape *s)
+{
+    Builder b = { .random = spread_seed(s->seed) };
+    add_hyperparameters(&b, s);
+    add_vocabulary(&b, s->vocab);
+    add_tensor(&b, "token_embd.weight", s->type, s->vocab, s->dim, 1, 0);
+    add_tensor(&b, "output_norm.weight", 0, 0, s->dim, 0.3f, 1);
+    if (s->output_type >= 0) {
+        add_tensor(&b, "output.weight", s->output_type, s->vocab, s->dim,
+                   1.5f / sqrtf((float)s->dim), 0);
+    }
+    if (s->output_type == 0) { /* so that texts seldom end at once */
+        size_t row = (size_t)s->dim * 4, padding = (32 - (size_t)s->vocab * row % 32) % 32;
+        memset(b.tensors.data + b.tensors.size - padding - (size_t)s->vocab * row, 0, 3 * row);
+    }
+    if (s->factors) add_tensor(&b, "rope_freqs.weight", 0, 0, s->n_rot / 2, 0.3f, 3);
+    for (int l = 0; l < s->n_layers; l++) add_layer(&b, s, l);
+    return finish(&b);
+}
+
+/* More queries than dimensions, more dimensions than hidden ones: a buffer used for two shapes
+ * would overflow. */
+static const Shape small_shape = { .arch = "llama",
+                                   .dim = 48,
+                                   .hidden_dim = 40,
+                                   .n_layers = 2,
+                                   .n_heads = 6,
+                                   .n_kv_heads = 2,
+                                   .head_dim = 10,
+                                   .n_rot = 8,
+                                   .context = 700,
+                                   .vocab = 300,
+                                   .type = 0,
+                                   .output_type = 0,
+                                   .seed = 1 };

@@ -1,0 +1,235 @@
+"""Compares unpack of every weight format of run.c with gguf.quants, bit for bit.
+
+    python3 tests/parity/formats.py            check
+    python3 tests/parity/formats.py --write    write tests/goldens/formats.txt
+
+A line of the goldens is one record: the GGML type number, its name, the bytes of one or more blocks
+in hexadecimal, and the numbers in them, each as the 8 hexadecimal digits of its float32 bits.
+"""
+
+import ctypes
+import sys
+
+import numpy as np
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType as Type
+from gguf.quants import dequantize
+
+import llm
+
+GOLDENS = llm.ROOT / "tests" / "goldens" / "formats.txt"
+
+# Formats that run.c must have.
+REQUIRED = [Type.F32, Type.F16, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0,
+            Type.Q4_K, Type.Q5_K, Type.Q6_K, Type.BF16]
+
+# Where a block keeps its float16 scales. In random bytes they could be infinite or NaN, which no
+# quantizer writes.
+SCALES = {
+    Type.Q4_0: [0], Type.Q4_1: [0, 2], Type.Q5_0: [0], Type.Q5_1: [0, 2], Type.Q8_0: [0],
+    Type.Q2_K: [80, 82], Type.Q3_K: [108], Type.Q4_K: [0, 2], Type.Q5_K: [0, 2], Type.Q6_K: [208],
+    Type.IQ4_NL: [0], Type.IQ4_XS: [0],
+}
+
+SHIM = """
+#define RUN_NO_MAIN
+#include "run.c"
+
+static const Format *shim_format(int type) {
+    int n = (int)(sizeof formats / sizeof formats[0]);
+    return type >= 0 && type < n && formats[type].name ? &formats[type] : NULL;
+}
+int shim_count(void) { return (int)(sizeof formats / sizeof formats[0]); }
+const char *shim_name(int type) { return shim_format(type) ? shim_format(type)->name : NULL; }
+int shim_block(int type) { return shim_format(type)->block; }
+int shim_bytes(int type) { return shim_format(type)->bytes; }
+int shim_unpack(int type, const void *row, float *y, int n) {
+    if (!shim_format(type)) return -1;
+    shim_format(type)->unpack(row, y, n);
+    return 0;
+}
+"""
+
+
+def build():
+    """formats[] is static: the shim includes run.c to reach it."""
+    source = llm.folder() / "shim.c"
+    source.write_text(SHIM)
+    lib = ctypes.CDLL(str(llm.compile_shared([source, llm.ROOT / "tokenizer.c"],
+                                             llm.folder() / "libshim.so")))
+    lib.shim_name.restype = ctypes.c_char_p
+    lib.shim_unpack.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+    return lib
+
+
+def sizes(kind):
+    """(numbers, bytes) of a block."""
+    block, size = GGML_QUANT_SIZES[kind]
+    return block, size
+
+
+def reference(kind, data):
+    """The float32 bits of the numbers in these blocks."""
+    with np.errstate(invalid="ignore"):
+        return np.ascontiguousarray(dequantize(data, kind)).view(np.uint32).reshape(-1)
+
+
+def scale_values(how, rng, count):
+    """float16 scales: finite ones of all magnitudes, the largest, subnormal ones, zeros."""
+    if how == "any":
+        bits = rng.integers(0, 0x7c00, count)
+    elif how == "largest":
+        bits = rng.choice([0x7bff, 0x7bfe, 0x7800, 0x0400], count)
+    elif how == "subnormal":
+        bits = rng.integers(1, 0x400, count)
+    else:
+        bits = np.zeros(count, np.int64)
+    return (bits | rng.integers(0, 2, count) << 15).astype("<u2")
+
+
+def random_blocks(kind, how, rng, count):
+    """(count * bytes) of random blocks whose scales are of one sort."""
+    size = sizes(kind)[1]
+    data = rng.integers(0, 256, (count, size), dtype=np.uint8)
+    data[: count // 8] = 0x00  # the smallest and the largest quants
+    data[count // 8 : count // 4] = 0xff
+    for offset in SCALES[kind]:
+        data[:, offset : offset + 2] = scale_values(how, rng, count).view(np.uint8).reshape(-1, 2)
+    return data.reshape(-1)
+
+
+def all_halves(kind):
+    """Every 16-bit pattern; for F32 every sign and exponent with random fractions."""
+    if kind == Type.F32:
+        rng = np.random.default_rng(32)
+        top = np.repeat(np.arange(512, dtype=np.uint32) << 23, 16)
+        return (top | rng.integers(0, 1 << 23, top.size, dtype=np.uint32)).view(np.uint8)
+    return np.arange(65536, dtype="<u2").view(np.uint8)
+
+
+def unpack(lib, kind, data, n):
+    """Our bits of n numbers, and whether nothing behind them was written."""
+    guard = 8
+    y = np.full(n + guard, -1234.5, np.float32)
+    data = np.ascontiguousarray(data)
+    lib.shim_unpack(int(kind), data.ctypes.data, y.ctypes.data, n)
+    return y[:n].view(np.uint32), bool(np.all(y[n:] == -1234.5))
+
+
+def same_bits(kind, ours, theirs):
+    """The first index that differs, or None. Which NaN a float16 NaN becomes is not defined."""
+    different = ours != theirs
+    if kind == Type.F16:
+        both_nan = np.isnan(ours.view(np.float32)) & np.isnan(theirs.view(np.float32))
+        different &= ~both_nan
+    return int(np.argmax(different)) if different.any() else None
+
+
+def compare(checks, lib, kind, label, data):
+    """One long row, then short rows of 1 to 7 blocks, at odd distances from each other."""
+    block, size = sizes(kind)
+    total = data.size // size
+    theirs = reference(kind, data)
+    rows = [(0, total)] + [(start, n) for n in range(1, 8) for start in (0, n, total - n)]
+    for start, n in rows:
+        ours, untouched = unpack(lib, kind, data[start * size : (start + n) * size], n * block)
+        wanted = theirs[start * block : (start + n) * block]
+        bad = same_bits(kind, ours, wanted)
+        detail = "" if bad is None else (
+            f", number {bad}: {ours[bad]:08x} ({ours.view(np.float32)[bad]:g}), "
+            f"gguf has {wanted[bad]:08x} ({wanted.view(np.float32)[bad]:g})")
+        checks.that(bad is None and untouched,
+                    f"{kind.name} {label}, {n} blocks from block {start}{detail}"
+                    f"{'' if untouched else ', wrote behind the end'}")
+
+
+def check_format(checks, lib, kind):
+    block, size = lib.shim_block(int(kind)), lib.shim_bytes(int(kind))
+    if not checks.that((block, size) == sizes(kind),
+                       f"{kind.name}: block {block}, bytes {size}; gguf has {sizes(kind)}"):
+        return
+    before = checks.passed
+    if kind in (Type.F32, Type.F16, Type.BF16):
+        compare(checks, lib, kind, "all values", all_halves(kind))
+    else:
+        rng = np.random.default_rng(int(kind))
+        for how in ("any", "largest", "subnormal", "zero"):
+            compare(checks, lib, kind, f"{how} scales", random_blocks(kind, how, rng, 1024))
+    print(f"{kind.name:7} {checks.passed - before} rows agree bit for bit", flush=True)
+
+
+def special_values(kind):
+    """Zeros, ones, ends of the subnormal and normal ranges, infinities and a few between."""
+    if kind == Type.F32:
+        bits = [0, 0x80000000, 1, 0x807fffff, 0x00800000, 0x3f800000, 0xbf800000, 0x40490fdb,
+                0x7f7fffff, 0xff7fffff, 0x7f800000, 0xff800000]
+        return np.array(bits, "<u4").view(np.uint8)
+    if kind == Type.BF16:
+        bits = [0, 0x8000, 1, 0x807f, 0x0080, 0x3f80, 0xbf80, 0x4049, 0x7f7f, 0xff7f,
+                0x7f80, 0xff80]
+    else:
+        bits = [0, 0x8000, 1, 0x83ff, 0x0400, 0x3c00, 0xbc00, 0x4248, 0x7bff, 0xfbff,
+                0x7c00, 0xfc00]
+    return np.array(bits, "<u2").view(np.uint8)
+
+
+def golden_records():
+    """(type, bytes): for each format a block with any scales, and two with the extreme ones."""
+    for kind in REQUIRED:
+        if kind not in SCALES:
+            yield kind, special_values(kind)
+            continue
+        rng = np.random.default_rng(1000 + int(kind))
+        # count // 8 blocks of zeros and of ones come first: one block of 1 is all random
+        yield kind, random_blocks(kind, "any", rng, 1)
+        yield kind, np.concatenate([random_blocks(kind, "largest", rng, 1),
+                                    random_blocks(kind, "subnormal", rng, 1)])
+
+
+def write_goldens():
+    lines = [f"{int(kind)} {kind.name} {data.tobytes().hex()} "
+             + "".join(f"{bits:08x}" for bits in reference(kind, data))
+             for kind, data in golden_records()]
+    GOLDENS.parent.mkdir(parents=True, exist_ok=True)
+    GOLDENS.write_text("\n".join(lines) + "\n")
+    print(f"wrote {GOLDENS.relative_to(llm.ROOT)}, {GOLDENS.stat().st_size} bytes")
+
+
+def check_goldens(checks):
+    """The stored goldens must say what gguf says."""
+    if not checks.that(GOLDENS.exists(), "tests/goldens/formats.txt is missing; use --write"):
+        return
+    found = set()
+    for number, line in enumerate(GOLDENS.read_text().splitlines(), 1):
+        kind, name, data, values = line.split(" ")
+        kind, data = Type(int(kind)), np.frombuffer(bytes.fromhex(data), np.uint8)
+        bits = np.frombuffer(bytes.fromhex(values), ">u4")
+        checks.that(name == kind.name and np.array_equal(bits, reference(kind, data)),
+                    f"goldens/formats.txt line {number} is not what gguf unpacks")
+        found.add(kind)
+    checks.that(found == set(REQUIRED), "goldens/formats.txt does not have every format")
+
+
+def main():
+    if sys.argv[1:] == ["--write"]:
+        write_goldens()
+        return 0
+    if sys.argv[1:]:
+        print("usage: formats.py [--write]", file=sys.stderr)
+        return 2
+    checks = llm.Checks()
+    check_goldens(checks)
+    lib = build()
+    present = [number for number in range(lib.shim_count()) if lib.shim_name(number)]
+    for kind in REQUIRED:
+        checks.that(int(kind) in present, f"run.c has no format {kind.name}")
+    for number in present:
+        kind = Type(number)
+        if kind in SCALES or kind in REQUIRED:
+            check_format(checks, lib, kind)
+        else:
+            checks.that(False, f"no test knows where the scales of {kind.name} are")
+    return checks.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

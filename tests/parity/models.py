@@ -1,0 +1,845 @@
+"""Compares logits with Hugging Face transformers on tiny random models.
+
+    python3 tests/parity/models.py [CASE...]    check all cases, or those named
+    python3 tests/parity/models.py --write      write the goldens of tests/goldens
+
+Each case is a model that transformers makes and saves, export.py converts and run.c evaluates.
+Differences are given as shares of the range of the reference logits (largest - smallest).
+
+run.c keeps keys and values in float16, which alone moves the logits by up to a thousandth of their
+range. So it is compared twice: closely with transformers rounding keys and values in the same way,
+and loosely with transformers as it is.
+
+The exported file is also evaluated by Paper below, a forward pass in double precision written from
+the papers. It stands between the two: where it agrees with transformers and run.c does not, the
+file is right. And it says whether a case can fail at all: with one detail of the model changed, it
+must leave the tolerance.
+"""
+
+import contextlib
+import json
+import math
+import os
+import subprocess
+import sys
+import warnings
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from gguf import GGUFReader, GGUFWriter
+from gguf.quants import dequantize
+from transformers import (AttentionInterface, AutoModelForCausalLM, GlmConfig, LlamaConfig,
+                          MistralConfig, Phi3Config, Qwen2Config)
+from transformers.generation import logits_process as process
+from transformers.masking_utils import AttentionMaskInterface, eager_mask
+from transformers.models.llama.modeling_llama import eager_attention_forward
+
+import llm
+
+GOLDENS = llm.ROOT / "tests" / "goldens"
+
+ALL_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
+FLOAT_TYPES = ("f32", "f16")
+
+# The rows of isas[] in run.c; those that the machine lacks are left out.
+KERNELS = ("portable", "avx2", "avx512", "amx", "neon")
+
+# Differences allowed from transformers with the same weights and float16 keys and values: the root
+# mean square of all, and the largest. A key in the middle between two float16 numbers may become
+# the other one and move a few logits by a ten-thousandth; that hardly shows in the mean.
+TYPICAL = 2e-5
+LARGEST = 5e-4
+
+# Fast kernels may round activations to 8 bits when the weights are of a block format.
+BLOCK_TYPES = ("q8_0", "q4_0")
+FAST_TYPICAL = 4e-3
+FAST_LARGEST = 2e-2
+
+# The largest difference allowed from transformers with the model before export.py and float32 keys
+# and values. It says nothing on block formats.
+LOOSE = 5e-3
+
+# transformers computes in float32, Paper in float64
+PAPER_TOLERANCE = 2e-5
+
+# The stored goldens from the same computed again: another processor may round a key or value
+# differently.
+GOLDEN_TOLERANCE = 1e-4
+
+# A changed detail must move the logits at least this far.
+NOTICED = 1e-2
+
+
+# ---- the cases ----------------------------------------------------------------------------------
+
+@dataclass
+class Case:
+    name: str
+    config: object
+    positions: int = 64
+    types: tuple = ALL_TYPES
+    dtype: torch.dtype = torch.float32  # how the weights are stored
+    old_config: str = ""                # older spelling of config.json: the key of the rope type
+    shard: str = "1GB"                  # largest safetensors file
+    export: str = ""                    # a family: export_fused makes the file, not export.py
+    notice: list = field(default_factory=list)  # names of CHANGES besides COMMON
+
+
+def rope(kind="default", theta=10000.0, **more):
+    return {"rope_type": kind, "rope_theta": theta, **more}
+
+
+def shape(dim, hidden, heads, kv_heads, vocab, layers=2, context=128, eps=1e-5, **more):
+    return dict(hidden_size=dim, intermediate_size=hidden, num_attention_heads=heads,
+                num_key_value_heads=kv_heads, vocab_size=vocab, num_hidden_layers=layers,
+                max_position_embeddings=context, rms_norm_eps=eps, bos_token_id=1, eos_token_id=2,
+                **more)
+
+
+def llama3(original, theta=500000.0):
+    return rope("llama3", theta, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                original_max_position_embeddings=original)
+
+
+def cases():
+    return [
+        # q_dim 192 > dim 96 > hidden 64; more rows than a prefill chunk has
+        Case("gqa", LlamaConfig(**shape(96, 64, 6, 2, 160, layers=3, context=1024, head_dim=32)),
+             positions=600, notice=["kv heads"]),
+        Case("mha_tied", LlamaConfig(**shape(64, 160, 4, 4, 320), tie_word_embeddings=True),
+             shard="60KB", old_config="type"),
+        Case("mqa", LlamaConfig(**shape(64, 96, 4, 1, 128, layers=3),
+                                rope_parameters=rope(theta=500000.0))),
+        # no size is a multiple of 8; a large eps shows whether it is read
+        Case("odd", LlamaConfig(**shape(75, 51, 5, 5, 131, head_dim=18, eps=0.3)),
+             types=FLOAT_TYPES, notice=["eps"]),
+        Case("llama3", LlamaConfig(**shape(64, 96, 4, 2, 128, context=256, head_dim=32),
+                                   rope_parameters=llama3(32)),
+             positions=160, dtype=torch.bfloat16, old_config="rope_type",
+             notice=["kv heads", "scaling"]),
+        Case("linear", LlamaConfig(**shape(64, 96, 4, 2, 128, context=256),
+                                   rope_parameters=rope("linear", factor=4.0)),
+             positions=160, old_config="type", notice=["kv heads", "scaling"]),
+        # the dimensions between which YaRN changes over, 2 and 9 of 16, are both inside
+        Case("yarn", LlamaConfig(**shape(64, 96, 4, 2, 128, context=4096, head_dim=32),
+                                 rope_parameters=rope("yarn", factor=4.0,
+                                                      original_max_position_embeddings=1024)),
+             positions=400, notice=["scaling", "yarn cosine", "yarn fast", "yarn slow"]),
+        Case("biases", LlamaConfig(**shape(64, 96, 4, 2, 128, head_dim=32),
+                                   attention_bias=True, mlp_bias=True),
+             dtype=torch.float16, notice=["biases"]),
+        Case("mistral", MistralConfig(**shape(64, 96, 4, 2, 128, head_dim=32),
+                                      sliding_window=None), types=FLOAT_TYPES),
+        Case("qwen2", Qwen2Config(**shape(64, 96, 4, 2, 160, layers=3),
+                                  rope_parameters=rope(theta=1000000.0)),
+             positions=128, notice=["kv heads", "biases"]),
+        Case("qwen2_wide", Qwen2Config(**shape(64, 32, 4, 4, 128), head_dim=32),
+             dtype=torch.bfloat16, notice=["biases"]),
+        Case("qwen2_yarn", Qwen2Config(**shape(96, 128, 4, 1, 160, context=2048),
+                                       tie_word_embeddings=True,
+                                       rope_parameters=rope("yarn", 100000.0, factor=4.0,
+                                                            beta_fast=8.0, beta_slow=2.0,
+                                                            attention_factor=1.3,
+                                                            original_max_position_embeddings=512)),
+             positions=400, old_config="type",
+             notice=["scaling", "yarn cosine", "yarn fast", "yarn slow", "biases"]),
+        # Llama and Qwen2 rotate whole heads in transformers. GLM and Phi-3 rotate a part, in the
+        # same two ways; with their fused matrices taken apart they are these two families.
+        Case("partial_pairs", GlmConfig(**shape(64, 48, 4, 2, 128, head_dim=32), pad_token_id=0,
+                                        partial_rotary_factor=0.5),
+             types=("f32",), export="llama",
+             notice=["whole heads", "biases"]),
+        Case("partial_halves", Phi3Config(**shape(64, 96, 4, 2, 128), pad_token_id=0,
+                                          partial_rotary_factor=0.75),
+             positions=128, types=("f32",), export="qwen2",
+             notice=["whole heads"]),
+    ]
+
+
+def golden_cases():
+    """Stored as float16 and float16 to begin with, so that run.c has the very same weights."""
+    return [
+        Case("llama", LlamaConfig(**shape(48, 40, 4, 2, 96, context=512, head_dim=16),
+                                  rope_parameters=llama3(64, 10000.0)),
+             positions=48, dtype=torch.float16, notice=["kv heads", "scaling"]),
+        Case("qwen2", Qwen2Config(**shape(48, 40, 4, 2, 96, context=64), head_dim=16,
+                                  tie_word_embeddings=True,
+                                  rope_parameters=rope("yarn", factor=4.0,
+                                                       original_max_position_embeddings=16)),
+             positions=48, dtype=torch.float16, notice=["kv heads", "scaling", "biases"]),
+    ]
+
+
+# ---- making them --------------------------------------------------------------------------------
+
+def randomize(model, seed):
+    """Weights that keep the residual stream near 1 and have attention choose. With larger ones the
+    last bit of a key grows into the fourth digit of a logit, with smaller ones rope hardly counts.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            noise = torch.randn(p.shape, generator=rng)
+            if "norm" in name:
+                p.copy_(1 + 0.3 * noise)
+            elif name.endswith("bias"):
+                p.copy_(0.5 * noise)
+            elif "embed_tokens" in name:
+                p.copy_(noise)
+            else:
+                gain = 2.0 if "q_proj" in name else 1.0
+                p.copy_(noise * gain / math.sqrt(p.shape[1]))
+
+
+def spell_as_before(path, type_key):
+    """Rewrites config.json the way most published models have it: rope_theta and rope_scaling
+    instead of rope_parameters, torch_dtype, and no keys that follow from others."""
+    config = json.loads(path.read_text())
+    parameters = config.pop("rope_parameters")
+    config["rope_theta"] = parameters.pop("rope_theta")
+    kind = parameters.pop("rope_type")
+    config["rope_scaling"] = None if kind == "default" else {type_key: kind, **parameters}
+    config["torch_dtype"] = config.pop("dtype")
+    if config.get("head_dim") == config["hidden_size"] // config["num_attention_heads"]:
+        del config["head_dim"]
+    if config["num_key_value_heads"] == config["num_attention_heads"]:
+        del config["num_key_value_heads"]
+    path.write_text(json.dumps(config, indent=2))
+
+
+def save(case, folder):
+    """A directory as on the hub, and the model that transformers reads from it, in float32."""
+    model = AutoModelForCausalLM.from_config(case.config)
+    randomize(model, zlib.crc32(case.name.encode()))
+    model.to(case.dtype).save_pretrained(folder, max_shard_size=case.shard)
+    if case.old_config:
+        spell_as_before(folder / "config.json", case.old_config)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def half_cache(module, query, key, value, mask, **more):
+    """Attention of transformers with keys and values rounded to float16."""
+    return eager_attention_forward(module, query, key.half().float(), value.half().float(), mask,
+                                   **more)
+
+
+AttentionInterface.register("half_cache", half_cache)
+AttentionMaskInterface.register("half_cache", eager_mask)
+
+
+def transformers_logits(model, tokens, attention="eager"):
+    """(positions, vocab_size)"""
+    model.set_attn_implementation(attention)
+    with torch.no_grad():
+        return model(torch.tensor([tokens]), use_cache=False).logits[0].double().numpy()
+
+
+def export(folder, kind, output):
+    command = [sys.executable, str(llm.ROOT / "export.py"), str(folder), "--type", kind,
+               "-o", str(output)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(f"export.py --type {kind}: exit status {result.returncode}: "
+                           f"{(result.stderr or result.stdout).strip()[-500:]}")
+
+
+def export_fused(arch, model, output):
+    """GLM or Phi-3 as llama (rotates neighbours) or qwen2 (rotates halves), in float32. GLM rotates
+    neighbours by itself, so its rows keep their order."""
+    config = model.config
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    partial = config.rope_parameters["partial_rotary_factor"]
+    state = {name: p.detach().numpy() for name, p in model.named_parameters()}
+    out = GGUFWriter(output, arch)
+    out.add_context_length(config.max_position_embeddings)
+    out.add_embedding_length(config.hidden_size)
+    out.add_block_count(config.num_hidden_layers)
+    out.add_feed_forward_length(config.intermediate_size)
+    out.add_head_count(heads)
+    out.add_head_count_kv(kv_heads)
+    out.add_key_length(head_dim)
+    out.add_value_length(head_dim)
+    out.add_layer_norm_rms_eps(config.rms_norm_eps)
+    out.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    out.add_rope_dimension_count(int(head_dim * partial))
+    out.add_vocab_size(config.vocab_size)
+
+    def add(name, tensor):
+        out.add_tensor(name, np.ascontiguousarray(tensor, np.float32))
+
+    add("token_embd.weight", state["model.embed_tokens.weight"])
+    add("output_norm.weight", state["model.norm.weight"])
+    add("output.weight", state["lm_head.weight"])
+    for i in range(config.num_hidden_layers):
+        old, new = f"model.layers.{i}.", f"blk.{i}."
+        add(new + "attn_norm.weight", state[old + "input_layernorm.weight"])
+        add(new + "ffn_norm.weight", state[old + "post_attention_layernorm.weight"])
+        if old + "self_attn.qkv_proj.weight" in state:
+            ends = [heads * head_dim, (heads + kv_heads) * head_dim]
+            qkv = np.split(state[old + "self_attn.qkv_proj.weight"], ends)
+            for letter, w in zip("qkv", qkv):
+                add(new + f"attn_{letter}.weight", w)
+                add(new + f"attn_{letter}.bias", np.zeros(len(w), np.float32))
+        else:
+            for letter in "qkv":
+                for part in ("weight", "bias"):
+                    source = f"self_attn.{letter}_proj.{part}"
+                    add(new + f"attn_{letter}.{part}", state[old + source])
+        add(new + "attn_output.weight", state[old + "self_attn.o_proj.weight"])
+        gate, up = np.split(state[old + "mlp.gate_up_proj.weight"], 2)
+        add(new + "ffn_gate.weight", gate)
+        add(new + "ffn_up.weight", up)
+        add(new + "ffn_down.weight", state[old + "mlp.down_proj.weight"])
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+
+
+# ---- the second reference -----------------------------------------------------------------------
+
+class Paper:
+    """A GGUF file of the llama or qwen2 family and its forward pass in double precision.
+
+    "Attention Is All You Need", RMSNorm (arXiv 1910.07467), GLU variants (2002.05202), rotary
+    embedding (2104.09864), grouped heads (2305.13245), YaRN (2309.00071); names of keys and
+    tensors from the GGUF specification.
+    """
+
+    def __init__(self, path):
+        reader = GGUFReader(path)
+        meta = {key: f.contents() for key, f in reader.fields.items()}
+        self.arch = meta["general.architecture"]
+        prefix = self.arch + "."
+        self.meta = {k[len(prefix):]: v for k, v in meta.items() if k.startswith(prefix)}
+        self.w = {}
+        for t in reader.tensors:
+            values = np.array(dequantize(t.data, t.tensor_type), np.float64)
+            self.w[t.name] = values.reshape([int(n) for n in reversed(t.shape)])
+        self.heads = self.meta["attention.head_count"]
+        self.kv_heads = self.meta.get("attention.head_count_kv", self.heads)
+        dim = self.meta["embedding_length"]
+        self.head_dim = self.meta.get("attention.key_length", dim // self.heads)
+        self.neighbours = self.arch == "llama"  # else element i goes with i + n_rot / 2
+        self.cosine = 1.0
+        self.interleave_kv = False
+
+    def frequencies(self):
+        """(n_rot / 2) angles of one position, and the factor of cosine and sine."""
+        meta = self.meta
+        n = meta.get("rope.dimension_count", self.head_dim)
+        base = meta.get("rope.freq_base", 10000.0)
+        f = base ** (-np.arange(0, n, 2) / n)
+        if "rope_freqs.weight" in self.w:
+            f = f / self.w["rope_freqs.weight"]
+        kind, factor = meta.get("rope.scaling.type", "none"), meta.get("rope.scaling.factor", 1.0)
+        if kind == "linear":
+            return f / factor, 1.0
+        if kind != "yarn":
+            return f, 1.0
+        original = meta["rope.scaling.original_context_length"]
+
+        def turns(key, default):  # the dimension that turns this often in the original context
+            often = meta.get("rope.scaling." + key, default)
+            return n * math.log(original / (2 * math.pi * often)) / (2 * math.log(base))
+
+        low = max(math.floor(turns("yarn_beta_fast", 32.0)), 0)
+        high = min(math.ceil(turns("yarn_beta_slow", 1.0)), n - 1)
+        ramp = np.clip((np.arange(n // 2) - low) / max(high - low, 0.001), 0, 1)
+        cosine = meta.get("rope.scaling.attn_factor", 1.0) * (1 + 0.1 * math.log(factor))
+        return f * (1 - ramp) + f / factor * ramp, cosine
+
+    def rotate(self, x):
+        """x (positions, heads, head_dim)"""
+        f, scale = self.frequencies()
+        half = len(f)
+        angle = np.arange(len(x))[:, None, None] * f
+        cos, sin = np.cos(angle) * scale * self.cosine, np.sin(angle) * scale * self.cosine
+        first, second = ((slice(0, 2 * half, 2), slice(1, 2 * half, 2)) if self.neighbours
+                         else (slice(0, half), slice(half, 2 * half)))
+        a, b, x = x[..., first], x[..., second], x.copy()
+        x[..., first], x[..., second] = a * cos - b * sin, b * cos + a * sin
+        return x
+
+    def linear(self, name, x):
+        return x @ self.w[name + ".weight"].T + self.w.get(name + ".bias", 0.0)
+
+    def norm(self, name, x):
+        eps = self.meta["attention.layer_norm_rms_epsilon"]
+        return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * self.w[name + ".weight"]
+
+    def attention(self, i, x):
+        n = len(x)
+        q = self.linear(f"blk.{i}.attn_q", x).reshape(n, self.heads, self.head_dim)
+        k = self.linear(f"blk.{i}.attn_k", x).reshape(n, self.kv_heads, self.head_dim)
+        v = self.linear(f"blk.{i}.attn_v", x).reshape(n, self.kv_heads, self.head_dim)
+        q, k = self.rotate(q), self.rotate(k)
+        group = np.arange(self.heads)
+        group = group % self.kv_heads if self.interleave_kv else group * self.kv_heads // self.heads
+        scores = np.einsum("ihd,jhd->hij", q, k[:, group]) / math.sqrt(self.head_dim)
+        scores[:, np.triu(np.ones((n, n), bool), 1)] = -np.inf
+        p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        p /= p.sum(axis=-1, keepdims=True)
+        mixed = np.einsum("hij,jhd->ihd", p, v[:, group]).reshape(n, -1)
+        return self.linear(f"blk.{i}.attn_output", mixed)
+
+    def logits(self, tokens):
+        """(positions, vocab_size)"""
+        x = self.w["token_embd.weight"][tokens]
+        for i in range(self.meta["block_count"]):
+            x = x + self.attention(i, self.norm(f"blk.{i}.attn_norm", x))
+            h = self.norm(f"blk.{i}.ffn_norm", x)
+            gate = self.linear(f"blk.{i}.ffn_gate", h)
+            h = gate / (1 + np.exp(-gate)) * self.linear(f"blk.{i}.ffn_up", h)
+            x = x + self.linear(f"blk.{i}.ffn_down", h)
+        x = self.norm("output_norm", x)
+        return self.linear("output" if "output.weight" in self.w else "token_embd", x)
+
+
+def scale_meta(key, factor):
+    def change(paper):
+        paper.meta[key] *= factor
+    return change
+
+
+def change_meta(key, value):
+    return lambda paper: paper.meta.update({key: value})
+
+
+def no_scaling(paper):
+    paper.w.pop("rope_freqs.weight", None)
+    paper.meta["rope.scaling.type"] = "none"
+
+
+def no_biases(paper):
+    for name, w in paper.w.items():
+        if name.endswith(".bias"):
+            w[:] = 0
+
+
+def no_norm_weights(paper):
+    for name, w in paper.w.items():
+        if name.endswith("norm.weight"):
+            w[:] = 1
+
+
+def swap_gate(paper):
+    for i in range(paper.meta["block_count"]):
+        gate, up = f"blk.{i}.ffn_gate.weight", f"blk.{i}.ffn_up.weight"
+        paper.w[gate], paper.w[up] = paper.w[up], paper.w[gate]
+
+
+def setter(name, value):
+    return lambda paper: setattr(paper, name, value)
+
+
+# What an engine may get wrong. Each case must see the common ones and those it names.
+CHANGES = {
+    "rope base": scale_meta("rope.freq_base", 1.1),
+    "rotation": lambda paper: setattr(paper, "neighbours", not paper.neighbours),
+    "norm weights": no_norm_weights,
+    "gate and up": swap_gate,
+    "eps": scale_meta("attention.layer_norm_rms_epsilon", 0.5),
+    "kv heads": setter("interleave_kv", True),
+    "scaling": no_scaling,
+    "yarn cosine": setter("cosine", 1 / (1 + 0.1 * math.log(4))),
+    "yarn fast": change_meta("rope.scaling.yarn_beta_fast", 1e4),
+    "yarn slow": change_meta("rope.scaling.yarn_beta_slow", 0.2),
+    "whole heads": lambda paper: paper.meta.pop("rope.dimension_count"),
+    "biases": no_biases,
+}
+COMMON = ["rope base", "rotation", "norm weights", "gate and up"]
+
+
+# ---- checking -----------------------------------------------------------------------------------
+
+def distance(ours, reference):
+    """The largest difference as a share of the range of the reference; NaN counts as infinite."""
+    worst = float(np.max(np.abs(ours - reference)) / (reference.max() - reference.min()))
+    return math.inf if math.isnan(worst) else worst
+
+
+def root_mean_square(ours, reference):
+    error = float(np.sqrt(np.mean((ours - reference) ** 2)) / (reference.max() - reference.min()))
+    return math.inf if math.isnan(error) else error
+
+
+def some_tokens(case):
+    rng = np.random.default_rng(zlib.crc32(case.name.encode()))
+    return [int(t) for t in rng.integers(0, case.config.vocab_size, case.positions)]
+
+
+def load_file(model, path):
+    """Gives the model of transformers the weights that are in the file, as rounding left them.
+
+    llama files have the rows of q and k in an order where neighbours rotate together: row 2i of a
+    head is row i of transformers, row 2i + 1 is row i + head_dim / 2.
+    """
+    paper = Paper(path)
+    names = {"token_embd": "model.embed_tokens", "output": "lm_head", "output_norm": "model.norm"}
+    layer = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
+             "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
+             "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
+             "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
+    for i in range(paper.meta["block_count"]):
+        names |= {f"blk.{i}.{ours}": f"model.layers.{i}.{theirs}" for ours, theirs in layer.items()}
+    state = dict(model.named_parameters())
+    for full, w in paper.w.items():
+        if full == "rope_freqs.weight":
+            continue
+        name, part = full.rsplit(".", 1)
+        if paper.arch == "llama" and name.endswith(("attn_q", "attn_k")):
+            heads = paper.heads if name.endswith("q") else paper.kv_heads
+            w = w.reshape(heads, -1, 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)
+        with torch.no_grad():
+            state[f"{names[name]}.{part}"].copy_(torch.from_numpy(w))
+
+
+def three_ways(model, tokens):
+    """(label, logits): all at once, one by one, in growing pieces."""
+    context = len(tokens) + 1
+    with model.session(context=context) as session:
+        yield "at once", session.eval_all(tokens)
+    with model.session(context=context) as session:
+        yield "steps", np.stack([session.eval([t]) for t in tokens])
+    with model.session(context=context) as session:
+        pieces, start, size = [], 0, 1
+        while start < len(tokens):
+            pieces.append(session.eval_all(tokens[start : start + size]))
+            start, size = start + size, size % 50 * 2 + 1
+        yield "pieces", np.concatenate(pieces)
+
+
+def machine_kernels(path):
+    """The rows of isas[] that this machine has, or what RUN_CPU names; path is any model."""
+    if os.environ.get("RUN_CPU"):
+        return [os.environ["RUN_CPU"]]
+    found = []
+    for name in KERNELS:
+        try:
+            with kernels(name), llm.Model(path) as model:
+                if model.info.kernels.decode() == name:
+                    found.append(name)
+        except llm.Error as e:
+            if "no such kernels" not in str(e):
+                raise
+    return found
+
+
+@contextlib.contextmanager
+def kernels(name):
+    """Within it, models that are opened use these kernels."""
+    before = os.environ.get("RUN_CPU")
+    os.environ["RUN_CPU"] = name
+    try:
+        yield
+    finally:
+        os.environ.pop("RUN_CPU")
+        if before is not None:
+            os.environ["RUN_CPU"] = before
+
+
+def check_file(checks, label, path, tokens, close, loose=None, blocks=False):
+    """Compares with the two references. Returns {kernels: largest close difference}."""
+    try:
+        names = machine_kernels(path)
+        checks.that(names, f"{label}: no kernels")
+    except llm.Error as e:
+        checks.that(False, f"{label}: {e}")
+        return {}
+    report = {}
+    for name in names:
+        fast = blocks and name != "portable"
+        typical, largest = (FAST_TYPICAL, FAST_LARGEST) if fast else (TYPICAL, LARGEST)
+        with kernels(name), llm.Model(path) as model:
+            ways = list(three_ways(model, tokens))
+        report[name] = 0.0
+        for way, logits in ways:
+            mean, most = root_mean_square(logits, close), distance(logits, close)
+            at = int(np.argmax(np.max(np.abs(logits - close), axis=1)))
+            checks.that(mean < typical and most < largest,
+                        f"{label}, {name}, {way}: differs by {mean:.2g} of the range, allowed "
+                        f"{typical:g}; most by {most:.2g}, allowed {largest:g}, at position {at}")
+            report[name] = max(report[name], most)
+            if loose is not None:
+                most = distance(logits, loose)
+                checks.that(most < LOOSE, f"{label}, {name}, {way}: differs by {most:.2g} of the "
+                                          f"range with float32 keys and values; allowed {LOOSE:g}")
+    return report
+
+
+def check_changes(checks, case, path, tokens, reference):
+    least = math.inf
+    for name in COMMON + case.notice:
+        paper = Paper(path)
+        CHANGES[name](paper)
+        d = distance(paper.logits(tokens), reference)
+        checks.that(d > NOTICED, f"{case.name} would not notice a wrong '{name}' (moves {d:.2g})")
+        least = min(least, d)
+    return least
+
+
+def check_paper(checks, case, path, tokens, reference):
+    """The second reference agrees with the first, and every change would show."""
+    d = distance(Paper(path).logits(tokens), reference)
+    checks.that(d < PAPER_TOLERANCE, f"{case.name}: double precision from the file differs by "
+                                     f"{d:.2g} of the range from transformers")
+    least = check_changes(checks, case, path, tokens, reference)
+    print(f"{case.name:15} double precision {d:.1e}, least change {least:.1e}", flush=True)
+
+
+def check_case(checks, case):
+    folder = llm.folder() / case.name
+    model = save(case, folder)
+    tokens = some_tokens(case)
+    reference = transformers_logits(model, tokens)
+    table = {}
+    for kind in case.types:
+        path = llm.folder() / f"{case.name}-{kind}.gguf"
+        label = f"{case.name} {kind}"
+        if case.export:
+            export_fused(case.export, model, path)
+        else:
+            try:
+                export(folder, kind, path)
+            except RuntimeError as e:
+                checks.that(False, f"{label}: {e}")
+                continue
+            load_file(model, path)
+        if kind == "f32":
+            check_paper(checks, case, path, tokens, reference)
+        close = transformers_logits(model, tokens, "half_cache")
+        loose = reference if kind in FLOAT_TYPES else None
+        report = check_file(checks, label, path, tokens, close, loose, kind in BLOCK_TYPES)
+        for name, worst in report.items():
+            table.setdefault(name, []).append(f"{kind} {worst:.1e}")
+    for name, columns in table.items():
+        print(f"    {name:11} " + "  ".join(columns), flush=True)
+
+
+# ---- sessions -----------------------------------------------------------------------------------
+
+def fails(checks, label, call, *words):
+    """The call must fail with a sentence that has these words in it."""
+    try:
+        call()
+    except llm.Error as e:
+        missing = [w for w in words if str(w) not in str(e)]
+        checks.that(not missing, f"{label}: the error '{e}' lacks {missing}")
+    else:
+        checks.that(False, f"{label}: no error")
+
+
+def check_sessions(checks):
+    """What a session remembers: rewind, fork, several side by side, and calls that fail."""
+    case = next(c for c in cases() if c.name == "biases")
+    folder, path = llm.folder() / "sessions", llm.folder() / "sessions.gguf"
+    save(case, folder)
+    export(folder, "f32", path)
+    vocab = case.config.vocab_size
+    rng = np.random.default_rng(5)
+    tokens = [int(t) for t in rng.integers(0, vocab, 40)]
+    with llm.Model(path) as model:
+        checks.that(model.info.has_weights == 1 and model.info.vocab_size == vocab,
+                    "sessions: llm_info has other sizes than config.json")
+        with model.session(context=48) as session:
+            checks.that(session.position == 0 and session.context == 48, "sessions: a new session")
+            first = session.eval_all(tokens)
+            checks.that(session.position == 40, "sessions: position after 40 tokens")
+            checks.that(np.array_equal(session.logits(), first[-1]), "sessions: llm_logits")
+            checks.that([session.sample(), session.sample(llm.Sampling())]
+                        == [int(first[-1].argmax())] * 2, "sessions: greedy sample")
+
+            session.rewind(0)
+            checks.that(np.array_equal(session.eval_all(tokens), first),
+                        "sessions: rewind to 0, the same tokens, other logits")
+            session.rewind(10)
+            checks.that(session.position == 10, "sessions: position after rewind")
+            other = session.eval_all(tokens[::-1][:5])
+            session.rewind(10)
+            d = distance(session.eval_all(tokens[10:]), first[10:])
+            checks.that(d < LARGEST, f"sessions: rewind to 10 differs by {d:.2g}")
+            checks.that(distance(other, first[10:15]) > NOTICED,
+                        "sessions: other tokens, same logits")
+
+            check_fork(checks, session, tokens, first)
+            check_limits(checks, session, tokens, vocab)
+        check_many(checks, model, vocab)
+        check_sampling(checks, model, tokens)
+    print("sessions", flush=True)
+
+
+def check_fork(checks, session, tokens, first):
+    session.rewind(20)
+    with session.fork() as fork:
+        checks.that(fork.position == 20 and fork.context == session.context, "fork: position")
+        session.eval(tokens[::-1][:10])  # must not show in the fork
+        d = distance(fork.eval_all(tokens[20:]), first[20:])
+        checks.that(d < LARGEST, f"fork: the copy differs by {d:.2g}")
+        session.rewind(20)
+        d = distance(session.eval_all(tokens[20:]), first[20:])
+        checks.that(d < LARGEST, f"fork: the original differs by {d:.2g}")
+        checks.that(session.sample() == fork.sample(), "fork: other greedy token")
+
+
+def check_limits(checks, session, tokens, vocab):
+    """A call that fails leaves the session as it was."""
+    session.rewind(20)
+    fails(checks, "too many tokens", lambda: session.eval([3] * 29), 48)
+    fails(checks, "token beyond the vocabulary", lambda: session.eval([1, vocab]), vocab)
+    fails(checks, "negative token", lambda: session.eval([-1]), -1)
+    fails(checks, "no tokens", lambda: session.eval([]))
+    fails(checks, "rewind forwards", lambda: session.rewind(21), 21)
+    fails(checks, "rewind before the start", lambda: session.rewind(-1), -1)
+    checks.that(session.position == 20, "limits: a failed call moved the position")
+    wanted = session.eval(tokens[20:21])
+    session.rewind(20)
+    checks.that(np.array_equal(session.eval(tokens[20:21]), wanted),
+                "limits: the same token, other logits")
+
+
+def check_many(checks, model, vocab):
+    """Four sessions of different lengths through one pass must be what each is alone."""
+    rng = np.random.default_rng(6)
+    pasts = [[int(t) for t in rng.integers(0, vocab, n)] for n in (1, 7, 16, 30)]
+    steps = rng.integers(0, vocab, (12, 4))
+    together = [model.session(context=48) for _ in pasts]
+    alone = [model.session(context=48) for _ in pasts]
+    for past, a, b in zip(pasts, together, alone):
+        a.eval(past)
+        b.eval(past)
+    worst = 0.0
+    for step in steps:
+        llm.eval_many(together, step)
+        for token, a, b in zip(step, together, alone):
+            worst = max(worst, distance(a.logits(), b.eval([token]).astype(float)))
+    checks.that(worst < LARGEST, f"eval_many: differs by {worst:.2g}")
+    checks.that([s.position for s in together] == [s.position for s in alone],
+                "eval_many: position")
+    fails(checks, "eval_many: a session twice",
+          lambda: llm.eval_many([together[0], together[0]], [1, 2]))
+    fails(checks, "eval_many: token beyond the vocabulary",
+          lambda: llm.eval_many(together, [1, 2, vocab, 3]), vocab)
+    checks.that([s.position for s in together] == [s.position for s in alone],
+                "eval_many: a failed call moved a position")
+    for session in together + alone:
+        session.free()
+
+
+def likelihoods(logits, past, p):
+    """The probabilities from which transformers would draw."""
+    ids, scores = torch.tensor([past]), torch.tensor(logits)[None]
+    steps = [process.RepetitionPenaltyLogitsProcessor(p.repeat_penalty or 1.0),
+             process.TemperatureLogitsWarper(p.temperature)]
+    steps += [process.TopKLogitsWarper(p.top_k)] if p.top_k else []
+    steps += [process.TopPLogitsWarper(p.top_p)] if p.top_p else []
+    steps += [process.MinPLogitsWarper(p.min_p)] if p.min_p else []
+    for step in steps:
+        scores = step(ids, scores)
+    return torch.softmax(scores[0].double(), dim=-1).numpy()
+
+
+def check_sampling(checks, model, tokens):
+    """Draws must come from the distribution that transformers makes of the same settings."""
+    draws = 20000
+    settings = [dict(temperature=1.0), dict(temperature=0.5), dict(temperature=2.0, top_k=5),
+                dict(temperature=1.0, top_p=0.6), dict(temperature=1.5, min_p=0.02),
+                dict(temperature=4.0, repeat_penalty=2.0),  # hot: tokens below zero are drawn too
+                dict(temperature=1.2, top_k=20, top_p=0.8, min_p=0.03, repeat_penalty=1.2)]
+    with model.session(context=48, seed=11) as session:
+        logits = session.eval(tokens)
+        for setting in settings:
+            sampling = llm.Sampling(**setting)
+            wanted = likelihoods(logits, tokens, sampling)
+            found = np.bincount([session.sample(sampling) for _ in range(draws)],
+                                minlength=len(wanted)) / draws
+            # half the sum of differences; chance alone gives about 0.4 sqrt(kept / draws)
+            d = float(np.abs(found - wanted).sum() / 2)
+            limit = 0.8 * math.sqrt(np.count_nonzero(wanted) / draws)
+            checks.that(d < limit, f"sampling {setting}: {d:.3f} from transformers' distribution, "
+                                   f"chance gives {limit / 2:.3f}")
+            outside = np.flatnonzero((found > 0) & (wanted == 0))
+            checks.that(not len(outside), f"sampling {setting}: drew tokens {outside}")
+
+
+# ---- goldens ------------------------------------------------------------------------------------
+
+def golden_reference(case, folder):
+    tokens = some_tokens(case)
+    return tokens, transformers_logits(save(case, folder), tokens, "half_cache")
+
+
+def write_goldens():
+    """NAME.gguf, and NAME.txt: `tokens T0 T1 ...`, `range R` with R = largest - smallest logit of
+    all positions, and for some positions a line `logits POSITION V0 V1 ...`, all by transformers
+    with keys and values rounded to float16."""
+    GOLDENS.mkdir(parents=True, exist_ok=True)
+    for case in golden_cases():
+        folder = llm.folder() / f"golden-{case.name}"
+        tokens, reference = golden_reference(case, folder)
+        lines = ["tokens " + " ".join(map(str, tokens)),
+                 f"range {reference.max() - reference.min():.9g}"]
+        for position in (0, 1, 2, 15, 16, 31, len(tokens) - 1):
+            values = " ".join(f"{v:.9g}" for v in reference[position])
+            lines.append(f"logits {position} {values}")
+        text, file = GOLDENS / f"{case.name}.txt", GOLDENS / f"{case.name}.gguf"
+        text.write_text("\n".join(lines) + "\n")
+        export(folder, "f16", file)
+        for path in (text, file):
+            print(f"wrote {path.relative_to(llm.ROOT)}, {path.stat().st_size} bytes")
+
+
+def check_goldens(checks):
+    """The stored logits must be those of transformers today, and ours from the stored file."""
+    for case in golden_cases():
+        label = f"golden {case.name}"
+        text, file = GOLDENS / f"{case.name}.txt", GOLDENS / f"{case.name}.gguf"
+        if not checks.that(text.exists() and file.exists(), f"{label} is missing; use --write"):
+            continue
+        tokens, reference = golden_reference(case, llm.folder() / f"golden-{case.name}")
+        lines = [line.split(" ") for line in text.read_text().splitlines()]
+        scale = float(lines[1][1])
+        checks.that(lines[0] == ["tokens", *map(str, tokens)] and len(lines) > 5,
+                    f"{label}: other tokens, or too few positions")
+        for word, position, *values in lines[2:]:
+            stored = np.array([float(v) for v in values])
+            d = float(np.max(np.abs(stored - reference[int(position)]))) / scale
+            checks.that(word == "logits" and d < GOLDEN_TOLERANCE,
+                        f"{label}: position {position} differs by {d:.2g} from transformers")
+        check_changes(checks, case, file, tokens, reference)
+        report = check_file(checks, label, file, tokens, reference)
+        line = "  ".join(f"{name} {worst:.1e}" for name, worst in report.items())
+        print(f"{label}  {line}", flush=True)
+
+
+def main():
+    warnings.filterwarnings("ignore")
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    torch.set_grad_enabled(False)
+    names = sys.argv[1:]
+    if names == ["--write"]:
+        write_goldens()
+        return 0
+    known = {case.name: lambda checks, case=case: check_case(checks, case) for case in cases()}
+    known |= {"sessions": check_sessions, "goldens": check_goldens}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        print(f"models.py: no case {unknown[0]}; there are {' '.join(known)}", file=sys.stderr)
+        return 2
+    checks = llm.Checks()
+    for name in names or known:
+        try:
+            known[name](checks)
+        except llm.Error as e:
+            checks.that(False, f"{name}: {e}")
+    return checks.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+/* The program ./run as users call it: what goes where, exit codes, and bad options. */
+
+static char cli_out[1 << 20], cli_err[1 << 16];
+
+static void slurp(const char *path, char *text, size_t size)
+{
+    FILE *file = fopen(path, "rb");
+    size_t n = file ? fread(text, 1, size - 1, file) : 0;
+    text[n] = 0;
+    if (file) fclose(file);
+}
+
+/* Runs a shell command line, in which ./run is RUN; returns the exit code. */
+static int cli(const char *format, ...)
+{
+    char command[2048], full[2400];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(command, sizeof command, format, args);
+    va_end(args);
+    const char *program = getenv("RUN");
+    snprintf(full, sizeof full, "RUN=%s; T=%s; M=$T/tiny.gguf; { %s ; } >$T/out 2>$T/err",
+             program ? program : "./run", TMP, command);
+    int status = system(full);
+    slurp(TMP "/out", cli_out, sizeof cli_out);
+    slurp(TMP "/err", cli_err, sizeof cli_err);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static int lines(const char *text)
+{
+    int n = 0;
+    for (; *text; text++) n += *text == '\n';
+    return n;
+}
+
+/* A wrong call: nothing on stdout, one line on stderr that contains part. */
+static void check_refused(int code, const char *part, const char *arguments)
+{
+    int got = cli("$RUN %s", arguments);
+    check(got == code && !*cli_out && lines(cli_err) == 1 && !strncmp(cli_err, "run: ", 5) &&
+              strstr(cli_err, part),
+          "run %s: exit %d, \"%s\" \"%s\", expected exit %d and \"%s\"", arguments, got, cli_out,
+          cli_err, code, part);
+}
+
+static void test_bad_options(void)
+{
+    static const char *const numbers[] = {
+        "abc", "''", "nan", "inf", "1e999", "-1", "99999999999999999999", "' 1'", "1x"
+    };
+    static const char *const options[] = { "-n", "-t", "-p",      "-k",      "-c",
+                                           "-j", "-l", "--min-p", "--repeat" };
+    char call[128];
+    for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+        for (size_t j = 0; j < ARRAY_LEN(numbers); j++) {
+            snprintf(call, sizeof call, "$M %s %s", options[i], numbers[j]);
+            check_refused(2, options[i], call);
+        }
+        snprintf(call, sizeof call, "$M %s", options[i]);
+        check_refused(2, "needs a value", call);
+    }
+    check_refused(2, "no model file", "");
+    check_refused(2, "unknown option -q", "$M -q");
+    check_refused(2, "unknown option --temp", "$M --temp 1");
+    check_refused(2, "two model files", "$M other.gguf");
+    check_refused(2, "-i and -f", "$M -i a -f b");
+    check_refused(2, "expected generate", "$M -m sing");
+    check_refused(2, "-p 1.5: expected 0 to 1", "$M -p 1.5");
+    check_refused(2, "-s abc", "$M -s abc");
+    check_refused(2, "-s 1.5", "$M -s 1.5");
+    check_refused(2, "-j 0: expected 1 to", "$M -j 0");
+    check_refused(1, "nowhere.gguf: No such file", "nowhere.gguf");
+    check_refused(1, "a directory", "tests");
+    check_refused(1, "not a GGUF file", "Makefile");
+    check_refused(1, "nowhere.txt: No such file", "$M -f nowhere.txt");
+    check_refused(1, "nowhere.txt: No such file", "$M -x nowhere.txt");
+    check_refused(1, "the prompt has 5 tokens, the context 4 positions", "$M -i teat -c 4");
+}
+
+static void test_generate_mode(void)
+{
+    char first[4096];
+    check(cli("$RUN $M -i tea -n 20 -s 7") == 0 && !*cli_err, "generate: \"%s\"", cli_err);
+    check(!strncmp(cli_out, "tea", 3) && strlen(cli_out) > 4, "the prompt comes first: \"%s\"",
+          cli_out);
+    strcpy(first, cli_out);
+    cli("$RUN $M -i tea -n 20 -s 7 -j 1");
+    check(!strcmp(first, cli_out), "the same seed, one thread: \"%s\", \"%s\"", first, cli_out);
+    cli("$RUN $M -i tea -n 20 -s 8");
+    check(strcmp(first, cli_out), "another seed");
+    cli("$RUN $M -i tea -n 20 -s 7 -e");
+    check(!strcmp(first + 3, cli_out), "-e leaves out the prompt: \"%s\"", cli_out);
+    cli("printf 'tea\\n' | $RUN $M -i - -n 20 -s 7");
+    check(!strcmp(first, cli_out), "the prompt from stdin: \"%s\"", cli_out);
+    cli("printf tea > $T/prompt; $RUN $M -f $T/prompt -n 20 -s 7");
+    check(!strcmp(first, cli_out), "the prompt from a file: \"%s\"", cli_out);
+    for (int i = 0; i < 3; i++) {
+        static const char *const seeds[] = { "0", "-1", "18446744073709551615" };
+        check(cli("$RUN $M -n 30 -s %s", seeds[i]) == 0 && strlen(cli_out) > 5, "seed %s: %s",
+              seeds[i], cli_err);
+    }
+    check(cli("$RUN $M -i tea -n 0 -c 12 -s 1") == 0 &&
+              strstr(cli_err, "context of 12 positions is full"),
+          "%s", cli_err);
+    check(cli("$RUN $M -i tea -n 4 -v -s 3") == 0 && strstr(cli_err, "seed 3") &&
+              strstr(cli_err, "tok/s") && strstr(cli_err, "hash") && strstr(cli_err, "kernels") &&
+              strstr(cli_err, "MB"),
+          "-v: %s", cli_err);
+    check(strlen(cli_out) > 3, "-v leaves stdout alone");
+    check(cli("$RUN $M -n 100000 -c 20000 | head -c 5 >/dev/null") == 0 &&
+              !strstr(cli_err, "stdout"),
+          "a closed pipe is quiet: %s", cli_err);
+    check(cli("trap '' PIPE; { $RUN $M -n 3000 -c 4000 -s 1; echo $? >$T/code; } | head -c 5 "
+              ">/dev/null") == 0 &&
+              !strstr(cli_err, "stdout"),
+          "a closed pipe without a signal: %s", cli_err);
+    if (!access("/dev/full", W_OK)) {
+        check(cli("$RUN $M -n 5 -s 1 >/dev/full") == 1 && strstr(cli_err, "stdout: "),
+              "a full disk: %s", cli_err);
+    }
+}
+
+static void test_other_modes(void)
+{
+    float p, bits;
+    int n, id;
+    check(cli("$RUN $M --tokens -i tea") == 0 && !strcmp(cli_out, "261 260 262\n"), "--tokens: %s",
+          cli_out);
+    check(cli("$RUN $M --tokens --bos -i tea") == 0 && !strcmp(cli_out, "1 261 260 262\n"),
+          "--bos: %s", cli_out);
+    check(cli("$RUN $M --tokens") == 0 && !strcmp(cli_out, "\n"), "--tokens of nothing: %s",
+          cli_out);
+    check(cli("printf 'a\\0b\\n' >$T/prompt; $RUN $M --tokens -f $T/prompt") == 0 &&
+              !strcmp(cli_out, "262 3 279 13\n"),
+          "all bytes of a file: %s", cli_out);
+    check(cli("$RUN $M -l 5 -i tea") == 0 && lines(cli_out) == 5 &&
+              sscanf(cli_out, "%d\t%f\t", &id, &p) == 2 && p > 0 && p < 1,
+          "-l: %s", cli_out);
+    check(cli("$RUN $M -l 1") == 0 && lines(cli_out) == 1, "-l without a prompt: %s %s", cli_out,
+          cli_err);
+    for (int i = 0; i < 2; i++) {
+        cli("for i in 1 2 3 4 5 6 7 8 9; do printf 'the tea is in the sea '; done >$T/text; "
+            "$RUN $M -x $T/text -c %d",
+            i ? 700 : 40);
+        check(sscanf(cli_out, "perplexity %f bits-per-byte %f tokens %d\n", &p, &bits, &n) == 3 &&
+                  n == 198 && fabs(log2(p) - bits) < 1e-3 && p > 2 && p < 1e5,
+              "-x: %s %s", cli_out, cli_err);
+    }
+    check_refused(1, "has no text", "$M -x /dev/null");
+    check(cli("$RUN $M -b -j 1") == 0 && lines(cli_out) == 2 &&
+              sscanf(cli_out, "pp512 %f tok/s", &p) == 1 && p > 0 && strstr(cli_out, "\ntg64 "),
+          "-b: %s", cli_out);
+    check(cli("$RUN -h") == 0 && strstr(cli_out, "--min-p F") && !*cli_err, "-h: %s", cli_out);
+    check(cli("$RUN --version") == 0 && !strcmp(cli_out, "run " RUN_VERSION "\n"), "--version: %s",
+          cli_out);
+    check(cli("RUN_CPU=portable $RUN $M -n 2 -s 1") == 0, "RUN_CPU: %s", cli_err);
+    check(cli("RUN_CPU=abacus $RUN $M -n 2") == 1 && strstr(cli_err, "RUN_CPU=abacus"),
+          "RUN_CPU: %s", cli_err);
+}
+
+/* The library in other people's programs. */
+static void test_embedding(void)
+{
+    check(cli("$T/embed $M tea") == 0 && !strncmp(cli_out, "tea", 3) && strlen(cli_out) > 5,
+          "C: %s %s", cli_out, cli_err);
+    char text[4096];
+    snprintf(text, sizeof text, "%.4000s", cli_out);
+    if (access(TMP "/embed++", X_OK)) {
+        skip("there is no C++ compiler for tests/embed.c");
+    } else {
+        check(cli("$T/embed++ $M tea") == 0 && !strcmp(text, cli_out), "C++: %s %s", cli_out,
+              cli_err);
+    }
+    if (cli("nm --version") != 0) {
+        skip("there is no nm to list the library's symbols");
+    } else {
+        check(cli("nm -g --defined-only $T/run.o $T/tokenizer.o | "
+                  "awk 'NF == 3 && $3 !~ /^_?(llm_|tokenizer_)/'") == 0 &&
+                  !*cli_out,
+              "other exported symbols: %s", cli_out);
+    }
+}
+
+static void test_cli(void)
+{
+    Bytes file = tiny_model(&small_shape);
+    FILE *out = fopen(TMP "/tiny.gguf", "wb");
+    check(out && fwrite(file.data, 1, file.size, out) == file.size,
+          TMP "/tiny.gguf can't be written");
+    if (out) fclose(out);
+    free(file.data);
+    test_bad_options();
+    test_generate_mode();
+    test_other_modes();
+    test_embedding();
+    check(cli("sh tests/style.sh") == 0, "style: %s", cli_out);
+}

@@ -1,0 +1,427 @@
+/* Files that are damaged, hostile or something else: each is refused with one sentence that names
+ * the trouble, and nothing is lost or read out of bounds (make debug runs this under sanitizers).
+ */
+
+/* Opening must fail, with a sentence that contains `part`. */
+static void refuse(const void *data, size_t size, const char *part, const char *what)
+{
+    /* a copy of the exact size, so that a sanitizer sees each byte that is read behind it */
+    unsigned char *copy = malloc(size ? size : 1);
+    memcpy(copy, data, size);
+    fail("no sentence");
+    llm_model *m = llm_open_memory(copy, size);
+    check(!m, "%s: was opened", what);
+    check(m || (strstr(llm_error(), part) && !strchr(llm_error(), '\n')),
+          "%s: \"%s\", expected \"%s\"", what, llm_error(), part);
+    llm_close(m);
+    free(copy);
+}
+
+static void test_truncation(void)
+{
+    Shape s = small_shape;
+    s.n_layers = 1, s.dim = 8, s.hidden_dim = 4, s.head_dim = 4, s.n_rot = 4, s.n_heads = 4,
+    s.type = 1, s.vocab = 290;
+    s.output_type = -1;
+    Bytes file = tiny_model(&s);
+    int opened = 0;
+    llm_model *m = llm_open_memory(file.data, file.size);
+    check(m, "the whole file: %s", llm_error());
+    llm_close(m);
+    for (size_t n = 0; n < file.size; n++) {
+        unsigned char *copy = malloc(n ? n : 1);
+        memcpy(copy, file.data, n);
+        m = llm_open_memory(copy, n);
+        opened += m != NULL;
+        llm_close(m);
+        free(copy);
+    }
+    /* the padding behind the last tensor may be missing */
+    check(opened < 32, "%d truncated files were opened", opened);
+    free(file.data);
+}
+
+/* Any byte changed: opened or refused, and what is opened can be evaluated. */
+static void test_flipped_bytes(void)
+{
+    Shape s = small_shape;
+    s.n_layers = 1, s.dim = 8, s.hidden_dim = 4, s.head_dim = 4, s.n_rot = 4, s.n_heads = 4,
+    s.context = 16;
+    Bytes file = tiny_model(&s);
+    uint64_t random = 21;
+    size_t head = 13000 < file.size ? 13000 : file.size; /* keys and directory */
+    int opened = 0;
+    for (int i = 0; i < 3000; i++) {
+        size_t at = (size_t)(random_unit(&random) * (double)(i % 3 ? 400 : head));
+        if (i % 3 == 1) at += file.size > 20000 ? 8200 : 0;
+        unsigned char was = file.data[at];
+        file.data[at] =
+            i % 2 ? (unsigned char)(random_unit(&random) * 256) : (unsigned char)(was ^ 1 << i % 8);
+        llm_model *m = llm_open_memory(file.data, file.size);
+        int tokens[4];
+        if (m && llm_info(m)->vocab_size > 0 && llm_info(m)->context <= 1 << 16) {
+            llm_session *session = llm_session_new(m, &(llm_options){ .context = 8, .threads = 1 });
+            int n = llm_encode(m, "tea", 3, LLM_BEGIN | LLM_BOS | LLM_SPECIAL, tokens, 4);
+            if (session && n > 0) llm_eval(session, tokens, n < 4 ? n : 4);
+            llm_session_free(session);
+        }
+        opened += m != NULL;
+        llm_close(m);
+        file.data[at] = was;
+    }
+    check(opened > 0 && opened < 3000, "%d of 3000 changed files were opened", opened);
+    free(file.data);
+}
+
+/* The tiny model with some bytes of its header replaced. */
+static void refuse_patched(size_t at, const void *bytes, size_t n, const char *part,
+                           const char *what)
+{
+    Bytes file = tiny_model(&small_shape);
+    memcpy(file.data + at, bytes, n);
+    refuse(file.data, file.size, part, what);
+    free(file.data);
+}
+
+static void test_headers(void)
+{
+    static const uint64_t huge[] = { UINT64_MAX, (uint64_t)1 << 60, (uint64_t)1 << 31 };
+    static const struct {
+        const char *what, *part, *text;
+    } strangers_here[] = {
+        { "a git-lfs pointer", "git-lfs",
+          "version https://git-lfs.github.com/spec/v1\noid sha256:12" },
+        { "a web page", "web page", "<!DOCTYPE html><html><head>" },
+        { "a checkpoint", "llama2.c checkpoint", "24ka\1 and so on, and so on, and so on" },
+        { "a text", "not a GGUF file", "Once upon a time there was a model." },
+        { "only the magic", "too few", "GGUF" },
+        { "nothing", "empty", "" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(strangers_here); i++) {
+        const char *text = strangers_here[i].text;
+        refuse(text, strlen(text), strangers_here[i].part, strangers_here[i].what);
+    }
+    refuse("\x40\0\0\0\0\0\0\0{\"__metadata__\":{}}", 25, "safetensors", "safetensors");
+    refuse_patched(0, "FUGG", 4, "not a GGUF file", "wrong magic");
+    refuse_patched(4, "\0\0\0\3", 4, "big-endian", "a big-endian file");
+    for (uint32_t version = 0; version < 6; version++) {
+        if (version != 2 && version != 3)
+            refuse_patched(4, &version, 4, "expected 2 or 3", "a wrong version");
+    }
+    for (size_t i = 0; i < ARRAY_LEN(huge); i++) {
+        refuse_patched(8, &huge[i], 8, "tensors, more than fit", "too many tensors");
+        refuse_patched(16, &huge[i], 8, "keys, more than fit", "too many keys");
+        refuse_patched(24, &huge[i], 8, "ends in the middle", "a long key");
+    }
+    check(!llm_open_memory(&"GGUF    "[1], 7) && strstr(llm_error(), "aligned"), "%s", llm_error());
+}
+
+/* The tiny model's keys and tensors with one thing changed by hand. */
+typedef struct {
+    const char *what, *part;
+    void (*spoil)(Builder *b);
+} Spoiler;
+
+static void twice_key(Builder *b)
+{
+    add_int(b, "llama.block_count", 2);
+}
+static void bad_type(Builder *b)
+{
+    key_header(b, "odd", 13);
+}
+static void bad_element(Builder *b)
+{
+    add_array(b, "odd", 99, 4);
+}
+static void nested(Builder *b)
+{
+    add_array(b, "odd", ARRAY, 4);
+}
+static void long_array(Builder *b)
+{
+    add_array(b, "odd", U64, (uint64_t)1 << 61);
+}
+static void long_texts(Builder *b)
+{
+    add_array(b, "odd", STRING, (uint64_t)1 << 60);
+}
+static void long_text(Builder *b)
+{
+    key_header(b, "odd", STRING);
+    put_int(&b->keys, UINT64_MAX, 8);
+}
+static void no_name(Builder *b)
+{
+    add_int(b, "", 1);
+}
+static void no_alignment(Builder *b)
+{
+    add_int(b, "general.alignment", 0);
+}
+static void odd_alignment(Builder *b)
+{
+    add_int(b, "general.alignment", 13);
+}
+static void huge_alignment(Builder *b)
+{
+    add_int(b, "general.alignment", 0x80000000);
+}
+static void text_alignment(Builder *b)
+{
+    add_string(b, "general.alignment", "32");
+}
+static void parts(Builder *b)
+{
+    add_int(b, "split.count", 3);
+}
+static void rope_odd(Builder *b)
+{
+    add_string(b, "llama.rope.scaling.type", "longer");
+}
+static void rope_base(Builder *b)
+{
+    add_float(b, "llama.rope.freq_base", NAN);
+}
+static void rope_zero(Builder *b)
+{
+    add_float(b, "llama.rope.freq_base", 0);
+}
+static void sampling(Builder *b)
+{
+    add_float(b, "general.sampling.temp", INFINITY);
+}
+static void extra(Builder *b)
+{
+    add_tensor(b, "blk.0.attn_sinks.weight", 0, 0, 8, 1, 0);
+}
+static void extra_layer(Builder *b)
+{
+    add_tensor(b, "blk.2.attn_norm.weight", 0, 0, 48, 1, 0);
+}
+static void half_bias(Builder *b)
+{
+    add_tensor(b, "blk.1.attn_q.bias", 0, 0, 60, 1, 0);
+}
+static void twice_tensor(Builder *b)
+{
+    add_tensor(b, "output_norm.weight", 0, 0, 48, 1, 0);
+}
+static void no_dims(Builder *b)
+{
+    add_entry(b, "odd", 0, 0, 1, 1);
+}
+static void many_dims(Builder *b)
+{
+    add_entry(b, "odd", 0, 5, 1, 1);
+}
+static void zero_dim(Builder *b)
+{
+    add_entry(b, "odd", 0, 2, 0, 5);
+}
+static void minus_dim(Builder *b)
+{
+    add_entry(b, "odd", 0, 2, -1, 5);
+}
+static void wide(Builder *b)
+{
+    add_entry(b, "odd", 0, 2, (int64_t)1 << 42, (int64_t)1 << 42);
+}
+static void wrap(Builder *b)
+{
+    add_entry(b, "odd", 8, 2, ((int64_t)1 << 42) + 32, 4096);
+}
+static void gone_type(Builder *b)
+{
+    add_entry(b, "odd", 4, 1, 32, 1);
+}
+static void far_type(Builder *b)
+{
+    add_entry(b, "odd", 0x7fffffff, 1, 32, 1);
+}
+static void minus_type(Builder *b)
+{
+    add_entry(b, "odd", -1, 1, 32, 1);
+}
+static void part_block(Builder *b)
+{
+    add_entry(b, "odd", 8, 2, 33, 2);
+}
+static void beyond(Builder *b)
+{
+    add_entry(b, "odd", 0, 1, 1 << 20, 1);
+}
+
+static void odd_offset(Builder *b)
+{
+    size_t size = b->tensors.size;
+    b->tensors.size += 1;
+    add_entry(b, "odd", 0, 1, 1, 1);
+    b->tensors.size = size;
+}
+
+static void far_offset(Builder *b)
+{
+    size_t size = b->tensors.size;
+    b->tensors.size = SIZE_MAX - 31;
+    add_entry(b, "odd", 0, 1, 1, 1);
+    b->tensors.size = size;
+}
+
+static void test_spoilt(void)
+{
+    static const Spoiler spoilers[] = {
+        { "a key twice", "llama.block_count occurs twice", twice_key },
+        { "an unknown value type", "unknown value type 13", bad_type },
+        { "an unknown element type", "unknown value type 99", bad_element },
+        { "an array of arrays", "array of arrays", nested },
+        { "an array that wraps", "more than fit", long_array },
+        { "an array of too many texts", "more than fit", long_texts },
+        { "a text longer than the file", "key odd", long_text },
+        { "a key without a name", "no name", no_name },
+        { "alignment 0", "general.alignment is 0", no_alignment },
+        { "alignment 13", "general.alignment is 13", odd_alignment },
+        { "alignment 2^31", "not a multiple of 2147483648", huge_alignment },
+        { "alignment as text", "general.alignment is string", text_alignment },
+        { "one of several files", "several parts", parts },
+        { "an unknown rope scaling", "longer", rope_odd },
+        { "a rope base that is no number", "llama.rope.freq_base is nan", rope_base },
+        { "a rope base of 0", "llama.rope.freq_base is 0", rope_zero },
+        { "an infinite temperature", "general.sampling.temp is inf", sampling },
+        { "an unknown tensor", "blk.0.attn_sinks.weight is not known", extra },
+        { "a layer too many", "blk.2.attn_norm.weight is not known", extra_layer },
+        { "a bias in one layer only",
+          "blk.1.attn_q.bias is in the file, but blk.0.attn_q.bias is not", half_bias },
+        { "a tensor twice", "output_norm.weight occurs twice", twice_tensor },
+        { "no dimensions", "0 dimensions", no_dims },
+        { "five dimensions", "5 dimensions", many_dims },
+        { "a dimension of 0", "impossible shape", zero_dim },
+        { "a negative dimension", "impossible shape", minus_dim },
+        { "a product that overflows", "impossible shape", wide },
+        { "a size that wraps", "cut off", wrap },
+        { "a removed format", "format number 4", gone_type },
+        { "an unknown format", "format number 2147483647", far_type },
+        { "format -1", "format number 4294967295", minus_type },
+        { "a part of a block", "blocks of 32", part_block },
+        { "data behind the end", "cut off", beyond },
+        { "an odd offset", "not a multiple of 32", odd_offset },
+        { "an offset that wraps", "cut off", far_offset },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(spoilers); i++) {
+        Builder b = { .random = 1 };
+        add_hyperparameters(&b, &small_shape);
+        add_vocabulary(&b, small_shape.vocab);
+        add_tensor(&b, "token_embd.weight", 0, small_shape.vocab, small_shape.dim, 1, 0);
+        add_tensor(&b, "output_norm.weight", 0, 0, small_shape.dim, 0.3f, 1);
+        for (int l = 0; l < small_shape.n_layers; l++) add_layer(&b, &small_shape, l);
+        spoilers[i].spoil(&b);
+        Bytes file = finish(&b);
+        refuse(file.data, file.size, spoilers[i].part, spoilers[i].what);
+        free(file.data);
+    }
+}
+
+/* Replaces the first occurrence of a text by one of the same length. */
+static void refuse_renamed(const char *from, const char *to, const char *part)
+{
+    Bytes file = tiny_model(&small_shape);
+    unsigned char *at = memmem(file.data, file.size, from, strlen(from));
+    check(at != NULL, "%s is in the file", from);
+    if (at) memcpy(at, to, strlen(to));
+    refuse(file.data, file.size, part, to);
+    free(file.data);
+}
+
+/* A key of the tiny model with another 32-bit value; the value lies behind name and type. */
+static void refuse_value(const char *key, uint32_t value, const char *part)
+{
+    char what[128];
+    Bytes file = tiny_model(&small_shape);
+    unsigned char *at = memmem(file.data, file.size, key, strlen(key));
+    check(at != NULL, "%s is in the file", key);
+    if (at) memcpy(at + strlen(key) + 4, &value, 4);
+    snprintf(what, sizeof what, "%s = %u", key, (unsigned)value);
+    refuse(file.data, file.size, part, what);
+    free(file.data);
+}
+
+static void test_values(void)
+{
+    refuse_renamed("llama.block_count", "llama.block_xount", "key llama.block_count is missing");
+    refuse_renamed("llama.embedding_length", "llama.embedding_lengtx",
+                   "key llama.embedding_length is missing");
+    refuse_renamed("llama.attention.layer_norm_rms", "llama.attention.layer_norm_rmx",
+                   "layer_norm_rms_epsilon is missing");
+    refuse_renamed("general.architecture\x08\0\0\0", "general.architecturx\x08\0\0\0",
+                   "general.architecture is missing");
+    refuse_renamed("llama", "lhama", "the architecture lhama is not known");
+    refuse_renamed("blk.1.ffn_up.weight", "blk.1.ffn_uq.weight",
+                   "tensor blk.1.ffn_up.weight is missing");
+    refuse_renamed("token_embd.weight", "token_embx.weight", "tensor token_embd.weight is missing");
+    refuse_renamed("tokenizer.ggml.tokens", "tokenizer.ggml.tokenx",
+                   "tokenizer.ggml.tokens is missing");
+    refuse_value("llama.block_count", 0, "llama.block_count is 0");
+    refuse_value("llama.block_count", 3, "tensor blk.2.attn_norm.weight is missing");
+    refuse_value("llama.block_count", UINT32_MAX, "llama.block_count is 4294967295");
+    refuse_value("llama.context_length", 0, "llama.context_length is 0");
+    refuse_value("llama.context_length", UINT32_MAX, "llama.context_length is 4294967295");
+    refuse_value("llama.embedding_length", 47,
+                 "tensor token_embd.weight is 300x48, expected 300x47");
+    refuse_value("llama.feed_forward_length", 41,
+                 "tensor blk.0.ffn_gate.weight is 40x48, expected 41x48");
+    refuse_value("llama.attention.head_count", 0, "llama.attention.head_count is 0");
+    refuse_value("llama.attention.head_count", 5, "5 attention heads can't share 2");
+    refuse_value("llama.attention.head_count_kv", 0, "head_count_kv is 0");
+    refuse_value("llama.attention.head_count_kv", 7, "head_count_kv is 7");
+    refuse_value("llama.attention.key_length", 100000, "key_length is 100000");
+    refuse_value("llama.attention.value_length", 9, "values of 9 and keys of 10");
+    refuse_value("llama.rope.dimension_count", 7, "7 dimensions to rotate");
+    refuse_value("llama.rope.dimension_count", 12, "rope.dimension_count is 12");
+    refuse_value("llama.attention.layer_norm_rms_epsilon", 0x7fc00000, "rms_epsilon is nan");
+    refuse_value("tokenizer.ggml.bos_token_id", 300,
+                 "tokenizer.ggml.bos_token_id is 300, expected 0 to 299");
+    refuse_value("tokenizer.ggml.eos_token_id", UINT32_MAX, "tokenizer.ggml.eos_token_id");
+    Shape s = small_shape;
+    s.vocab = 301;
+    Bytes file = tiny_model(&s);
+    unsigned char *at = memmem(file.data, file.size, "token_embd.weight", 17);
+    memcpy(at + 17 + 4 + 8, &(uint64_t){ 300 }, 8);
+    refuse(file.data, file.size, "tensor token_embd.weight is 300x48, expected 301x48",
+           "vocabulary and embedding");
+    free(file.data);
+}
+
+/* Through the file system: what is not a file, and a name in every sentence. */
+static void test_paths(void)
+{
+    static const char *const paths[] = { "/tmp", "/dev/null", "/nonexistent/model.gguf",
+                                         "/tmp/run test \xc3\xa9 fifo" };
+    mkfifo(paths[3], 0600);
+    for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
+        llm_model *m = llm_open(paths[i]);
+        check(!m && !strncmp(llm_error(), paths[i], strlen(paths[i])), "%s: \"%s\"", paths[i],
+              llm_error());
+        llm_close(m);
+    }
+    unlink(paths[3]);
+    Bytes file = tiny_model(&small_shape);
+    FILE *out = fopen(paths[3], "wb");
+    fwrite(file.data, 1, file.size, out);
+    fwrite("behind the tensors", 1, 18, out);
+    fclose(out);
+    llm_model *m = llm_open(paths[3]);
+    check(m != NULL, "more bytes behind the last tensor: %s", llm_error());
+    llm_close(m);
+    unlink(paths[3]);
+    free(file.data);
+}
+
+static void test_files(void)
+{
+    test_headers();
+    test_spoilt();
+    test_values();
+    test_truncation();
+    test_flipped_bytes();
+    test_paths();
+}

@@ -1,0 +1,396 @@
+/* The forward pass: against a plain double-precision one, against goldens of Hugging Face
+ * transformers, and batches against single steps. */
+
+/* Row r of a matrix. */
+static const float *weight_row(const Mat *w, int r)
+{
+    static float row[1 << 12];
+    w->format->unpack(w->data + (size_t)r * row_bytes(w->format, w->cols), row, w->cols);
+    return row;
+}
+
+static void plain_matmul(double *y, const Mat *w, const double *x)
+{
+    for (int r = 0; r < w->rows; r++) {
+        const float *row = weight_row(w, r);
+        y[r] = w->bias ? w->bias[r] : 0;
+        for (int k = 0; k < w->cols; k++) y[r] += row[k] * x[k];
+    }
+}
+
+static void plain_norm(double *y, const double *x, const float *w, int n, double eps)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += x[i] * x[i];
+    for (int i = 0; i < n; i++) y[i] = x[i] / sqrt(sum / n + eps) * w[i];
+}
+
+/* The rotation of one head, from the formula; factors divide the frequencies. */
+static void plain_rope(double *x, int n_rot, int halves, int position, const float *factors)
+{
+    for (int i = 0; i < n_rot / 2; i++) {
+        double angle = position * pow(10000, -2.0 * i / n_rot) / (factors ? factors[i] : 1);
+        double *a = x + (halves ? i : 2 * i), *b = halves ? a + n_rot / 2 : a + 1, a0 = *a, b0 = *b;
+        *a = a0 * cos(angle) - b0 * sin(angle);
+        *b = a0 * sin(angle) + b0 * cos(angle);
+    }
+}
+
+/* Logits after the last of n tokens, the slow and plain way: every layer for all positions, no
+ * cache. */
+static void plain_forward(const llm_model *m, const int *tokens, int n, double *logits)
+{
+    enum { MOST = 128 };
+    static double x[64][MOST], h[MOST], q[64][MOST], k[64][MOST], v[64][MOST], a[MOST], gate[MOST],
+        up[MOST];
+    const llm_facts *c = &m->facts;
+    int hd = c->head_dim, group = c->n_heads / c->n_kv_heads;
+    const Tensor *t = find_tensor(&m->file, "rope_freqs.weight");
+    for (int p = 0; p < n; p++) {
+        const float *row = weight_row(&m->embedding, tokens[p]);
+        for (int i = 0; i < c->dim; i++) x[p][i] = row[i];
+    }
+    for (int l = 0; l < c->n_layers; l++) {
+        const Layer *w = &m->layers[l];
+        for (int p = 0; p < n; p++) {
+            plain_norm(h, x[p], w->attn_norm, c->dim, m->norm_eps);
+            plain_matmul(q[p], &w->wq, h);
+            plain_matmul(k[p], &w->wk, h);
+            plain_matmul(v[p], &w->wv, h);
+            const float *factors = t ? (const float *)(const void *)t->data : NULL;
+            for (int g = 0; g < c->n_heads; g++)
+                plain_rope(q[p] + g * hd, m->n_rot, m->arch->rope_halves, p, factors);
+            for (int g = 0; g < c->n_kv_heads; g++)
+                plain_rope(k[p] + g * hd, m->n_rot, m->arch->rope_halves, p, factors);
+        }
+        for (int p = 0; p < n; p++) {
+            for (int g = 0; g < c->n_heads; g++) {
+                double s[64], sum = 0;
+                for (int j = 0; j <= p; j++) {
+                    s[j] = 0;
+                    for (int i = 0; i < hd; i++)
+                        s[j] += q[p][g * hd + i] * k[j][g / group * hd + i];
+                    sum += s[j] = exp(s[j] / sqrt(hd));
+                }
+                for (int i = 0; i < hd; i++) {
+                    a[g * hd + i] = 0;
+                    for (int j = 0; j <= p; j++)
+                        a[g * hd + i] += s[j] / sum * v[j][g / group * hd + i];
+                }
+            }
+            plain_matmul(h, &w->wo, a);
+            for (int i = 0; i < c->dim; i++) x[p][i] += h[i];
+            plain_norm(h, x[p], w->ffn_norm, c->dim, m->norm_eps);
+            plain_matmul(gate, &w->gate, h);
+            plain_matmul(up, &w->up, h);
+            for (int i = 0; i < c->hidden_dim; i++) gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i];
+            plain_matmul(h, &w->down, gate);
+            for (int i = 0; i < c->dim; i++) x[p][i] += h[i];
+        }
+    }
+    plain_norm(h, x[n - 1], m->output_norm, c->dim, m->norm_eps);
+    plain_matmul(logits, &m->output, h);
+}
+
+/* Largest difference as a share of the range of the wanted values. */
+static double difference(const float *got, const double *want, int n)
+{
+    double low = want[0], high = want[0], worst = 0;
+    for (int i = 0; i < n; i++) {
+        double d = fabs(got[i] - want[i]);
+        if (!(d <= worst)) worst = d;
+        if (want[i] < low) low = want[i];
+        if (want[i] > high) high = want[i];
+    }
+    return worst / (high - low);
+}
+
+static double float_difference(const float *got, const float *want, int n)
+{
+    static double wide[1 << 12];
+    for (int i = 0; i < n; i++) wide[i] = want[i];
+    return difference(got, wide, n);
+}
+
+static void random_tokens(int *tokens, int n, int vocab)
+{
+    uint64_t random = 11;
+    for (int i = 0; i < n; i++) tokens[i] = (int)(random_unit(&random) * vocab);
+}
+
+static llm_model *open_tiny(const Shape *s, Bytes *file)
+{
+    *file = tiny_model(s);
+    llm_model *m = llm_open_memory(file->data, file->size);
+    check(m, "tiny model: %s", llm_error());
+    return m;
+}
+
+/* Families, formats, tied or not, biases, frequency factors. The KV cache is f16, hence the
+ * tolerance. */
+static void test_against_plain(void)
+{
+    static const int types[] = { 0, 1, 30, 2, 3, 6, 7, 8, 12, 13, 14 };
+    int tokens[40];
+    double want[600];
+    for (size_t i = 0; i < ARRAY_LEN(types); i++) {
+        for (int variant = 0; variant < 4; variant++) {
+            Shape s = small_shape;
+            s.type = types[i];
+            s.arch = archs[(size_t)variant % ARRAY_LEN(archs)].name;
+            s.output_type = variant == 1 ? -1 : types[i];
+            s.biases = variant >= 2;
+            s.factors = variant == 3;
+            s.seed = i * 10 + (uint64_t)variant;
+            if (formats[s.type].block == 32)
+                s.dim = s.hidden_dim = 64, s.head_dim = 16, s.n_rot = 12;
+            if (formats[s.type].block == 256) {
+                s.type = 8, s.dim = 96, s.hidden_dim = 64,
+                s.head_dim = 16; /* the narrow rows are Q8_0 */
+            }
+            if (formats[types[i]].block == 256) continue; /* see test_super_blocks */
+            Bytes file;
+            llm_model *m = open_tiny(&s, &file);
+            llm_session *session = m ? llm_session_new(m, &(llm_options){ .threads = 2 }) : NULL;
+            random_tokens(tokens, 40, s.vocab);
+            const float *got = session ? llm_eval(session, tokens, 40) : NULL;
+            if (got) plain_forward(m, tokens, 40, want);
+            double error = got ? difference(got, want, s.vocab) : 1;
+            check(error < 1e-3, "%s %s variant %d: logits differ by %g", s.arch,
+                  formats[types[i]].name, variant, error);
+            llm_session_free(session);
+            llm_close(m);
+            free(file.data);
+        }
+    }
+}
+
+/* Formats whose blocks are wider than the other tests' models: every matrix of a wider model, 2
+ * layers. */
+static void test_super_blocks(void)
+{
+    static const int types[] = { 12, 13, 14 };
+    for (size_t i = 0; i < ARRAY_LEN(types); i++) {
+        Shape
+            s = { "llama", 256, 256, 2, 8, 2, 32, 32, 64, 300, types[i], types[i], 0, 0, NULL, 4 },
+            plain = s;
+        Bytes file, same;
+        int tokens[20];
+        random_tokens(tokens, 20, s.vocab);
+        plain.type = plain.output_type = 0;
+        llm_model *m = open_tiny(&s, &file), *f = open_tiny(&plain, &same);
+        if (!m || !f) continue;
+        /* the second model gets the unpacked weights of the first */
+        for (uint64_t t = 0; t < m->file.n_tensors; t++) {
+            const Tensor *from = &m->file.tensors[t], *to = &f->file.tensors[t];
+            for (int64_t r = 0; r < from->shape[1]; r++) {
+                from->format->unpack(
+                    from->data + (size_t)r * row_bytes(from->format, from->shape[0]),
+                    (float *)(void *)to->data + r * to->shape[0], (int)from->shape[0]);
+            }
+        }
+        llm_close(f);
+        f = llm_open_memory(same.data, same.size);
+        llm_session *a = llm_session_new(m, NULL), *b = llm_session_new(f, NULL);
+        const float *x = llm_eval(a, tokens, 20), *y = llm_eval(b, tokens, 20);
+        double error = x && y ? float_difference(x, y, s.vocab) : 1;
+        check(error < 1e-4, "%s: logits differ from those of the unpacked weights by %g",
+              formats[types[i]].name, error);
+        llm_session_free(a), llm_session_free(b);
+        llm_close(m), llm_close(f);
+        free(file.data), free(same.data);
+    }
+}
+
+/* n tokens at once are n single tokens, whatever the chunks, but for the order of sums, which can
+ * tip the rounding of a cached f16; rewinding and forking are exact. */
+static void test_batches(void)
+{
+    Bytes file;
+    int tokens[700], vocab = small_shape.vocab;
+    llm_model *m = open_tiny(&small_shape, &file);
+    llm_session *all = llm_session_new(m, NULL),
+                *single = llm_session_new(m, &(llm_options){ .threads = 1 }), *fork;
+    float *wide = malloc(700 * (size_t)vocab * sizeof *wide),
+          *kept = malloc((size_t)vocab * sizeof *kept);
+    random_tokens(tokens, 700, vocab);
+    check(!llm_eval_all(all, tokens, 700, wide), "%s", llm_error());
+    double worst = 0;
+    for (int i = 0; i < 700; i++) {
+        double d = float_difference(llm_eval(single, tokens + i, 1), wide + i * vocab, vocab);
+        if (!(d <= worst)) worst = d;
+    }
+    check(worst < 2e-4, "700 tokens at once and one by one differ by %g", worst);
+    static const int cuts[] = { 1, 2, 3, 15, 16, 17, 31, 33, 511, 512, 513, 699 };
+    for (size_t i = 0; i < ARRAY_LEN(cuts); i++) {
+        check(!llm_rewind(all, 0), "%s", llm_error());
+        check(!llm_logits(all), "no logits after a rewind");
+        llm_eval(all, tokens, cuts[i]);
+        const float *logits = llm_eval(all, tokens + cuts[i], 700 - cuts[i]);
+        worst = float_difference(logits, wide + 699 * vocab, vocab);
+        check(worst < 2e-4, "%d tokens and the rest differ from all at once by %g", cuts[i], worst);
+    }
+    llm_rewind(all, 600);
+    memcpy(kept, llm_eval(all, tokens + 600, 100), (size_t)vocab * sizeof *kept);
+    llm_rewind(all, 600);
+    check(!memcmp(kept, llm_eval(all, tokens + 600, 100), (size_t)vocab * sizeof *kept),
+          "rewind and repeat");
+    llm_rewind(all, 300);
+    llm_eval(all, tokens + 300, 10);
+    fork = llm_fork(all);
+    check(fork && llm_position(fork) == 310, "a fork is where its origin is");
+    memcpy(kept, llm_eval(all, tokens + 310, 5), (size_t)vocab * sizeof *kept);
+    llm_rewind(all, 0);
+    check(!memcmp(kept, llm_eval(fork, tokens + 310, 5), (size_t)vocab * sizeof *kept),
+          "a fork goes on alone");
+    llm_session_free(all), llm_session_free(single), llm_session_free(fork);
+    llm_close(m);
+    free(file.data), free(wide), free(kept);
+}
+
+/* Sessions side by side give what each gives alone; so do two models in one process. */
+static void test_side_by_side(void)
+{
+    Bytes file, second_file;
+    Shape other = small_shape;
+    other.seed = 77;
+    int vocab = small_shape.vocab, tokens[200];
+    llm_model *m = open_tiny(&small_shape, &file), *second = open_tiny(&other, &second_file);
+    llm_session *sessions[4], *alone = llm_session_new(m, NULL),
+                              *foreign = llm_session_new(second, NULL);
+    random_tokens(tokens, 200, vocab);
+    for (int i = 0; i < 4; i++) {
+        sessions[i] = llm_session_new(m, &(llm_options){ .context = 100 + i });
+        llm_eval(sessions[i], tokens + 10 * i, 20 + 7 * i);
+    }
+    for (int step = 0; step < 5; step++) {
+        check(!llm_eval_many(sessions, tokens + 100 + 4 * step, 4), "%s", llm_error());
+        llm_eval(foreign, tokens, 3);
+    }
+    for (int i = 0; i < 4; i++) {
+        llm_rewind(alone, 0);
+        llm_eval(alone, tokens + 10 * i, 20 + 7 * i);
+        for (int step = 0; step < 5; step++) llm_eval(alone, tokens + 100 + 4 * step + i, 1);
+        double d = float_difference(llm_logits(sessions[i]), llm_logits(alone), vocab);
+        check(d < 2e-4, "session %d of 4 differs from itself alone by %g", i, d);
+        check(llm_position(sessions[i]) == 25 + 7 * i, "position of session %d", i);
+    }
+    llm_session *twice[2] = { sessions[0], sessions[0] }, *mixed[2] = { sessions[0], foreign };
+    check(llm_eval_many(twice, tokens, 2) == -1 && strstr(llm_error(), "the same"),
+          "the same session twice");
+    check(llm_eval_many(mixed, tokens, 2) == -1 && strstr(llm_error(), "different models"),
+          "two models mixed");
+    for (int i = 0; i < 4; i++) llm_session_free(sessions[i]);
+    llm_session_free(alone), llm_session_free(foreign);
+    llm_close(m), llm_close(second);
+    free(file.data), free(second_file.data);
+}
+
+/* The same logits for any number of threads: nothing is summed up across them. */
+static void test_threads(void)
+{
+    Bytes file;
+    Shape s = small_shape;
+    s.dim = 320, s.hidden_dim = 300, s.head_dim = 64;
+    int tokens[90];
+    llm_model *m = open_tiny(&s, &file);
+    llm_session *one = llm_session_new(m, &(llm_options){ .threads = 1 }),
+                *three = llm_session_new(m, &(llm_options){ .threads = 3 });
+    random_tokens(tokens, 90, s.vocab);
+    const float *a = llm_eval(one, tokens, 90), *b = llm_eval(three, tokens, 90);
+    check(a && b && !memcmp(a, b, (size_t)s.vocab * sizeof *a),
+          "1 and 3 threads give other logits");
+    llm_session_free(one), llm_session_free(three);
+    llm_close(m);
+    free(file.data);
+}
+
+/* Logits of models made with transformers: NAME.gguf, and NAME.txt with a line of tokens, the range
+ * of the logits, and lines of logits at some positions. */
+static void test_golden(const char *name)
+{
+    char path[128], *line = NULL, *next;
+    size_t room = 0;
+    int tokens[512], n = 0, lines = 0;
+    double range = 0;
+    static double want[1 << 12];
+    snprintf(path, sizeof path, "tests/goldens/%s.gguf", name);
+    llm_model *m = llm_open(path);
+    check(m, "%s", llm_error());
+    snprintf(path, sizeof path, "tests/goldens/%s.txt", name);
+    FILE *file = fopen(path, "r");
+    check(file, "%s is missing", path);
+    llm_session *s = m ? llm_session_new(m, NULL) : NULL;
+    int vocab = m ? m->facts.vocab_size : 0;
+    while (s && file && getline(&line, &room, file) > 0) {
+        if (!strncmp(line, "tokens ", 7)) {
+            for (next = line + 7; sscanf(next, "%d", &tokens[n]) == 1; n++) strtol(next, &next, 10);
+        }
+        if (!strncmp(line, "range ", 6)) range = atof(line + 6);
+        if (strncmp(line, "logits ", 7)) continue;
+        long position = strtol(line + 7, &next, 10);
+        for (int i = 0; i < vocab; i++) want[i] = strtod(next, &next);
+        for (int single = 0; single < 2; single++) {
+            llm_rewind(s, 0);
+            for (long i = 0; single && i < position; i++) llm_eval(s, tokens + i, 1);
+            const float *got = llm_eval(s, single ? tokens + position : tokens,
+                                        single ? 1 : (int)position + 1);
+            double worst = 0;
+            for (int i = 0; got && i < vocab; i++) {
+                if (!(fabs(got[i] - want[i]) <= worst)) worst = fabs(got[i] - want[i]);
+            }
+            check(got && range > 0 && worst / range < 1e-3,
+                  "%s, position %ld%s: logits differ by %g of their range", name, position,
+                  single ? ", single steps" : "", worst / range);
+        }
+        lines++;
+    }
+    check(n > 0 && lines > 0, "%s: no goldens in it", path);
+    if (file) fclose(file);
+    free(line);
+    llm_session_free(s);
+    llm_close(m);
+}
+
+/* What the API refuses, and that the session is as before. */
+static void test_refusals(void)
+{
+    Bytes file;
+    int tokens[701];
+    llm_model *m = open_tiny(&small_shape, &file);
+    llm_session *s = llm_session_new(m, &(llm_options){ .context = 20 });
+    random_tokens(tokens, 701, small_shape.vocab);
+    check(!llm_eval(s, tokens, 21) && strstr(llm_error(), "21 tokens do not fit"), "%s",
+          llm_error());
+    check(llm_eval(s, tokens, 20) && llm_position(s) == 20, "exactly the context");
+    check(!llm_eval(s, tokens, 1) && strstr(llm_error(), "20 are in use"), "%s", llm_error());
+    check(!llm_eval(s, tokens, 0) && !llm_eval(s, tokens, -1), "no tokens");
+    check(llm_rewind(s, 21) == -1 && llm_rewind(s, -1) == -1 && llm_position(s) == 20,
+          "rewind out of range");
+    llm_rewind(s, 10);
+    check(!llm_eval(s, (int[]){ small_shape.vocab }, 1) &&
+              strstr(llm_error(), "not in the vocabulary"),
+          "%s", llm_error());
+    check(!llm_eval(s, (int[]){ -1 }, 1) && llm_position(s) == 10, "a negative token");
+    check(llm_sample(s, NULL) == -1 && strstr(llm_error(), "no logits"), "%s", llm_error());
+    check(!llm_session_new(m, &(llm_options){ .context = -1 }), "a negative context");
+    check(!llm_session_new(m, &(llm_options){ .threads = 100000 }), "too many threads");
+    llm_session_free(s);
+    llm_session_free(NULL);
+    llm_close(m);
+    llm_close(NULL);
+    free(file.data);
+}
+
+static void test_forward(void)
+{
+    static const char *const goldens[] = { "llama", "qwen2" };
+    pick_kernels();
+    test_against_plain();
+    test_super_blocks();
+    test_batches();
+    test_side_by_side();
+    test_threads();
+    test_refusals();
+    for (size_t i = 0; i < ARRAY_LEN(goldens); i++) test_golden(goldens[i]);
+}

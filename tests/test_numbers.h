@@ -1,0 +1,162 @@
+/* Number formats, kernels and the matrix product, against goldens of the gguf package and double
+ * precision. */
+
+/* All halves survive the way to float and back; rounding agrees with double-precision arithmetic.
+ */
+static void test_halves(void)
+{
+    int wrong = 0;
+    for (unsigned h = 0; h < 65536; h++) {
+        double value = ldexp((h & 1023) + (h >> 10 & 31 ? 1024 : 0),
+                             (int)(h >> 10 & 31 ? h >> 10 & 31 : 1) - 25);
+        if ((h >> 10 & 31) == 31) value = h & 1023 ? NAN : INFINITY;
+        float f = f16_float((uint16_t)h);
+        if (h >> 15) value = -value;
+        if (value != value ? f == f : (double)f != value) wrong++;
+        if (f == f && float_f16(f) != h) wrong++;
+    }
+    check(!wrong, "%d of 65536 halves are wrong", wrong);
+    uint64_t random = 7;
+    for (int i = wrong = 0; i < 200000; i++) {
+        float f = (float)ldexp(random_unit(&random) - 0.5, (int)(random_unit(&random) * 44) - 26);
+        float back = f16_float(float_f16(f));
+        int e;
+        frexp(f, &e);
+        double unit = ldexp(1, (e < -13 ? -13 : e) - 11), nearest = nearbyint(f / unit) * unit;
+        if (fabs(nearest) >= 65520) nearest = copysign(INFINITY, f);
+        if ((double)back != nearest) wrong++;
+    }
+    check(!wrong, "%d of 200000 floats are rounded wrongly to half", wrong);
+    check(float_f16(65519.996f) == 0x7bff && float_f16(65520) == 0x7c00 &&
+              float_f16(-1e30f) == 0xfc00,
+          "the edge of the half range");
+    check((float_f16(NAN) & 0x7fff) > 0x7c00, "NaN stays NaN");
+}
+
+static size_t from_hex(const char *hex, unsigned char *out)
+{
+    size_t n = 0;
+    for (; sscanf(hex, "%2hhx", &out[n]) == 1; hex += 2) n++;
+    return n;
+}
+
+static size_t from_hex_words(const char *hex, uint32_t *out)
+{
+    size_t n = 0;
+    for (; sscanf(hex, "%8x", &out[n]) == 1; hex += 8) n++;
+    return n;
+}
+
+/* unpack gives the very bits of the gguf package. A line: type number, name, bytes of
+ * blocks, bits of floats. */
+static void test_unpack(void)
+{
+    static char line[1 << 16], blocks[1 << 15], floats[1 << 15], name[32];
+    static unsigned char in[1 << 14];
+    static uint32_t want[1 << 12];
+    static float got[1 << 12];
+    int seen[N_FORMATS] = { 0 }, type;
+    FILE *file = fopen("tests/goldens/formats.txt", "r");
+    check(file, "tests/goldens/formats.txt is missing");
+    while (file && fgets(line, sizeof line, file)) {
+        if (sscanf(line, "%d %31s %32767s %32767s", &type, name, blocks, floats) != 4) continue;
+        check(type >= 0 && type < N_FORMATS && formats[type].name, "format %d is in the table",
+              type);
+        const Format *f = &formats[type];
+        size_t bytes = from_hex(blocks, in), n = from_hex_words(floats, want);
+        check(bytes / (size_t)f->bytes * (size_t)f->block == n, "%s: size of a block", name);
+        memset(got, 0, sizeof got);
+        f->unpack(in, got, (int)n);
+        check(!memcmp(got, want, n * 4), "%s: unpack differs from the gguf package", name);
+        seen[type] = 1;
+    }
+    if (file) fclose(file);
+    for (int i = 0; i < N_FORMATS; i++) {
+        if (formats[i].name) check(seen[i], "%s has no golden", formats[i].name);
+    }
+}
+
+/* matmul of every format, for the kernels in use, against unpack and double precision. */
+static void test_matmul_format(int type, int rows, int blocks, int n, int biased, uint64_t *random)
+{
+    const Format *f = &formats[type];
+    int cols = blocks * f->block;
+    unsigned char *data = malloc(row_bytes(f, cols) * (size_t)rows + 8);
+    float *x = malloc((size_t)(n * cols) * 4), *y = malloc((size_t)(n * rows) * 4),
+          *w = malloc((size_t)cols * 4), *bias = malloc((size_t)rows * 4);
+    random_blocks(random, type, data, (int64_t)rows * cols, 1);
+    for (int i = 0; i < n * cols; i++) x[i] = random_weight(random);
+    for (int i = 0; i < rows; i++) bias[i] = random_weight(random);
+    for (int i = 0; i < n * rows; i++) y[i] = NAN;
+    Mat m = { f, rows, cols, data, biased ? bias : NULL };
+    matmul(y, &m, x, n, 2);
+    double worst = 0;
+    for (int r = 0; r < rows; r++) {
+        f->unpack(data + (size_t)r * row_bytes(f, cols), w, cols);
+        for (int t = 0; t < n; t++) {
+            double sum = biased ? bias[r] : 0, size = fabs(sum);
+            for (int k = 0; k < cols; k++) {
+                sum += (double)w[k] * x[t * cols + k];
+                size += fabs((double)w[k] * x[t * cols + k]);
+            }
+            double error = fabs(y[t * rows + r] - sum) / (size + 1e-30);
+            if (!(error <= worst)) worst = error;
+        }
+    }
+    check(worst < 1e-6, "%s %s %dx%d, %d rows of x: error %g", kernels->name, f->name, rows, cols,
+          n, worst);
+    free(data), free(x), free(y), free(w), free(bias);
+}
+
+static void test_matmul(void)
+{
+    uint64_t random = 3;
+    for (size_t isa = 0; isa < ARRAY_LEN(isas); isa++) {
+        if (!isas[isa].usable()) continue;
+        kernels = &isas[isa];
+        for (int type = 0; type < N_FORMATS; type++) {
+            if (!formats[type].name) continue;
+            for (int n = 1; n <= 70; n += n < 9 ? 1 : 13) {
+                int rows = 1 + (int)(random_unit(&random) * 40), block = formats[type].block;
+                int blocks = 1 + (int)(random_unit(&random) * (block == 1    ? 600
+                                                               : block == 32 ? 20
+                                                                             : 4));
+                test_matmul_format(type, rows, blocks, n, n % 2, &random);
+            }
+        }
+    }
+    pick_kernels();
+}
+
+static void test_softmax(void)
+{
+    uint64_t random = 5;
+    float scores[ATTEND_BLOCK], a[3] = { 0 }, v[ATTEND_BLOCK * 3];
+    double want[3] = { 0 }, sum = 0;
+    Softmax f = { -INFINITY, 0 };
+    for (int block = 0; block < 5; block++) {
+        for (int i = 0; i < ATTEND_BLOCK; i++)
+            scores[i] = 20 * random_weight(&random) + 30 * (float)block;
+        for (int i = 0; i < ATTEND_BLOCK * 3; i++) v[i] = random_weight(&random);
+        for (int i = 0; i < ATTEND_BLOCK; i++) {
+            double p = exp(0.5 * scores[i] - 100);
+            sum += p;
+            for (int d = 0; d < 3; d++) want[d] += p * v[i * 3 + d];
+        }
+        softmax_block(&f, scores, ATTEND_BLOCK, 0.5f, a, 3);
+        weigh(a, scores, v, ATTEND_BLOCK, 3);
+    }
+    for (int d = 0; d < 3; d++) {
+        check(fabs(a[d] / f.sum - want[d] / sum) < 1e-5, "softmax in blocks: %g, expected %g",
+              a[d] / f.sum, want[d] / sum);
+    }
+}
+
+static void test_numbers(void)
+{
+    check(pick_kernels() != NULL, "%s", llm_error());
+    test_halves();
+    test_unpack();
+    test_matmul();
+    test_softmax();
+}

@@ -1,0 +1,221 @@
+/* Generation as text: characters split over tokens, stop tokens, prompts, the context's end. The
+ * model here is a made one, in which each token is followed by the next of a given list. */
+
+/* Zero layers of consequence: the embedding of token t is the unit vector t, and output row u has a
+ * one at every token that u follows. */
+static llm_model *chain_model(const int *chain, int n, int context, Bytes *file)
+{
+    Shape s = small_shape;
+    s.dim = 300, s.context = context;
+    *file = tiny_model(&s);
+    llm_model *m = llm_open_memory(file->data, file->size);
+    for (uint64_t i = 0; m && i < m->file.n_tensors; i++) {
+        const Tensor *t = &m->file.tensors[i];
+        float *w = (float *)(void *)t->data;
+        int is_norm = strstr(t->name.data, "norm.weight") && t->shape[1] == 1;
+        for (size_t j = 0; j < t->bytes / 4; j++) w[j] = is_norm;
+        if (!strncmp(t->name.data, "token_embd", 10)) {
+            for (int j = 0; j < s.vocab; j++) w[j * s.dim + j] = 1;
+        }
+        if (!strncmp(t->name.data, "output.weight", 13)) {
+            for (int j = 0; j + 1 < n; j++) w[chain[j + 1] * s.dim + chain[j]] = 1;
+        }
+    }
+    llm_close(m);
+    return llm_open_memory(file->data, file->size); /* norms are copied while opening */
+}
+
+typedef struct {
+    char text[256];
+    int calls, bad, stop_after;
+} Heard;
+
+static int hear(void *user, const char *text, size_t len)
+{
+    Heard *h = user;
+    for (size_t i = 0; i < len;) {
+        int n = utf8_length((const unsigned char *)text + i, len - i);
+        if (n <= 0) h->bad = 1;
+        i += n > 0 ? (size_t)n : 1;
+    }
+    if (strlen(text) != len) h->bad = 1;
+    strncat(h->text, text, sizeof h->text - strlen(h->text) - 1);
+    return ++h->calls == h->stop_after;
+}
+
+/* Tokens of bytes 3 + byte; letters from 259 on. */
+static void check_chain(const int *chain, int n, const char *prompt, int max, const char *want,
+                        int want_count, const char *what)
+{
+    Bytes file;
+    Heard h = { .stop_after = -1 };
+    llm_model *m = chain_model(chain, n, 50, &file);
+    check(m, "%s", llm_error());
+    llm_session *s = m ? llm_session_new(m, NULL) : NULL;
+    int count = s ? llm_generate(s, prompt, max, &(llm_sampling){ 0 }, hear, &h) : -1;
+    check(count == want_count, "%s: %d tokens, expected %d (%s)", what, count, want_count,
+          count < 0 ? llm_error() : "");
+    check(!strcmp(h.text, want), "%s: \"%s\", expected \"%s\"", what, h.text, want);
+    check(!h.bad, "%s: a piece is not whole UTF-8", what);
+    llm_session_free(s);
+    llm_close(m);
+    free(file.data);
+}
+
+static void test_generate(void)
+{
+    enum { B = 3, LETTER_E = 260, LETTER_T = 261, LETTER_A = 262 };
+    check_chain((int[]){ 1, LETTER_E, LETTER_T, LETTER_A, 2 }, 5, "", 0, "eta", 3,
+                "until the end-of-text token");
+    check_chain((int[]){ 1, LETTER_E, LETTER_T, 1 }, 4, "", 0, "et", 2,
+                "a new beginning of text is an end");
+    check_chain((int[]){ 1, LETTER_E, LETTER_T, LETTER_A, 2 }, 5, "", 2, "et", 2,
+                "at most 2 tokens");
+    check_chain((int[]){ LETTER_E, LETTER_T, LETTER_A, 2 }, 4, "te", 9, "ta", 2, "after a prompt");
+    check_chain((int[]){ 1, B + 0xc3, B + 0xa9, 2 }, 4, "", 0, "\xc3\xa9", 2,
+                "a character of two tokens");
+    check_chain((int[]){ 1, B + 0xf0, B + 0x9f, B + 0xa6, B + 0x99, 2 }, 6, "", 0,
+                "\xf0\x9f\xa6\x99", 4, "a character of four tokens");
+    check_chain((int[]){ 1, B + 0xe6, LETTER_A, 2 }, 4, "", 0,
+                "\xef\xbf\xbd"
+                "a",
+                2, "a character cut short");
+    check_chain((int[]){ 1, B + 0xe6, B + 0x97, 2 }, 4, "", 0, "\xef\xbf\xbd", 2,
+                "an unfinished character at the end");
+    check_chain((int[]){ 1, B + 0x80, B + 0xc0, B + 0xff, 2 }, 5, "", 0,
+                "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd", 3, "bytes that are no UTF-8");
+    check_chain((int[]){ 1, LETTER_E, LETTER_E }, 3, "", 0,
+                "eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee", 49,
+                "until the context is full");
+}
+
+static void test_generate_api(void)
+{
+    Bytes file;
+    Heard h = { .stop_after = 2 }, rest = { .stop_after = -1 };
+    llm_sampling greedy = { 0 };
+    char long_prompt[64];
+    llm_model *m = chain_model((int[]){ 1, 260, 261, 262, 263, 2 }, 6, 50, &file);
+    llm_session *s = llm_session_new(m, NULL);
+    check(llm_generate(s, "", 0, &greedy, hear, &h) == 2 && !strcmp(h.text, "et"),
+          "the callback ends it: %s", h.text);
+    check(llm_position(s) == 3, "what was heard is in the session: %d", llm_position(s));
+    check(llm_generate(s, "", 0, &greedy, hear, &rest) == 2 && !strcmp(rest.text, "ao"),
+          "it goes on: %s", rest.text);
+    check(llm_generate(s, "", 3, &greedy, NULL, NULL) == 0, "nothing after the end");
+    memset(long_prompt, 'e', sizeof long_prompt - 1);
+    long_prompt[63] = 0;
+    check(llm_generate(s, long_prompt, 3, &greedy, NULL, NULL) == -1 &&
+              strstr(llm_error(), "63 tokens do not fit"),
+          "%s", llm_error());
+    check(llm_is_stop(m, 2) && llm_is_stop(m, 1) && !llm_is_stop(m, 260), "stop tokens");
+    llm_session_free(s);
+    llm_close(m);
+    free(file.data);
+}
+
+/* Two sessions of one seed say the same, another seed something else. */
+static void test_same_seed(void)
+{
+    Bytes file;
+    Heard h[3] = { { .stop_after = -1 }, { .stop_after = -1 }, { .stop_after = -1 } };
+    llm_model *m = open_tiny(&small_shape, &file);
+    for (int i = 0; i < 3; i++) {
+        llm_session *s =
+            llm_session_new(m, &(llm_options){ .threads = 1 + i, .seed = i < 2 ? 5 : 6 });
+        check(llm_generate(s, "a", 60, NULL, hear, &h[i]) >= 0, "%s", llm_error());
+        llm_session_free(s);
+    }
+    check(!strcmp(h[0].text, h[1].text), "the same seed gives the same text");
+    check(strcmp(h[0].text, h[2].text), "another seed gives another text");
+    llm_close(m);
+    free(file.data);
+}
+
+/* A file without a vocabulary evaluates tokens; one without weights encodes and decodes. */
+static void test_half_files(void)
+{
+    Builder vocabulary = { 0 };
+    add_string(&vocabulary, "general.architecture", "anything");
+    add_vocabulary(&vocabulary, 300);
+    Bytes file = finish(&vocabulary);
+    llm_model *m = llm_open_memory(file.data, file.size);
+    int tokens[8];
+    char text[16];
+    check(m && !llm_info(m)->has_weights && llm_info(m)->vocab_size == 300,
+          "a vocabulary-only file: %s", llm_error());
+    check(llm_encode(m, "tea", 3, LLM_BEGIN | LLM_BOS, tokens, 8) == 4 && tokens[0] == 1 &&
+              tokens[1] == 261,
+          "it encodes");
+    check(llm_decode(m, tokens, 4, LLM_BEGIN, text, sizeof text) == 3 && !strcmp(text, "tea"),
+          "it decodes: %s", text);
+    check(!llm_session_new(m, NULL) && strstr(llm_error(), "no weights"), "%s", llm_error());
+    llm_close(m);
+    free(file.data);
+}
+
+/* The vocabularies of real models, where they are at hand: NAME.inp has texts, NAME.out their ids.
+ */
+static void test_real_vocabulary(const char *name)
+{
+    char path[256];
+    size_t room = 0;
+    char *line = NULL, text[4096] = "";
+    snprintf(path, sizeof path, "../shared/data/vocab/ggml-vocab-%s.gguf", name);
+    llm_model *m = llm_open(path);
+    check(m && !*llm_info(m)->warning, "%s: %s", name, m ? llm_info(m)->warning : llm_error());
+    strcat(path, ".inp");
+    FILE *in = fopen(path, "rb");
+    memcpy(path + strlen(path) - 3, "out", 3);
+    FILE *out = fopen(path, "rb");
+    int texts = 0;
+    while (m && in && out) {
+        ssize_t n = getline(&line, &room, in);
+        if (n >= 0 && strcmp(line, "__ggml_vocab_test__\n")) {
+            strcat(text, line);
+            continue;
+        }
+        if (n < 0) break;
+        size_t len = strlen(text);
+        if (len && text[len - 1] == '\n') text[--len] = 0; /* the separator's own line end */
+        int tokens[4096], count = llm_encode(m, text, len, LLM_BEGIN, tokens, 4096), wrong = 0, id;
+        char back[8192], *ids = NULL;
+        size_t ids_room = 0;
+        if (getline(&ids, &ids_room, out) >= 0) {
+            char *next = ids;
+            int i = 0;
+            for (; sscanf(next, "%d", &id) == 1; i++) {
+                wrong |= i >= count || tokens[i] != id;
+                strtol(next, &next, 10);
+            }
+            check(!wrong && i == count, "%s: wrong tokens for \"%s\"", name, text);
+        }
+        free(ids);
+        llm_decode(m, tokens, count, LLM_BEGIN, back, sizeof back);
+        check(!strcmp(back, text), "%s: \"%s\" comes back as \"%s\"", name, text, back);
+        texts++;
+        *text = 0;
+    }
+    check(texts > 40, "%s: %d texts", name, texts);
+    if (in) fclose(in);
+    if (out) fclose(out);
+    free(line);
+    llm_close(m);
+}
+
+static void test_text(void)
+{
+    static const char *const names[] = { "llama-spm", "phi-3", "gpt-2",
+                                         "llama-bpe", "qwen2", "deepseek-llm" };
+    test_generate();
+    test_generate_api();
+    test_same_seed();
+    test_half_files();
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        if (access("../shared/data/vocab", R_OK)) {
+            skip("vocabulary %s is not at hand", names[i]);
+        } else {
+            test_real_vocabulary(names[i]);
+        }
+    }
+}
