@@ -350,7 +350,7 @@ def protobuf(data):
     def varint():
         nonlocal at
         value = shift = 0
-        while shift == 0 or data[at - 1] > 127:
+        while shift == 0 or data[at - 1] > 127 and shift < 64:
             value |= (data[at] & 127) << shift
             at, shift = at + 1, shift + 7
         return value
@@ -771,13 +771,16 @@ def locate_llama2c(path, version, config, group, offset):
         elif kind != "output" or not config["tie_word_embeddings"]:
             shape = tuple(sizes[word] for word in SHAPES[kind])
             count, grouped = math.prod(shape), version == 2 and len(shape) == 2
+            length = count + count // group * 4 if grouped else count * 4
             stem = next(stem for stem in META_NAMES if stem.split(".")[-1] == kind)
-            for layer in range(sizes["layers"] if "{}" in stem else 1):
+            layers = sizes["layers"] if "{}" in stem else 1
+            end = offset + layers * length
+            require(end <= size, f"{source}: {size} bytes, but {kind} goes on to {end}")
+            for layer in range(layers):
                 found[f"{stem}.weight".format(layer)] = [
                     tensor_in_groups(path, offset, group, shape) if grouped else
                     tensor_in_file(path, offset, "F32", shape)]
-                offset += count + count // group * 4 if grouped else count * 4
-                require(offset <= size, f"{source}: {size} bytes, but {kind} goes on to {offset}")
+                offset += length
     require(offset == size, f"{source}: {size} bytes, but the tensors end at {offset}")
     return found
 
@@ -893,7 +896,8 @@ def read_safetensors(path):
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        require(2 <= length <= size - 8, f"{path} has {size} bytes and a header of {length}")
+        require(2 <= length <= min(size - 8, 100 << 20),  # the format's own limit
+                f"{path} has {size} bytes and a header of {length}")
         table = read_json(path, file.read(length))
     tensors, last, room = {}, 0, size - 8 - length
     table.pop("__metadata__", None)

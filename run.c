@@ -50,6 +50,7 @@ typedef struct {
     int context;   /* positions that the KV cache holds; 0: the model's, at most what fits memory */
     int threads;   /* 0: one for each physical core */
     uint64_t seed; /* every seed is good */
+    const char *cache; /* format of the KV cache: f16, f32 or q8_0 (half of f16); NULL: f16 */
 } llm_options;
 
 /* What a model file says of itself. Texts live as long as the model; unknown ones are "". */
@@ -155,6 +156,7 @@ int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_s
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -507,29 +509,51 @@ static void unpack_q6_K(const void *row, float *y, int n)
     }
 }
 
+static void pack_f32(void *row, const float *x, int n)
+{
+    memcpy(row, x, (size_t)n * sizeof *x);
+}
+
+static void pack_f16(void *row, const float *x, int n)
+{
+    uint16_t *y = row;
+    for (int i = 0; i < n; i++) y[i] = float_f16(x[i]);
+}
+
+static void pack_q8_0(void *row, const float *x, int n)
+{
+    for (BlockQ8_0 *b = row; n > 0; b++, n -= 32, x += 32) {
+        float most = 0;
+        for (int i = 0; i < 32; i++) most = fmaxf(most, fabsf(x[i]));
+        b->d = float_f16(most / 127);
+        for (int i = 0; i < 32; i++) b->q[i] = (int8_t)(most > 0 ? roundf(x[i] * 127 / most) : 0);
+    }
+}
+
 /* To add one: its block, an unpack function that agrees bit for bit with the gguf package, a row.
  * The index is the type number in the file. */
 typedef struct {
     const char *name;
     int block, bytes; /* numbers and bytes of a block */
     void (*unpack)(const void *row, float *y, int n);
+    void (*pack)(void *row, const float *x, int n); /* NULL: not for the KV cache */
 } Format;
 
 static const Format formats[] = {
-    [0] = { "F32", 1, 4, unpack_f32 },
-    [1] = { "F16", 1, 2, unpack_f16 },
-    [2] = { "Q4_0", 32, sizeof(BlockQ4_0), unpack_q4_0 },
-    [3] = { "Q4_1", 32, sizeof(BlockQ4_1), unpack_q4_1 },
-    [6] = { "Q5_0", 32, sizeof(BlockQ5_0), unpack_q5_0 },
-    [7] = { "Q5_1", 32, sizeof(BlockQ5_1), unpack_q5_1 },
-    [8] = { "Q8_0", 32, sizeof(BlockQ8_0), unpack_q8_0 },
-    [12] = { "Q4_K", 256, sizeof(BlockQ4_K), unpack_q4_K },
-    [13] = { "Q5_K", 256, sizeof(BlockQ5_K), unpack_q5_K },
-    [14] = { "Q6_K", 256, sizeof(BlockQ6_K), unpack_q6_K },
-    [30] = { "BF16", 1, 2, unpack_bf16 },
+    [0] = { "F32", 1, 4, unpack_f32, pack_f32 },
+    [1] = { "F16", 1, 2, unpack_f16, pack_f16 },
+    [2] = { "Q4_0", 32, sizeof(BlockQ4_0), unpack_q4_0, NULL },
+    [3] = { "Q4_1", 32, sizeof(BlockQ4_1), unpack_q4_1, NULL },
+    [6] = { "Q5_0", 32, sizeof(BlockQ5_0), unpack_q5_0, NULL },
+    [7] = { "Q5_1", 32, sizeof(BlockQ5_1), unpack_q5_1, NULL },
+    [8] = { "Q8_0", 32, sizeof(BlockQ8_0), unpack_q8_0, pack_q8_0 },
+    [12] = { "Q4_K", 256, sizeof(BlockQ4_K), unpack_q4_K, NULL },
+    [13] = { "Q5_K", 256, sizeof(BlockQ5_K), unpack_q5_K, NULL },
+    [14] = { "Q6_K", 256, sizeof(BlockQ6_K), unpack_q6_K, NULL },
+    [30] = { "BF16", 1, 2, unpack_bf16, NULL },
 };
 
-enum { F32 = 0, F16 = 1, N_FORMATS = ARRAY_LEN(formats) };
+enum { F32 = 0, N_FORMATS = ARRAY_LEN(formats) };
 
 static size_t row_bytes(const Format *f, int64_t cols)
 {
@@ -1053,7 +1077,7 @@ static void yarn(llm_model *m, float base, float factor)
         double stretched = fmin(fmax((i - low) / fmax(high - low, 0.001), 0), 1);
         m->rope_freq[i] *= (float)(1 - stretched + stretched / factor);
     }
-    m->rope_scale *= 1 + 0.1f * logf(factor);
+    if (factor > 1) m->rope_scale *= 1 + 0.1f * logf(factor);
 }
 
 /* Rotary position embedding (arxiv.org/abs/2104.09864): pair i turns by base^(-2i / n_rot) radians
@@ -1380,33 +1404,45 @@ struct llm_session {
     int context, threads, position;
     int has_logits;
     uint64_t random;
-    int *tokens;             /* (context) the tokens so far */
-    float *logits;           /* (vocab_size) after the last token */
-    uint16_t *keys, *values; /* (n_layers, n_kv_heads, context, head_dim) f16 */
-    Row *rows;               /* (rows) */
-    float *x;                /* (rows, dim) residual stream */
-    float *h;                /* (rows, dim) what goes into or comes out of a block of the layer */
-    float *q, *a;            /* (rows, n_heads, head_dim) queries; what attention found */
-    float *k, *v;            /* (rows, n_kv_heads, head_dim) */
-    float *gate, *up;        /* (rows, hidden_dim) */
-    float *cos, *sin;        /* (rows, n_rot / 2) of the rotation at the rows' positions */
-    float *out;              /* (LOGIT_ROWS, vocab_size) */
-    Candidate *candidates;   /* (vocab_size) */
+    int *tokens;            /* (context) the tokens so far */
+    float *logits;          /* (vocab_size) after the last token */
+    const Format *cache;    /* of keys and values */
+    uint8_t *keys, *values; /* (n_layers, n_kv_heads, context, head_dim) */
+    Row *rows;              /* (rows) */
+    float *x;               /* (rows, dim) residual stream */
+    float *h;               /* (rows, dim) what goes into or comes out of a block of the layer */
+    float *q, *a;           /* (rows, n_heads, head_dim) queries; what attention found */
+    float *k, *v;           /* (rows, n_kv_heads, head_dim) */
+    float *gate, *up;       /* (rows, hidden_dim) */
+    float *cos, *sin;       /* (rows, n_rot / 2) of the rotation at the rows' positions */
+    float *out;             /* (LOGIT_ROWS, vocab_size) */
+    Candidate *candidates;  /* (vocab_size) */
     char *piece, *text; /* bytes of generated tokens before and after they are made valid UTF-8 */
     size_t n_piece;
 };
 
-/* Bytes of the KV cache for one position. */
-static size_t position_bytes(const llm_facts *c)
+/* Bytes of the keys (or values) of one position in one layer and head. */
+static size_t head_bytes(const llm_session *s)
 {
-    return (size_t)c->n_layers * (size_t)c->n_kv_heads * (size_t)c->head_dim * 2 * sizeof(uint16_t);
+    return row_bytes(s->cache, s->model->facts.head_dim);
+}
+
+/* The format of that name that can be packed, NULL if there is none. */
+static const Format *cache_format(const char *name)
+{
+    for (size_t i = 0; i < N_FORMATS; i++) {
+        if (formats[i].pack && !strcasecmp(formats[i].name, name)) return &formats[i];
+    }
+    return NULL;
 }
 
 /* The model's context, or as much of it as takes half of the machine's memory. */
-static int default_context(const llm_facts *c)
+static int default_context(const llm_session *s)
 {
+    const llm_facts *c = &s->model->facts;
+    double position = 2.0 * c->n_layers * c->n_kv_heads * (double)head_bytes(s);
     double memory = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-    double fits = memory > 0 ? memory / 2 / (double)position_bytes(c) : c->context;
+    double fits = memory > 0 ? memory / 2 / position : c->context;
     return fits < 1 ? 1 : fits < c->context ? (int)fits : c->context;
 }
 
@@ -1436,11 +1472,11 @@ static void session_buffers(llm_session *s)
     const llm_facts *c = &m->facts;
     size_t rows = CHUNK, dim = (size_t)c->dim, q_dim = (size_t)c->n_heads * (size_t)c->head_dim,
            kv_dim = (size_t)c->n_kv_heads * (size_t)c->head_dim, vocab = (size_t)c->vocab_size,
-           cache = (size_t)c->n_layers * (size_t)s->context, f = sizeof(float);
+           heads = (size_t)c->n_layers * (size_t)c->n_kv_heads, f = sizeof(float);
     s->tokens = take(&s->arena, (size_t)s->context, sizeof *s->tokens);
     s->logits = take(&s->arena, vocab, f);
-    s->keys = take(&s->arena, cache, kv_dim * sizeof *s->keys);
-    s->values = take(&s->arena, cache, kv_dim * sizeof *s->values);
+    s->keys = take(&s->arena, heads, (size_t)s->context * head_bytes(s));
+    s->values = take(&s->arena, heads, (size_t)s->context * head_bytes(s));
     s->rows = take(&s->arena, rows, sizeof *s->rows);
     s->x = take(&s->arena, rows, dim * f);
     s->h = take(&s->arena, rows, dim * f);
@@ -1488,13 +1524,20 @@ llm_session *llm_session_new(const llm_model *m, const llm_options *options)
         return NULL;
     }
     s->model = m;
-    s->context = o.context ? o.context : default_context(&m->facts);
+    s->cache = cache_format(o.cache ? o.cache : "f16");
+    if (!s->cache || m->facts.head_dim % s->cache->block) {
+        fail(s->cache ? "a cache of %s, but the heads have %d dimensions, no multiple of 32"
+                      : "a cache of %s, expected f16, f32 or q8_0",
+             o.cache, m->facts.head_dim);
+        llm_session_free(s);
+        return NULL;
+    }
+    s->context = o.context ? o.context : default_context(s);
     s->threads = o.threads ? o.threads : default_threads();
     s->random = spread_seed(o.seed);
     session_buffers(s);
     if (s->arena.failed) {
-        fail("out of memory: a context of %d takes %zu MB", s->context,
-             (size_t)s->context * (position_bytes(&m->facts) >> 10) >> 10);
+        fail("out of memory for a context of %d", s->context);
         llm_session_free(s);
         return NULL;
     }
@@ -1511,18 +1554,18 @@ void llm_session_free(llm_session *s)
 llm_session *llm_fork(const llm_session *s)
 {
     const llm_facts *c = &s->model->facts;
-    llm_session *t = llm_session_new(s->model, &(llm_options){ s->context, s->threads, 0 });
+    llm_options same = { s->context, s->threads, 0, s->cache->name };
+    llm_session *t = llm_session_new(s->model, &same);
     if (!t) return NULL;
     t->position = s->position;
     t->has_logits = s->has_logits;
     t->random = s->random;
     memcpy(t->tokens, s->tokens, (size_t)s->position * sizeof *s->tokens);
     memcpy(t->logits, s->logits, (size_t)c->vocab_size * sizeof *s->logits);
-    size_t head = (size_t)s->context * (size_t)c->head_dim,
-           used = (size_t)s->position * (size_t)c->head_dim;
+    size_t head = (size_t)s->context * head_bytes(s), used = (size_t)s->position * head_bytes(s);
     for (size_t i = 0; i < (size_t)c->n_layers * (size_t)c->n_kv_heads; i++) {
-        memcpy(t->keys + i * head, s->keys + i * head, used * sizeof *s->keys);
-        memcpy(t->values + i * head, s->values + i * head, used * sizeof *s->values);
+        memcpy(t->keys + i * head, s->keys + i * head, used);
+        memcpy(t->values + i * head, s->values + i * head, used);
     }
     return t;
 }
@@ -1709,12 +1752,11 @@ static void rope(float *x, const llm_session *s, int n, int heads)
     }
 }
 
-/* Where session s keeps position 0 of key/value head g in layer l. */
-static size_t cache_at(const llm_session *s, int l, int g)
+/* Where session s keeps a position of key/value head g in layer l. */
+static size_t cache_at(const llm_session *s, int l, int g, int position)
 {
-    const llm_facts *c = &s->model->facts;
-    return ((size_t)l * (size_t)c->n_kv_heads + (size_t)g) * (size_t)s->context *
-           (size_t)c->head_dim;
+    size_t head = (size_t)l * (size_t)s->model->facts.n_kv_heads + (size_t)g;
+    return (head * (size_t)s->context + (size_t)position) * head_bytes(s);
 }
 
 /* Writes the rows' keys and values to their sessions' caches. */
@@ -1725,11 +1767,9 @@ static void remember(const llm_session *s, int l, int n)
     for (int t = 0; t < n; t++) {
         const llm_session *owner = s->rows[t].session;
         for (int g = 0; g < c->n_kv_heads; g++, k += c->head_dim, v += c->head_dim) {
-            size_t at = cache_at(owner, l, g) + (size_t)s->rows[t].position * (size_t)c->head_dim;
-            for (int i = 0; i < c->head_dim; i++) {
-                owner->keys[at + (size_t)i] = float_f16(k[i]);
-                owner->values[at + (size_t)i] = float_f16(v[i]);
-            }
+            size_t at = cache_at(owner, l, g, s->rows[t].position);
+            owner->cache->pack(owner->keys + at, k, c->head_dim);
+            owner->cache->pack(owner->values + at, v, c->head_dim);
         }
     }
 }
@@ -1782,8 +1822,9 @@ static void attend_tile(llm_session *s, int l, int g, int first, int count)
 {
     const llm_facts *c = &s->model->facts;
     const Row *rows = s->rows + first;
+    const llm_session *owner = rows->session;
     int dim = c->head_dim, group = c->n_heads / c->n_kv_heads, last = rows[count - 1].position;
-    size_t q_dim = (size_t)(c->n_heads * dim), cache = cache_at(rows->session, l, g);
+    size_t q_dim = (size_t)(c->n_heads * dim);
     size_t at = (size_t)first * q_dim + (size_t)(g * group * dim);
     float keys[ATTEND_BLOCK * MAX_HEAD_DIM], values[ATTEND_BLOCK * MAX_HEAD_DIM];
     float scores[ATTEND_ROWS * ATTEND_BLOCK], scale = 1 / sqrtf((float)dim);
@@ -1794,9 +1835,9 @@ static void attend_tile(llm_session *s, int l, int g, int first, int count)
     }
     for (int j = 0; j <= last; j += ATTEND_BLOCK) {
         int length = last + 1 - j < ATTEND_BLOCK ? last + 1 - j : ATTEND_BLOCK;
-        size_t from = cache + (size_t)j * (size_t)dim;
-        formats[F16].unpack(rows->session->keys + from, keys, length * dim);
-        formats[F16].unpack(rows->session->values + from, values, length * dim);
+        size_t from = cache_at(owner, l, g, j);
+        owner->cache->unpack(owner->keys + from, keys, length * dim);
+        owner->cache->unpack(owner->values + from, values, length * dim);
         for (int head = 0; head < group; head++) {
             memset(scores, 0, sizeof scores);
             kernels->gemm(scores, ATTEND_BLOCK, keys, (size_t)dim, s->q + at + head * dim, q_dim,
@@ -2164,8 +2205,7 @@ static int eval_prompt(llm_session *s, const char *prompt)
         return eval(s, &start, 1, NULL);
     }
     if (len >= (size_t)1 << 30) return fail("the prompt has %zu bytes, expected at most 1 GB", len);
-    int *tokens = malloc((len + 3) *
-                         sizeof *tokens); /* a token for each byte, the leading space, BOS */
+    int *tokens = malloc((len + 3) * sizeof *tokens); /* one for each byte, leading space, BOS */
     if (!tokens) return fail("out of memory for a prompt of %zu bytes", len);
     int n = llm_encode(m, prompt, len, s->position ? 0 : LLM_BEGIN | LLM_BOS, tokens, (int)len + 3);
     int status = n < 0 ? -1 : eval(s, tokens, n, NULL);
@@ -2206,7 +2246,7 @@ int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_s
 #include <time.h>
 
 typedef struct {
-    const char *mode, *prompt, *prompt_file, *text_file;
+    const char *mode, *prompt, *prompt_file, *text_file, *cache;
     int n, top_k, context, threads, likeliest;
     double temperature, top_p, min_p, repeat;
     uint64_t seed;
@@ -2242,6 +2282,8 @@ static const struct Option {
       offsetof(Settings, seed), 0, 0 },
     { "-c", "N", "context length (the model's, at most what fits memory)", INTEGER,
       offsetof(Settings, context), 1, 1 << 24 },
+    { "--cache", "TYPE", "format of the KV cache: f16, f32 or q8_0 (f16)", TEXT,
+      offsetof(Settings, cache), 0, 0 },
     { "-j", "N", "threads (physical cores)", INTEGER, offsetof(Settings, threads), 1, 256 },
     { "-e", NULL, "do not repeat the prompt in the output", FLAG, offsetof(Settings, no_echo), 0,
       0 },
@@ -2409,58 +2451,59 @@ static double log_probability(const float *logits, int n, int token)
     return (double)logits[token] - top - log(sum);
 }
 
-/* Perplexity of a text, from log-probabilities of all its tokens. The windows overlap by half, so
- * that no token but the first ones has less than half a context before it. */
-static int print_perplexity(const llm_model *m, llm_session *s, const Settings *o)
+/* The log-probability of tokens[1..n] after tokens[0]; fails after telling why. The windows overlap
+ * by half, so that no token but the first ones has less than half a context before it. */
+static int score(const llm_model *m, llm_session *s, const int *tokens, int n, double *sum)
 {
     enum { BATCH = 32 };
-    const llm_facts *c = llm_info(m);
-    size_t len;
-    int n = 0, scored = 1, context = llm_context(s), status = 0;
-    char *text = read_all(o->text_file, &len);
-    int *tokens = text ? encode(m, text, len, LLM_BEGIN, &n) : NULL;
-    float *logits = malloc(BATCH * (size_t)c->vocab_size * sizeof *logits);
-    int *all = malloc(((size_t)n + 1) * sizeof *all), start = c->bos >= 0 ? c->bos : c->eos;
-    double sum = 0;
-    if (!tokens) {
-        status = 1;
-    } else if (!logits || !all) {
-        status = complain(1, "out of memory for %d tokens", n);
-    } else if (n < 1 || start < 0) {
-        status = complain(
-            1, n < 1 ? "%s has no text" : "%s: the model has no token that begins a text",
-            o->text_file);
-    } else {
-        all[0] = start;
-        memcpy(all + 1, tokens, (size_t)n * sizeof *all);
-    }
-    for (int from = 0; !status && scored <= n; from += context > 1 ? context / 2 : 1) {
-        int end = n - from > context ? from + context : n,
-            at = scored - 1; /* tokens that are read, not scored */
+    int vocab = llm_info(m)->vocab_size, context = llm_context(s), done = 0;
+    float *logits = malloc(BATCH * (size_t)vocab * sizeof *logits);
+    int failed = !logits;
+    *sum = 0;
+    for (int from = 0; !failed && done<n; from += context> 1 ? context / 2 : 1) {
+        int end = n - from > context ? from + context : n;
         llm_rewind(s, 0);
-        if (at > from && !llm_eval(s, all + from, at - from)) {
-            status = complain(1, "%s", llm_error());
-        }
-        for (int b; !status && at < end; at += b) {
-            b = end - at < BATCH ? end - at : BATCH;
-            if (llm_eval_all(s, all + at, b, logits)) status = complain(1, "%s", llm_error());
-            for (int i = 0; !status && i < b; i++) {
-                sum += log_probability(logits + (size_t)i * (size_t)c->vocab_size, c->vocab_size,
-                                       all[at + i + 1]);
-            }
-            if (isatty(2)) {
-                fprintf(stderr, "\r%d of %d tokens, perplexity %.4f ", at + b, n,
-                        exp(-sum / (at + b)));
+        failed = done > from && !llm_eval(s, tokens + from, done - from);
+        for (int count; !failed && done < end; done += count) {
+            count = end - done < BATCH ? end - done : BATCH;
+            failed = llm_eval_all(s, tokens + done, count, logits) != 0;
+            for (int i = 0; !failed && i < count; i++) {
+                const float *mine = logits + (size_t)i * (size_t)vocab;
+                *sum += log_probability(mine, vocab, tokens[done + i + 1]);
             }
         }
-        scored = end + 1;
+        if (isatty(2)) {
+            fprintf(stderr, "\r%d of %d tokens, perplexity %.4f", done, n, exp(-*sum / done));
+        }
     }
     if (isatty(2)) fputc('\n', stderr);
-    if (!status) {
-        printf("perplexity %.4f bits-per-byte %.4f tokens %d\n", exp(-sum / n),
-               -sum / log(2) / (double)len, n);
+    free(logits);
+    return failed ? complain(1, "%s", logits ? llm_error() : "out of memory") : 0;
+}
+
+static int print_perplexity(const llm_model *m, llm_session *s, const char *path)
+{
+    const llm_facts *c = llm_info(m);
+    size_t len;
+    int n = 0, status = 1;
+    char *text = read_all(path, &len);
+    int *tokens = text ? encode(m, text, len, LLM_BEGIN, &n) : NULL;
+    int *all = tokens ? malloc(((size_t)n + 1) * sizeof *all) : NULL;
+    if (all && n > 0 && (all[0] = c->bos >= 0 ? c->bos : c->eos) >= 0) {
+        memcpy(all + 1, tokens, (size_t)n * sizeof *all);
+        double sum;
+        status = score(m, s, all, n, &sum);
+        if (!status) {
+            printf("perplexity %.4f bits-per-byte %.4f tokens %d\n", exp(-sum / n),
+                   -sum / log(2) / (double)len, n);
+        }
+    } else if (tokens) {
+        complain(1,
+                 all ? n > 0 ? "the model has no token that begins a text" : "%s has no text"
+                     : "out of memory",
+                 path);
     }
-    free(text), free(tokens), free(all), free(logits);
+    free(text), free(tokens), free(all);
     return status;
 }
 
@@ -2601,7 +2644,7 @@ static int generate(const llm_model *m, llm_session *s, const Settings *o, const
     Output out = { 0 };
     const llm_facts *c = llm_info(m);
     llm_sampling p = c->sampling;
-    int n_prompt = 1, *tokens = len ? encode(m, prompt, len, LLM_BEGIN | LLM_BOS, &n_prompt) : NULL;
+    int n_prompt = 0, *tokens = len ? encode(m, prompt, len, LLM_BEGIN | LLM_BOS, &n_prompt) : NULL;
     if (o->temperature >= 0) p.temperature = (float)o->temperature;
     if (o->top_p >= 0) p.top_p = (float)o->top_p;
     if (o->top_k >= 0) p.top_k = o->top_k;
@@ -2640,7 +2683,8 @@ static int run_session(const llm_model *m, const Settings *o, const char *prompt
                        double load_time)
 {
     const llm_facts *c = llm_info(m);
-    llm_session *s = llm_session_new(m, &(llm_options){ o->context, o->threads, o->seed });
+    llm_session *s = llm_session_new(m,
+                                     &(llm_options){ o->context, o->threads, o->seed, o->cache });
     int status, context = s ? llm_context(s) : 0;
     if (!s) return complain(1, "%s", llm_error());
     if (!o->context && context < c->context) {
@@ -2652,7 +2696,7 @@ static int run_session(const llm_model *m, const Settings *o, const char *prompt
     }
     if (o->verbose) print_facts(m, s, o, load_time);
     if (o->text_file) {
-        status = print_perplexity(m, s, o);
+        status = print_perplexity(m, s, o->text_file);
     } else if (o->bench) {
         int n = context < 512 ? context : 512;
         status = bench(m, s, "pp", n, n) || bench(m, s, "tg", context < 64 ? context : 64, 1);

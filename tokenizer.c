@@ -1,9 +1,9 @@
 /* tokenizer.c: text to tokens and back.
  *
- * A language model reads numbers. Its vocabulary is a list of pieces of text, the place of a piece in
- * the list is its token, and a tokenizer cuts text into pieces. Both kinds of vocabulary known here do
- * it in the same way: begin with the smallest pieces and keep joining the two neighbours that make the
- * best one, until no two neighbours make any. They differ in this:
+ * A language model reads numbers. Its vocabulary is a list of pieces of text, the place of a
+ * piece in the list is its token, and a tokenizer cuts text into pieces. Both kinds of vocabulary
+ * known here do it in the same way: begin with the smallest pieces and keep joining the two
+ * neighbours that make the best one, until no two neighbours make any. They differ in this:
  *
  *                     SentencePiece (SPM)         byte-level BPE
  *   begins with       characters                  bytes
@@ -24,7 +24,7 @@
 enum {
     MAX_TEXT = 1 << 30, /* bytes that encode takes */
     MAX_SPECIAL = 256,  /* bytes; longer special tokens are not looked for in text */
-    MAX_PATTERNS = 6,   /* of a rule */
+    MAX_PATTERNS = 8,   /* of a rule */
     MAX_STEPS = 512,    /* of a pattern */
     MAX_MEMBERS = 320   /* of all sets of a pattern */
 };
@@ -33,9 +33,10 @@ enum {
 
 /* ==== Unicode ====================================================================================
  * Word-splitting rules speak of letters, digits and marks, the general categories of Unicode. The
- * table holds them as runs of code points from 0 on; tests/unicode.py makes and describes it. A letter
- * is a category, the digits behind it are the length of the run in base 30, none for 1; a comma and n
- * are n pairs of an upper and a lower case letter. It is unpacked to a byte for each code point.
+ * table holds them as runs of code points from 0 on; tests/unicode.py makes and describes it. A
+ * letter is a category, the digits behind it are the length of the run in base 30, none for 1; a
+ * comma and n are n pairs of an upper and a lower case letter. It is unpacked to a byte for each
+ * code point.
  */
 
 enum {
@@ -114,7 +115,7 @@ typedef struct {
 /* Reads the character that text (len > 0) begins with; returns its length, 1 if invalid. */
 static size_t read_char(const char *text, size_t len, uint32_t *code)
 {
-    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
     const unsigned char *s = (const unsigned char *)text;
     size_t n = s[0] < 0x80 ? 1 : s[0] < 0xC0 ? 0 : s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 : 4;
     uint32_t c = n > 1 ? s[0] & (0x7Fu >> n) : s[0];
@@ -122,7 +123,8 @@ static size_t read_char(const char *text, size_t len, uint32_t *code)
         c = c << 6 | (i < len ? s[i] & 0x3F : 0);
         n = i < len && (s[i] & 0xC0) == 0x80 ? n : 0; /* 0 ends the loop */
     }
-    int valid = n > 0 && c >= least[n] && c < CODE_POINTS && (c < 0xD800 || c >= 0xE000);
+    int valid = n > 0 && s[0] < 0xF8 && c >= least[n] && c < CODE_POINTS &&
+                (c < 0xD800 || c >= 0xE000);
     *code = valid ? c : (uint32_t)INVALID + s[0];
     return valid ? n : 1;
 }
@@ -147,7 +149,7 @@ static void unpack_categories(uint8_t *table)
 /* Reads the character at text[at]; returns where the next one begins. */
 static size_t next_char(const uint8_t *categories, const char *text, size_t at, size_t len, Char *c)
 {
-    *c = (Char){TEXT_END, 0};
+    *c = (Char){ TEXT_END, 0 };
     if (at >= len) return len;
     at += read_char(text + at, len - at, &c->code);
     uint32_t code = c->code, mask = code < CODE_POINTS ? 1u << categories[code] : 0;
@@ -157,18 +159,18 @@ static size_t next_char(const uint8_t *categories, const char *text, size_t at, 
 }
 
 /* ==== Patterns ===================================================================================
- * Splitting rules are published as regular expressions, where the leftmost match counts and of those
- * the one that takes the first alternatives, as in Perl. A matcher that backtracks finds it too, but can
- * take quadratic time on long runs of one character. Here a pattern becomes a program, and all ways
- * through it advance together, a character at a time, in the order in which a backtracking matcher would
- * try them (Pike's algorithm; see Russ Cox, "Regular Expression Matching: the Virtual Machine
- * Approach"). Ways that reach the same step are one from there on, so no character costs more than one
- * visit of every step.
+ * Splitting rules are published as regular expressions, where the leftmost match counts and of
+ * those the one that takes the first alternatives, as in Perl. A matcher that backtracks finds it
+ * too, but can take quadratic time on long runs of one character. Here a pattern becomes a
+ * program, and all ways through it advance together, a character at a time, in the order in which
+ * a backtracking matcher would try them (Pike's algorithm; see Russ Cox, "Regular Expression
+ * Matching: the Virtual Machine Approach"). Ways that reach the same step are one from there on,
+ * so no character costs more than one visit of every step.
  *
  * Known: characters, \r \n \t \s \S \d \p{Lu} \P{L}, sets [...] and [^...], groups (...) (?:...)
- * (?i:...), a|b, the quantifiers ? * + {n} {n,} {n,m}, lookahead at one set (?=\s) (?!\S), and $: the
- * end, or before a newline. Possessive quantifiers are read as plain ones: in the published patterns
- * what follows such a run can't begin like its members, so giving some back never helps.
+ * (?i:...), a|b, the quantifiers ? * + {n} {n,} {n,m}, the possessive ones *+ and ++ behind a
+ * set, ?+ (read as ?, which in the published patterns is the same), lookahead at one set (?=\s)
+ * (?!\S), and $: the end, or before a newline.
  */
 
 enum operation {
@@ -210,7 +212,7 @@ static void add_step(Compiler *c, enum operation operation, int x, int y, int ne
 {
     Pattern *p = c->pattern;
     c->failed |= p->n_steps == MAX_STEPS;
-    if (!c->failed) p->steps[p->n_steps++] = (Step){operation, x, y, negated};
+    if (!c->failed) p->steps[p->n_steps++] = (Step){ operation, x, y, negated };
 }
 
 /* Appends a member to the set that is being read. */
@@ -237,26 +239,26 @@ static uint32_t read_category(Compiler *c)
 /* Reads a character or a class. */
 static Member read_member(Compiler *c)
 {
+    static const struct {
+        char name;
+        Member member;
+    } escapes[] = {
+        { 's', { 1, 0, WHITE } },   { 'S', { 1, 0, NOT_WHITE } }, { 'd', { 1, 0, DIGIT } },
+        { 'r', { '\r', '\r', 0 } }, { 'n', { '\n', '\n', 0 } },   { 't', { '\t', '\t', 0 } },
+    };
     uint32_t code = 0;
-    if (*c->at != '\\') {
-        c->failed |= *c->at == 0;
-        c->at += *c->at ? read_char(c->at, 4, &code) : 0; /* none reaches over the final 0 */
-        return (Member){code, code, 0};
+    int escaped = *c->at == '\\';
+    c->at += escaped;
+    char name = *c->at;
+    c->failed |= name == 0;
+    if (name) c->at += read_char(c->at, 4, &code); /* no character goes on behind the final 0 */
+    if (escaped && name == 'p') return (Member){ 1, 0, read_category(c) };
+    if (escaped && name == 'P') return (Member){ 1, 0, ~read_category(c) & ~(WHITE | NOT_WHITE) };
+    for (size_t i = 0; escaped && i < sizeof escapes / sizeof *escapes; i++) {
+        if (name == escapes[i].name) return escapes[i].member;
     }
-    code = (unsigned char)c->at[1];
-    c->at += code ? 2 : 1;
-    switch (code) {
-    case 's': return (Member){1, 0, WHITE};
-    case 'S': return (Member){1, 0, NOT_WHITE};
-    case 'd': return (Member){1, 0, DIGIT};
-    case 'p': return (Member){1, 0, read_category(c)};
-    case 'P': return (Member){1, 0, ~read_category(c) & ~(WHITE | NOT_WHITE)};
-    case 'r': code = '\r'; break;
-    case 'n': code = '\n'; break;
-    case 't': code = '\t'; break;
-    default: c->failed |= !code || !strchr("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", (int)code);
-    }
-    return (Member){code, code, 0};
+    c->failed |= escaped && name && !strchr("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", name);
+    return (Member){ code, code, 0 };
 }
 
 /* Adds a character, and its other case if case doesn't count, or a class. */
@@ -265,9 +267,9 @@ static void add_cases(Compiler *c, Member member)
     uint32_t code = member.low, lower = code | 0x20;
     add_member(c, member);
     if (!c->ignore_case || lower < 'a' || lower > 'z') return;
-    add_member(c, (Member){code ^ 0x20, code ^ 0x20, 0});
-    if (lower == 's') add_member(c, (Member){0x17F, 0x17F, 0});   /* long s */
-    if (lower == 'k') add_member(c, (Member){0x212A, 0x212A, 0}); /* Kelvin sign */
+    add_member(c, (Member){ code ^ 0x20, code ^ 0x20, 0 });
+    if (lower == 's') add_member(c, (Member){ 0x17F, 0x17F, 0 });   /* long s */
+    if (lower == 'k') add_member(c, (Member){ 0x212A, 0x212A, 0 }); /* Kelvin sign */
 }
 
 /* Reads [...], a class or a character, and appends a step with this set. */
@@ -326,11 +328,11 @@ static void repeat_steps(Compiler *c, int start, int least, int most)
     if (most < 0) add_step(c, JUMP, -size - 1, 0, 0);
 }
 
-/* Reads a quantifier, if one follows, for the steps from start on. */
-static void compile_quantifier(Compiler *c, int start)
+/* Reads a quantifier for the steps from start on; returns whether there is one. */
+static int compile_quantifier(Compiler *c, int start)
 {
     char kind = *c->at;
-    if (!kind || !strchr("?*+{", kind)) return;
+    if (c->failed || !kind || !strchr("?*+{", kind)) return 0;
     long least = kind == '+', most = kind == '?' ? 1 : -1;
     if (kind == '{') {
         char *end;
@@ -342,9 +344,15 @@ static void compile_quantifier(Compiler *c, int start)
         c->failed |= *end != '}' || least < 0 || least > MAX_STEPS || most > MAX_STEPS;
         c->at = end;
     }
-    c->at++;
-    if (!c->failed) repeat_steps(c, start, (int)least, (int)most);
-    c->at += !c->failed && *c->at == '+'; /* possessive */
+    c->at += *c->at != 0;
+    if (c->failed) return 0;
+    Step set = c->pattern->steps[start];
+    repeat_steps(c, start, (int)least, (int)most);
+    if (kind != '{' && *c->at == '+') { /* possessive: no more of the set may follow */
+        c->at++;
+        if (kind != '?') add_step(c, LOOK_NOT, set.x, set.y, set.negated);
+    }
+    return 1;
 }
 
 /* Reads a|b|c: a SPLIT goes in front of a, and a JUMP behind it leads over the others. */
@@ -362,7 +370,8 @@ static void compile_alternatives(Compiler *c)
         } else {
             compile_set(c, TAKE);
         }
-        if (!c->failed) compile_quantifier(c, start);
+        while (compile_quantifier(c, start)) { /* x{1,3}+ repeats x{1,3} */
+        }
     }
     if (*c->at != '|' || c->failed) return;
     c->at++;
@@ -380,7 +389,7 @@ static void compile_alternatives(Compiler *c)
 /* Compiles a pattern; -1 if it is too long or has something unknown. */
 static int compile_pattern(Pattern *p, const char *text)
 {
-    Compiler c = {.pattern = p, .at = text};
+    Compiler c = { .pattern = p, .at = text };
     p->n_steps = p->n_members = 0;
     compile_alternatives(&c);
     add_step(&c, MATCH, 0, 0, 0);
@@ -396,8 +405,8 @@ typedef struct {
 typedef struct {
     const uint8_t *categories;
     const Pattern *pattern;
-    Char ahead;               /* the character that the ways will see next */
-    Way *now, *next;          /* (MAX_STEPS) the preferred ones first */
+    Char ahead;      /* the character that the ways will see next */
+    Way *now, *next; /* (MAX_STEPS) the preferred ones first */
     int n_next;
     uint32_t round;
     uint32_t seen[MAX_STEPS]; /* the round in which a way last reached each step */
@@ -422,16 +431,25 @@ static void reach(Search *s, int number, size_t from)
     if (s->seen[number] == s->round) return;
     s->seen[number] = s->round;
     switch (step->operation) {
-    case TAKE:
-    case MATCH: s->next[s->n_next++] = (Way){number, from}; return;
-    case LOOK: number += in_set(s->pattern, step, s->ahead); break;
-    case LOOK_NOT: number += !in_set(s->pattern, step, s->ahead); break;
-    case END: number += s->ahead.code == TEXT_END || s->ahead.code == '\n'; break;
+    default: /* TAKE, MATCH */
+        s->next[s->n_next++] = (Way){ number, from };
+        return;
+    case LOOK:
+        number += in_set(s->pattern, step, s->ahead);
+        break;
+    case LOOK_NOT:
+        number += !in_set(s->pattern, step, s->ahead);
+        break;
+    case END:
+        number += s->ahead.code == TEXT_END || s->ahead.code == '\n';
+        break;
     case SPLIT:
         reach(s, number + step->x, from);
         number += step->y;
         break;
-    case JUMP: number += step->x; break;
+    case JUMP:
+        number += step->x;
+        break;
     }
     reach(s, number, from); /* where it cannot pass it stays at its step, which has been seen */
 }
@@ -449,7 +467,8 @@ static void next_round(Search *s)
     }
 }
 
-/* Finds the leftmost match in text (len) from at on that isn't empty; returns whether there is one. */
+/* Finds the leftmost match in text (len) from at on that isn't empty; returns whether there is
+ * one. */
 static int search(Search *s, const Pattern *p, const char *text, size_t len, size_t at,
                   size_t *from, size_t *to)
 {
@@ -483,9 +502,9 @@ static int search(Search *s, const Pattern *p, const char *text, size_t len, siz
 }
 
 /* ==== Rules ======================================================================================
- * Which patterns split text into words before merging; a model file names its rule. The patterns are
- * applied one after the other: each splits the pieces that the one before it left into its matches
- * and what lies between them, and sees every piece as a text of its own.
+ * Which patterns split text into words before merging; a model file names its rule. The patterns
+ * are applied one after the other: each splits the pieces that the one before it left into its
+ * matches and what lies between them, and sees every piece as a text of its own.
  */
 
 typedef struct {
@@ -498,47 +517,55 @@ typedef struct {
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 #define CJK_WORDS "[\u4E00-\u9FA5\u0800-\u4E00\uAC00-\uD7FF]+"
 
-/* To add one: a row with the names that files give it (tokenizer.ggml.pre) and the patterns from the
- * pre_tokenizer of the model's tokenizer.json, in order. There "Digits" means \p{N}+, or \p{N} with
- * individual_digits; "Punctuation" means [\p{P}$+<=>^~|`]+, and "ByteLevel" with use_regex means
- * GPT2_WORDS. The first row also serves files that name no rule, or one that isn't here. */
+/* To add one: a row with the names that files give it (tokenizer.ggml.pre) and the patterns from
+ * the pre_tokenizer of the model's tokenizer.json, in order. There "Digits" means \p{N}+, or
+ * \p{N} with individual_digits; "Punctuation" means [\p{P}$+<=>^~|`]+, and "ByteLevel" with
+ * use_regex means GPT2_WORDS. The first row also serves files that name no rule, or one that
+ * isn't here. */
 static const Rule rules[] = {
-    {"default gpt-2", 0, {GPT2_WORDS}},
-    {"llama-bpe llama3 llama-v3", 1,
-     {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}"
-      "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}},
-    {"qwen2 deepseek-r1-qwen", 0,
-     {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}"
-      "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}},
-    {"deepseek-llm", 0,
-     {"[\\r\\n]",
-      /* letters that have case, by number since a few would change under Unicode normalization */
-      "\\s?[A-Za-z\u00B5\u00C0-\u00D6\u00D8-\u00F6\u00F8-\u01BA\u01BC-\u01BF\u01C4-\u0293"
-      "\u0295-\u02AF\u0370-\u0373\u0376\u0377\u037B-\u037D\u037F\u0386\u0388-\u038A\u038C"
-      "\u038E-\u03A1\u03A3-\u03F5\u03F7-\u0481\u048A-\u052F\u0531-\u0556\u10A0-\u10C5\u13A0-\u13F5"
-      "\u13F8-\u13FD\u1C90-\u1CBA\u1CBD-\u1CBF\u1D00-\u1D2B\u1D6B-\u1D77\u1D79-\u1D9A\u1E00-\u1F15"
-      "\u1F18-\u1F1D\u1F20-\u1F45\u1F48-\u1F4D\u1F50-\u1F57\u1F59\u1F5B\u1F5D\u1F5F-\u1F7D"
-      "\u1F80-\u1FB4\u1FB6-\u1FBC\u1FBE\u1FC2-\u1FC4\u1FC6-\u1FCC\u1FD0-\u1FD3\u1FD6-\u1FDB"
-      "\u1FE0-\u1FEC\u1FF2-\u1FF4\u1FF6-\u1FFC\u2102\u2107\u210A-\u2113\u2115\u2119-\u211D\u2124"
-      "\u2126\u2128\u212A-\u212D\u212F-\u2134\u2139\u213C-\u213F\u2145-\u2149\u214E\u2183\u2184"
-      "\u2C00-\u2C7B\u2C7E-\u2CE4\u2CEB-\u2CEE\u2CF2\u2CF3\uA640-\uA66D\uA680-\uA69B\uA722-\uA76F"
-      "\uA771-\uA787\uA78B-\uA78E\uAB70-\uABBF\uFB00-\uFB06\uFB13-\uFB17\uFF21-\uFF3A\uFF41-\uFF5A"
-      "\U00010400-\U0001044F\U000104B0-\U000104D3\U000104D8-\U000104FB\U00010C80-\U00010CB2"
-      "\U00010CC0-\U00010CF2\U000118A0-\U000118DF\U0001E900-\U0001E943]+",
-      "\\s?[!-/:-~\uFF01-\uFF0F\uFF1A-\uFF5E\u2018-\u201F\u3000-\u3002]+", "\\s+$", CJK_WORDS,
-      "\\p{N}"}},
-    {"deepseek-coder", 0, {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", CJK_WORDS, "\\p{N}"}},
-    {"deepseek-v3", 0,
-     {"\\p{N}{1,3}", "[\u4E00-\u9FA5\u3040-\u309F\u30A0-\u30FF]+",
-      "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+"
-      "|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+"
-      "|\\s+(?!\\S)|\\s+"}},
+    { "default gpt-2", 0, { GPT2_WORDS } },
+    { "llama-bpe llama3 llama-v3",
+      1,
+      { "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}"
+        "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+" } },
+    { "qwen2 deepseek-r1-qwen",
+      0,
+      { "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}"
+        "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+" } },
+    { "deepseek-llm",
+      0,
+      { "[\\r\\n]",
+        /* letters that have case, by number since a few would change under Unicode normalization */
+        "\\s?[A-Za-z\u00B5\u00C0-\u00D6\u00D8-\u00F6\u00F8-\u01BA\u01BC-\u01BF\u01C4-\u0293"
+        "\u0295-\u02AF\u0370-\u0373\u0376\u0377\u037B-\u037D\u037F\u0386\u0388-\u038A\u038C"
+        "\u038E-\u03A1\u03A3-\u03F5\u03F7-\u0481\u048A-\u052F\u0531-\u0556\u10A0-\u10C5\u13A0-"
+        "\u13F5"
+        "\u13F8-\u13FD\u1C90-\u1CBA\u1CBD-\u1CBF\u1D00-\u1D2B\u1D6B-\u1D77\u1D79-\u1D9A\u1E00-"
+        "\u1F15"
+        "\u1F18-\u1F1D\u1F20-\u1F45\u1F48-\u1F4D\u1F50-\u1F57\u1F59\u1F5B\u1F5D\u1F5F-\u1F7D"
+        "\u1F80-\u1FB4\u1FB6-\u1FBC\u1FBE\u1FC2-\u1FC4\u1FC6-\u1FCC\u1FD0-\u1FD3\u1FD6-\u1FDB"
+        "\u1FE0-\u1FEC\u1FF2-\u1FF4\u1FF6-\u1FFC\u2102\u2107\u210A-\u2113\u2115\u2119-\u211D\u2124"
+        "\u2126\u2128\u212A-\u212D\u212F-\u2134\u2139\u213C-\u213F\u2145-\u2149\u214E\u2183\u2184"
+        "\u2C00-\u2C7B\u2C7E-\u2CE4\u2CEB-\u2CEE\u2CF2\u2CF3\uA640-\uA66D\uA680-\uA69B\uA722-\uA76F"
+        "\uA771-\uA787\uA78B-\uA78E\uAB70-\uABBF\uFB00-\uFB06\uFB13-\uFB17\uFF21-\uFF3A\uFF41-"
+        "\uFF5A"
+        "\U00010400-\U0001044F\U000104B0-\U000104D3\U000104D8-\U000104FB\U00010C80-\U00010CB2"
+        "\U00010CC0-\U00010CF2\U000118A0-\U000118DF\U0001E900-\U0001E943]+",
+        "\\s?[!-/:-~\uFF01-\uFF0F\uFF1A-\uFF5E\u2018-\u201F\u3000-\u3002]+", "\\s+$", CJK_WORDS,
+        "\\p{N}" } },
+    { "deepseek-coder", 0, { "[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", CJK_WORDS, "\\p{N}" } },
+    { "deepseek-v3",
+      0,
+      { "\\p{N}{1,3}", "[\u4E00-\u9FA5\u3040-\u309F\u30A0-\u30FF]+",
+        "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+"
+        "|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+"
+        "|\\s+(?!\\S)|\\s+" } },
 };
 
 /* SentencePiece has no rules. But where no piece goes on behind the end of a word, merging word by
  * word gives the same as merging the whole text, and takes less memory. */
-static const Rule whole_text = {"", 0, {NULL}};
-static const Rule spm_words = {"", 0, {"[ \u2581]+[^ \u2581]*|[^ \u2581]+"}};
+static const Rule whole_text = { "", 0, { NULL } };
+static const Rule spm_words = { "", 0, { "[ \u2581]+[^ \u2581]*|[^ \u2581]+" } };
 
 /* The rule of this name, or NULL. */
 static const Rule *find_rule(const char *name)
@@ -553,10 +580,10 @@ static const Rule *find_rule(const char *name)
 }
 
 /* ==== Vocabulary =================================================================================
- * Hash tables with a 64-bit key for each entry: the hash of a spelling leads to the token, the two
- * tokens of a merge lead to the token they make, and the hash of the first bytes of a special token
- * says that one begins so. The bytes that the tokens stand for are unpacked once, so that decode only
- * has to copy them.
+ * Hash tables with a 64-bit key for each entry: the hash of a spelling leads to the token, the
+ * two tokens of a merge lead to the token they make, and the hash of the first bytes of a special
+ * token says that one begins so. The bytes that the tokens stand for are unpacked once, so that
+ * decode only has to copy them.
  */
 
 enum { NO_TOKEN = -1 };
@@ -574,24 +601,24 @@ typedef struct {
 
 struct tokenizer {
     tokenizer_vocab vocab;
-    Table spellings;           /* hash of a spelling -> token */
-    size_t longest;            /* spelling, in bytes */
-    char *raw;                 /* the bytes that the tokens stand for, one after the other */
-    size_t *raw_at;            /* (n_tokens + 1) where those of each token begin */
-    int byte_tokens[256];      /* the token of each single byte, or NO_TOKEN */
-    Table special;             /* hash of the first bytes of a special token -> token or NO_TOKEN */
-    char special_begins[256];  /* whether a special token begins with this byte */
-    Table merges;              /* BPE: left token << 32 | right token, plus 1 -> rank and token */
+    Table spellings;          /* hash of a spelling -> token */
+    size_t longest;           /* spelling, in bytes */
+    char *raw;                /* the bytes that the tokens stand for, one after the other */
+    size_t *raw_at;           /* (n_tokens + 1) where those of each token begin */
+    int byte_tokens[256];     /* the token of each single byte, or NO_TOKEN */
+    Table special;            /* hash of the first bytes of a special token -> token or NO_TOKEN */
+    char special_begins[256]; /* whether a special token begins with this byte */
+    Table merges;             /* BPE: left token << 32 | right token, plus 1 -> rank and token */
     const Rule *rule;
     int n_patterns;
-    Pattern *patterns;         /* (n_patterns) */
-    uint8_t *categories;       /* (CODE_POINTS) */
+    Pattern *patterns;   /* (n_patterns) */
+    uint8_t *categories; /* (CODE_POINTS) */
     char warning[256];
 };
 
 /* Writes a sentence into error (size), which may be NULL. */
-__attribute__((format(printf, 3, 4)))
-static void set_error(char *error, size_t size, const char *format, ...)
+__attribute__((format(printf, 3, 4))) static void set_error(char *error, size_t size,
+                                                            const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -637,7 +664,7 @@ static const Slot *look_up(const Table *table, uint64_t key)
 static Slot *add_slot(Table *table, uint64_t key)
 {
     if (table->used >= table->size / 2) {
-        Table larger = {.size = table->size ? 2 * table->size : 256, .used = table->used};
+        Table larger = { .size = table->size ? 2 * table->size : 256, .used = table->used };
         larger.slots = calloc(larger.size, sizeof *larger.slots);
         if (!larger.slots) return NULL;
         for (size_t i = 0; i < table->size; i++) {
@@ -648,7 +675,7 @@ static Slot *add_slot(Table *table, uint64_t key)
     }
     Slot *slot = find_slot(table, key);
     if (!slot->key) {
-        *slot = (Slot){key, 0, NO_TOKEN};
+        *slot = (Slot){ key, 0, NO_TOKEN };
         table->used++;
     }
     return slot;
@@ -826,10 +853,10 @@ static int find_special(const tokenizer *t, const char *text, size_t len, int fl
 }
 
 /* ==== Merging ====================================================================================
- * The symbols of a word are a linked list, and all neighbours that make a piece are candidates in a
- * heap: best first, then leftmost. Merging the best one makes at most two new candidates; those that it
- * makes impossible stay until their turn comes, and then don't have the length of their symbols any
- * more. So n symbols take about n log n steps.
+ * The symbols of a word are a linked list, and all neighbours that make a piece are candidates in
+ * a heap: best first, then leftmost. Merging the best one makes at most two new candidates; those
+ * that it makes impossible stay until their turn comes, and then don't have the length of their
+ * symbols any more. So n symbols take about n log n steps.
  */
 
 typedef struct {
@@ -870,7 +897,7 @@ static int begin_word(Work *w, size_t n)
     free(w->symbols);
     free(w->heap);
     free(w->buffer);
-    w->room = n + n / 2 + 64;
+    w->room = n + 64;
     w->symbols = malloc(w->room * sizeof *w->symbols);
     w->heap = malloc(w->room * 2 * sizeof *w->heap);
     w->buffer = malloc(w->room * 3);
@@ -912,7 +939,7 @@ static void emit_bytes(Work *w, const char *text, size_t len)
 static void add_symbol(Work *w, size_t at, size_t len, int id)
 {
     int i = (int)w->n_symbols++;
-    w->symbols[i] = (Symbol){(uint32_t)at, (uint32_t)len, id, i - 1, -1};
+    w->symbols[i] = (Symbol){ (uint32_t)at, (uint32_t)len, id, i - 1, -1 };
     if (i > 0) w->symbols[i - 1].next = i;
 }
 
@@ -958,7 +985,7 @@ static void propose(Work *w, int left)
     const tokenizer *t = w->t;
     if (left < 0 || w->symbols[left].next < 0) return;
     const Symbol *a = &w->symbols[left], *b = &w->symbols[a->next];
-    Candidate candidate = {0, a->len + b->len, NO_TOKEN};
+    Candidate candidate = { 0, a->len + b->len, NO_TOKEN };
     uint32_t rank = 0;
     if (t->vocab.kind == TOKENIZER_SPM) {
         candidate.id = find_piece(t, w->word + a->at, candidate.len);
@@ -1063,8 +1090,8 @@ static void encode_words(Work *w, int pattern, const char *text, size_t len)
     }
 }
 
-/* Encodes text. As in Hugging Face transformers (legacy=False), the space prefix of SentencePiece goes
- * to the beginning of the text only, not behind special tokens or in front of one. */
+/* Encodes text. As in Hugging Face transformers (legacy=False), the space prefix of SentencePiece
+ * goes to the beginning of the text only, not behind special tokens or in front of one. */
 static void encode_text(Work *w, const char *text, size_t len, int flags)
 {
     w->prefix = w->t->vocab.add_space_prefix && flags & TOKENIZER_BEGIN;
@@ -1093,7 +1120,7 @@ int tokenizer_encode(const tokenizer *t, const char *text, size_t len, int flags
         set_error(error, size, "out of memory");
         return -1;
     }
-    *w = (Work){.t = t, .tokens = tokens, .max = max > 0 ? (size_t)max : 0};
+    *w = (Work){ .t = t, .tokens = tokens, .max = max > 0 ? (size_t)max : 0 };
     w->error = error;
     w->error_size = size;
     w->search.categories = t->categories;
@@ -1167,7 +1194,7 @@ static int add_merge(tokenizer *t, tokenizer_text merge, int rank, char *joined)
     if (left < 0 || right < 0 || id < 0) return 0;
     Slot *slot = add_slot(&t->merges, ((uint64_t)left << 32 | (uint32_t)right) + 1);
     if (!slot) return -1;
-    if (slot->id == NO_TOKEN) *slot = (Slot){slot->key, (uint32_t)rank, id};
+    if (slot->id == NO_TOKEN) *slot = (Slot){ slot->key, (uint32_t)rank, id };
     return 1;
 }
 

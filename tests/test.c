@@ -5,6 +5,7 @@
 #define RUN_NO_MAIN
 #include "../run.c"
 
+#include <limits.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>

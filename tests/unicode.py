@@ -6,23 +6,26 @@
     python3 tests/unicode.py --check    compares it with tokenizer.c, exit code 1 if they differ
 
 The table is a list of runs of code points from U+0000 on. A run is a letter for its category, A for
-the first of CATEGORIES, and its length in base 30, where a length of 1 is left out. Upper and lower case
-so often take turns that "," with a number n stands for n pairs of one Lu and one Ll.
+the first of CATEGORIES, and its length in base 30, where a length of 1 is left out. Upper and lower
+case so often take turns that "," with a number n stands for n pairs of one Lu and one Ll.
 
-No published word-splitting rule asks for the finer categories of M, N (beside Nd), P, S, Z and C, so these
-are one each.
+No published word-splitting rule asks for the finer categories of M, N (beside Nd), P, S, Z and C, so
+these are one each.
 
-The categories must be those of the Unicode version that Hugging Face tokenizers use, 16.0: Python 3.14
-has it, older ones get it from the PyPI package unicodedata2 (version 16.0.0). With another version
---check compares only what both versions know, and nothing can be written.
+The categories must be those of the Unicode version that Hugging Face tokenizers use, 16.0: Python
+3.14 has it, older ones get it from the PyPI package unicodedata2 (version 16.0.0). With another
+version --check compares only what both versions know, and nothing can be written.
 """
+
 import re
 import sys
 from pathlib import Path
 
 import unicodedata
+
 try:
     import unicodedata2
+
     if unicodedata.unidata_version != "16.0.0":
         unicodedata = unicodedata2
 except ImportError:
@@ -34,7 +37,9 @@ LETTERS = "ABCDEFGHIJKL"
 DIGITS = "0123456789ghijklmnopqrstuvwxyz"
 LINE = 93
 SOURCE = Path(__file__).resolve().parent.parent / "tokenizer.c"
-BLOCK = re.compile(r'(static const char \*const unicode_runs =\n)((?: *"[^"\n]*"\n)*(?: *"[^"\n]*";\n))')
+BLOCK = re.compile(
+    r'(static const char \*const unicode_runs =\n)((?: *"[^"\n]*"\n)*(?: *"[^"\n]*";\n))'
+)
 
 
 def category(code):
@@ -65,7 +70,7 @@ def runs():
     text, i = [], 0
     while i < len(found):
         pairs = 0
-        while found[i + 2 * pairs:i + 2 * pairs + 2] == [["Lu", 1], ["Ll", 1]]:
+        while found[i + 2 * pairs : i + 2 * pairs + 2] == [["Lu", 1], ["Ll", 1]]:
             pairs += 1
         if pairs > 1:
             text.append("," + number(pairs))
@@ -91,7 +96,7 @@ def unpack(text):
 
 def block(text):
     """The table as lines of C."""
-    lines = [text[i:i + LINE] for i in range(0, len(text), LINE)]
+    lines = [text[i : i + LINE] for i in range(0, len(text), LINE)]
     return "\n".join('    "%s"' % line for line in lines) + ";\n"
 
 
@@ -106,11 +111,12 @@ def check(stored):
         print("unicode table: %d code points" % len(categories))
         return 1
     # Between versions a few characters change category; many differences mean a broken table.
-    known = [c for c in range(0x110000)
-             if "C" not in (categories[c], category(c))]
+    known = [c for c in range(0x110000) if "C" not in (categories[c], category(c))]
     different = sum(categories[c] != category(c) for c in known)
-    print("unicode table: %s is here, %s in tokenizer.c; %d of %d code points differ"
-          % (unicodedata.unidata_version, VERSION, different, len(known)))
+    print(
+        "unicode table: %s is here, %s in tokenizer.c; %d of %d code points differ"
+        % (unicodedata.unidata_version, VERSION, different, len(known))
+    )
     return 0 if different < 64 else 1
 
 
@@ -122,10 +128,12 @@ def main():
     if sys.argv[1:] == ["--check"]:
         sys.exit(check("".join(re.findall(r'"([^"]*)"', found.group(2)))))
     if unicodedata.unidata_version != VERSION:
-        sys.exit("Unicode %s is needed, this Python has %s: pip install unicodedata2==%s"
-                 % (VERSION, unicodedata.unidata_version, VERSION))
+        sys.exit(
+            "Unicode %s is needed, this Python has %s: pip install unicodedata2==%s"
+            % (VERSION, unicodedata.unidata_version, VERSION)
+        )
     if sys.argv[1:] == ["--write"]:
-        source = source[:found.start(2)] + block(runs()) + source[found.end(2):]
+        source = source[: found.start(2)] + block(runs()) + source[found.end(2) :]
         SOURCE.write_text(source, encoding="utf-8")
     elif sys.argv[1:]:
         sys.exit(__doc__)

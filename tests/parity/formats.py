@@ -47,6 +47,9 @@ int shim_unpack(int type, const void *row, float *y, int n) {
     shim_format(type)->unpack(row, y, n);
     return 0;
 }
+void shim_halves(const float *x, uint16_t *y, int n) {
+    for (int i = 0; i < n; i++) y[i] = float_f16(x[i]);
+}
 """
 
 
@@ -57,6 +60,7 @@ def build():
     lib = ctypes.CDLL(str(llm.compile_shared([source, llm.ROOT / "tokenizer.c"],
                                              llm.folder() / "libshim.so")))
     lib.shim_name.restype = ctypes.c_char_p
+    lib.shim_halves.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
     lib.shim_unpack.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
     return lib
 
@@ -157,6 +161,29 @@ def check_format(checks, lib, kind):
     print(f"{kind.name:7} {checks.passed - before} rows agree bit for bit", flush=True)
 
 
+def check_halves(checks, lib):
+    """float_f16, which fills the KV cache, rounds like numpy: every float16, the middles
+    between two, what lies just beside them, and floats of every magnitude."""
+    exact = np.arange(0x7c01, dtype=np.uint16).view(np.float16).astype(np.float64)
+    exact[-1] = 65536  # where the next float16 would be, if not infinity
+    middles = ((exact[1:] + exact[:-1]) / 2).astype(np.float32)
+    values = np.concatenate([exact.astype(np.float32), middles,
+                             np.nextafter(middles, np.float32(0)),
+                             np.nextafter(middles, np.float32(np.inf)),
+                             all_halves(Type.F32).view(np.float32)])
+    values = np.concatenate([values, -values])
+    ours = np.zeros(values.size, np.uint16)
+    lib.shim_halves(values.ctypes.data, ours.ctypes.data, values.size)
+    with np.errstate(over="ignore", invalid="ignore"):
+        wanted = values.astype(np.float16)
+    both_nan = np.isnan(ours.view(np.float16)) & np.isnan(wanted)
+    wrong = (ours != wanted.view(np.uint16)) & ~both_nan
+    detail = "" if not wrong.any() else (
+        f", first {values[wrong][0]!r}: {ours[wrong][0]:04x}, numpy has "
+        f"{wanted.view(np.uint16)[wrong][0]:04x}")
+    checks.that(not wrong.any(), f"float_f16: {wrong.sum()} of {values.size} differ{detail}")
+
+
 def special_values(kind):
     """Zeros, ones, ends of the subnormal and normal ranges, infinities and a few between."""
     if kind == Type.F32:
@@ -228,6 +255,7 @@ def main():
             check_format(checks, lib, kind)
         else:
             checks.that(False, f"no test knows where the scales of {kind.name} are")
+    check_halves(checks, lib)
     return checks.close()
 
 

@@ -246,7 +246,8 @@ class Session:
     def logits(self):
         return self._copy(self.lib.llm_logits(self.handle))
 
-    def sample(self, sampling=None):
+    def sample(self, sampling=Sampling()):
+        """The next token, greedy by default; None takes the model file's own settings."""
         token = self.lib.llm_sample(self.handle, byref(sampling) if sampling else None)
         if token < 0:
             raise Error(error())

@@ -25,7 +25,6 @@ import sys
 import warnings
 import zlib
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -639,21 +638,19 @@ def check_sessions(checks):
     """What a session remembers: rewind, fork, several side by side, and calls that fail."""
     case = next(c for c in cases() if c.name == "biases")
     folder, path = llm.folder() / "sessions", llm.folder() / "sessions.gguf"
-    save(case, folder)
+    hugging_face = save(case, folder)
     export(folder, "f32", path)
     vocab = case.config.vocab_size
     rng = np.random.default_rng(5)
     tokens = [int(t) for t in rng.integers(0, vocab, 40)]
     with llm.Model(path) as model:
-        checks.that(model.info.has_weights == 1 and model.info.vocab_size == vocab,
-                    "sessions: llm_info has other sizes than config.json")
+        check_info(checks, model.info, case.config, hugging_face.num_parameters())
         with model.session(context=48) as session:
             checks.that(session.position == 0 and session.context == 48, "sessions: a new session")
             first = session.eval_all(tokens)
             checks.that(session.position == 40, "sessions: position after 40 tokens")
             checks.that(np.array_equal(session.logits(), first[-1]), "sessions: llm_logits")
-            checks.that([session.sample(), session.sample(llm.Sampling())]
-                        == [int(first[-1].argmax())] * 2, "sessions: greedy sample")
+            checks.that(session.sample() == int(first[-1].argmax()), "sessions: greedy sample")
 
             session.rewind(0)
             checks.that(np.array_equal(session.eval_all(tokens), first),
@@ -672,6 +669,17 @@ def check_sessions(checks):
         check_many(checks, model, vocab)
         check_sampling(checks, model, tokens)
     print("sessions", flush=True)
+
+
+def check_info(checks, info, config, parameters):
+    found = (info.arch, info.format.lower(), info.context, info.vocab_size, info.dim,
+             info.hidden_dim, info.n_layers, info.n_heads, info.n_kv_heads, info.head_dim,
+             info.has_weights, info.n_params, info.sampling.temperature)
+    wanted = (b"llama", b"f32", config.max_position_embeddings, config.vocab_size,
+              config.hidden_size, config.intermediate_size, config.num_hidden_layers,
+              config.num_attention_heads, config.num_key_value_heads, config.head_dim,
+              1, parameters, 1.0)
+    checks.that(found == wanted, f"llm_info: {found}, expected {wanted}")
 
 
 def check_fork(checks, session, tokens, first):
@@ -748,8 +756,8 @@ def check_sampling(checks, model, tokens):
     """Draws must come from the distribution that transformers makes of the same settings."""
     draws = 20000
     settings = [dict(temperature=1.0), dict(temperature=0.5), dict(temperature=2.0, top_k=5),
-                dict(temperature=1.0, top_p=0.6), dict(temperature=1.5, min_p=0.02),
-                dict(temperature=4.0, repeat_penalty=2.0),  # hot: tokens below zero are drawn too
+                dict(temperature=1.0, top_p=0.6), dict(temperature=1.5, min_p=0.3),
+                dict(temperature=2.0, repeat_penalty=4.0),  # hot: tokens below zero are drawn too
                 dict(temperature=1.2, top_k=20, top_p=0.8, min_p=0.03, repeat_penalty=1.2)]
     with model.session(context=48, seed=11) as session:
         logits = session.eval(tokens)
@@ -760,9 +768,9 @@ def check_sampling(checks, model, tokens):
                                 minlength=len(wanted)) / draws
             # half the sum of differences; chance alone gives about 0.4 sqrt(kept / draws)
             d = float(np.abs(found - wanted).sum() / 2)
-            limit = 0.8 * math.sqrt(np.count_nonzero(wanted) / draws)
+            limit = 0.55 * math.sqrt(np.count_nonzero(wanted) / draws)
             checks.that(d < limit, f"sampling {setting}: {d:.3f} from transformers' distribution, "
-                                   f"chance gives {limit / 2:.3f}")
+                                   f"expected below {limit:.3f}")
             outside = np.flatnonzero((found > 0) & (wanted == 0))
             checks.that(not len(outside), f"sampling {setting}: drew tokens {outside}")
 
@@ -775,9 +783,9 @@ def golden_reference(case, folder):
 
 
 def write_goldens():
-    """NAME.gguf, and NAME.txt: `tokens T0 T1 ...`, `range R` with R = largest - smallest logit of
-    all positions, and for some positions a line `logits POSITION V0 V1 ...`, all by transformers
-    with keys and values rounded to float16."""
+    """NAME.gguf, and NAME.txt with the lines `tokens T0 T1 ...`, `range R` (largest - smallest
+    logit of all positions) and, for some positions, `logits POSITION V0 V1 ...`: what transformers
+    computes with keys and values rounded to float16."""
     GOLDENS.mkdir(parents=True, exist_ok=True)
     for case in golden_cases():
         folder = llm.folder() / f"golden-{case.name}"

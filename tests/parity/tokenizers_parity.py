@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Compares tokenizer.c with Hugging Face tokenizers on random texts.
 
-    python3 tests/parity/tokenizers_parity.py [texts [seed]]     needs the PyPI packages tokenizers, gguf
+    python3 tests/parity/tokenizers_parity.py [texts [seed]]
 
-For every word-splitting rule a small byte-level BPE vocabulary is trained on texts made here. Where the
-real vocabularies are (../shared/data/vocab beside the project), they are compared too, on `texts` texts
-each (default 20000), and the SentencePiece ones against BPE with byte fallback. The texts mix code,
-scripts, emoji, digits, contractions, white space and control characters, the same ones for a seed. Both
-sides must give the same tokens, and decoding them must give the text back.
+Needs the PyPI packages tokenizers and gguf. For every word-splitting rule a small byte-level BPE
+vocabulary is trained on texts made here. Where the real vocabularies are (../shared/data/vocab
+beside the project), they are compared too, on `texts` texts each (default 20000), and the
+SentencePiece ones against BPE with byte fallback. The texts mix code, scripts, emoji, digits,
+contractions, white space and control characters, the same ones for a seed. Both sides must give the
+same tokens, and decoding them must give the text back.
 """
+
 import ctypes
 import random
 import subprocess
@@ -17,7 +19,16 @@ import tempfile
 import unicodedata
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 VOCABULARIES = ROOT.parent / "shared" / "data" / "vocab"
@@ -27,37 +38,56 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
 # ---- Hugging Face: the pre_tokenizer of each rule, as in the tokenizer.json of its models ----
 
+
 def split(pattern):
     return pre_tokenizers.Split(Regex(pattern), "isolated")
 
 
 def rule(*steps, words=False):
     """The steps and then the bytes; words: GPT-2's own splitting comes last."""
-    return pre_tokenizers.Sequence([*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=words)])
+    return pre_tokenizers.Sequence(
+        [*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=words)]
+    )
 
 
 CASED = (
-    "A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿ\u0386\u0388-\u038AΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚ"
-    "Ḁ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-\u1F7Dᾀ-ᾴᾶ-ᾼ\u1FBEῂ-ῄῆ-ῌῐ-\u1FD3ῖ-\u1FDBῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤ\u2126ℨ\u212A-ℭ"
+    "A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿ\u0386\u0388-\u038aΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚ"
+    "Ḁ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-\u1f7dᾀ-ᾴᾶ-ᾼ\u1fbeῂ-ῄῆ-ῌῐ-\u1fd3ῖ-\u1fdbῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤ\u2126ℨ\u212a-ℭ"
     "ℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ"
-    "𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃")
-LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-          r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+    "𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃"
+)
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 RULES = {
     "gpt-2": rule(words=True),
     "llama-bpe": rule(split(LLAMA3)),
     "qwen2": rule(split(LLAMA3.replace("{1,3}", ""))),
     "deepseek-llm": rule(
-        split("[\r\n]"), split(r"\s?[" + CASED + "]+"),
-        split(r"\s?[!-/:-~！-／：-～‘-‟\u3000-。]+"), split(r"\s+$"), split("[一-龥ࠀ-一가-퟿]+"),
-        pre_tokenizers.Digits(individual_digits=True)),
+        split("[\r\n]"),
+        split(r"\s?[" + CASED + "]+"),
+        split(r"\s?[!-/:-~！-／：-～‘-‟\u3000-。]+"),
+        split(r"\s+$"),
+        split("[一-龥ࠀ-一가-퟿]+"),
+        pre_tokenizers.Digits(individual_digits=True),
+    ),
     "deepseek-coder": rule(
-        split("[\r\n]"), split(r"\s?\p{L}+"), split(r"\s?\p{P}+"), split("[一-龥ࠀ-一가-퟿]+"),
-        pre_tokenizers.Digits(individual_digits=True)),
+        split("[\r\n]"),
+        split(r"\s?\p{L}+"),
+        split(r"\s?\p{P}+"),
+        split("[一-龥ࠀ-一가-퟿]+"),
+        pre_tokenizers.Digits(individual_digits=True),
+    ),
     "deepseek-v3": rule(
-        split(r"\p{N}{1,3}"), split("[一-龥\u3040-ゟ゠-ヿ]+"),
-        split(r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
-              r"""| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+""")),
+        split(r"\p{N}{1,3}"),
+        split("[一-龥\u3040-ゟ゠-ヿ]+"),
+        split(
+            r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"""
+            r"""|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+            r"""| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
+        ),
+    ),
 }
 IGNORE_MERGES = {"llama-bpe"}
 
@@ -74,18 +104,89 @@ def hugging_face(vocab, merges, pre, user_defined=()):
 # ---- Random texts ----
 
 SCRIPTS = [
-    (0x41, 0x7A), (0xC0, 0x24F), (0x370, 0x3FF), (0x400, 0x52F), (0x531, 0x587), (0x5D0, 0x5EA),
-    (0x610, 0x6D3), (0x901, 0x97F), (0x981, 0x9FE), (0xB82, 0xBFA), (0xE01, 0xE5B), (0x10A0, 0x10FF),
-    (0x1200, 0x137C), (0x1780, 0x17F9), (0x3041, 0x30FF), (0x3400, 0x3450), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3),
-    (0xFF01, 0xFF9F), (0x10400, 0x1044F), (0x1D400, 0x1D7FF)]
+    (0x41, 0x7A),
+    (0xC0, 0x24F),
+    (0x370, 0x3FF),
+    (0x400, 0x52F),
+    (0x531, 0x587),
+    (0x5D0, 0x5EA),
+    (0x610, 0x6D3),
+    (0x901, 0x97F),
+    (0x981, 0x9FE),
+    (0xB82, 0xBFA),
+    (0xE01, 0xE5B),
+    (0x10A0, 0x10FF),
+    (0x1200, 0x137C),
+    (0x1780, 0x17F9),
+    (0x3041, 0x30FF),
+    (0x3400, 0x3450),
+    (0x4E00, 0x9FFF),
+    (0xAC00, 0xD7A3),
+    (0xFF01, 0xFF9F),
+    (0x10400, 0x1044F),
+    (0x1D400, 0x1D7FF),
+]
 EMOJI = ["😀", "👍🏽", "👩‍👩‍👧‍👦", "🏳️‍🌈", "🇩🇪🇯🇵", "❤️", "1️⃣", "🧑🏿‍🚀", "™", "✅"]
-SPACES = [" ", " ", " ", "  ", "   ", "\t", "\n", "\r", "\r\n", "\n\n", "\v", "\f", "\x85", "\xA0", "\u2003",
-          "\u2028", "\u3000", "\u200B", "\u1680", "\uFEFF"]
-CODE = ["for (int i = 0; i < n; i++) {\n    x[i] += 1;\n}", "def f(x):\n\treturn x**2  # ok", "<div class=\"a\">",
-        "https://example.com/?q=1&r=%20", "a->b::c<d>()", "#include <stdio.h>", "SELECT * FROM t;", "\\n\\t\\\\",
-        "snake_case camelCase XMLHttpRequest2", "{\"k\": [1, 2.5e-3, null]}", "==> !== ... --- ___", "`~^|$+<=>"]
-WORDS = ["the", "Hello", "world", "tokenizer", "I'm", "we'LL", "DON'T", "it's", "they've", "o'clock", "'ſ", "'S",
-         "'re", "'d", "über", "naïve", "don’t", "日本語", "中文字", "привет", "مرحبا", "e\u0301\u0327"]
+SPACES = [
+    " ",
+    " ",
+    " ",
+    "  ",
+    "   ",
+    "\t",
+    "\n",
+    "\r",
+    "\r\n",
+    "\n\n",
+    "\v",
+    "\f",
+    "\x85",
+    "\xa0",
+    "\u2003",
+    "\u2028",
+    "\u3000",
+    "\u200b",
+    "\u1680",
+    "\ufeff",
+]
+CODE = [
+    "for (int i = 0; i < n; i++) {\n    x[i] += 1;\n}",
+    "def f(x):\n\treturn x**2  # ok",
+    '<div class="a">',
+    "https://example.com/?q=1&r=%20",
+    "a->b::c<d>()",
+    "#include <stdio.h>",
+    "SELECT * FROM t;",
+    "\\n\\t\\\\",
+    "snake_case camelCase XMLHttpRequest2",
+    '{"k": [1, 2.5e-3, null]}',
+    "==> !== ... --- ___",
+    "`~^|$+<=>",
+]
+WORDS = [
+    "the",
+    "Hello",
+    "world",
+    "tokenizer",
+    "I'm",
+    "we'LL",
+    "DON'T",
+    "it's",
+    "they've",
+    "o'clock",
+    "'ſ",
+    "'S",
+    "'re",
+    "'d",
+    "über",
+    "naïve",
+    "don’t",
+    "日本語",
+    "中文字",
+    "привет",
+    "مرحبا",
+    "e\u0301\u0327",
+]
 ASSIGNED = [c for c in range(0x20000) if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")]
 
 
@@ -106,7 +207,9 @@ def random_piece(rng):
     if kind == 5:
         return "".join(chr(rng.choice(ASSIGNED)) for _ in range(rng.randint(1, 4)))
     if kind == 6:
-        return "".join(rng.choice("!\"#$%&'()*+,-./:;<=>?@[]^_{|}~«»…。、") for _ in range(rng.randint(1, 4)))
+        return "".join(
+            rng.choice("!\"#$%&'()*+,-./:;<=>?@[]^_{|}~«»…。、") for _ in range(rng.randint(1, 4))
+        )
     if kind == 7:
         return chr(rng.choice([0, 1, 7, 8, 27, 31, 127, 128, 159, 173])) * rng.randint(1, 2)
     return rng.choice(WORDS) + rng.choice(["", " ", " ", "\n"])
@@ -119,15 +222,25 @@ def random_text(rng):
 
 # ---- Our side, through ctypes ----
 
+
 class Text(ctypes.Structure):
     _fields_ = [("data", ctypes.c_char_p), ("len", ctypes.c_size_t)]
 
 
 class Vocab(ctypes.Structure):
-    _fields_ = [("kind", ctypes.c_int), ("n_tokens", ctypes.c_int), ("tokens", ctypes.POINTER(Text)),
-                ("scores", ctypes.POINTER(ctypes.c_float)), ("types", ctypes.POINTER(ctypes.c_int32)),
-                ("n_merges", ctypes.c_int), ("merges", ctypes.POINTER(Text)), ("pre", ctypes.c_char_p),
-                ("bos", ctypes.c_int), ("unknown", ctypes.c_int), ("add_space_prefix", ctypes.c_int)]
+    _fields_ = [
+        ("kind", ctypes.c_int),
+        ("n_tokens", ctypes.c_int),
+        ("tokens", ctypes.POINTER(Text)),
+        ("scores", ctypes.POINTER(ctypes.c_float)),
+        ("types", ctypes.POINTER(ctypes.c_int32)),
+        ("n_merges", ctypes.c_int),
+        ("merges", ctypes.POINTER(Text)),
+        ("pre", ctypes.c_char_p),
+        ("bos", ctypes.c_int),
+        ("unknown", ctypes.c_int),
+        ("add_space_prefix", ctypes.c_int),
+    ]
 
 
 def build_library(folder):
@@ -148,12 +261,25 @@ def texts(strings):
 class Ours:
     """A tokenizer of tokenizer.c; the vocabulary is given as bytes."""
 
-    def __init__(self, library, kind, tokens, types=None, merges=(), pre=None, scores=None, prefix=0):
+    def __init__(
+        self, library, kind, tokens, types=None, merges=(), pre=None, scores=None, prefix=0
+    ):
         self.library, self.prefix = library, prefix
         error = ctypes.create_string_buffer(256)
         n = len(tokens)
-        self.vocab = Vocab(kind, n, texts(tokens), scores and (ctypes.c_float * n)(*scores),
-                           types and (ctypes.c_int32 * n)(*types), len(merges), texts(merges), pre, -1, -1, prefix)
+        self.vocab = Vocab(
+            kind,
+            n,
+            texts(tokens),
+            scores and (ctypes.c_float * n)(*scores),
+            types and (ctypes.c_int32 * n)(*types),
+            len(merges),
+            texts(merges),
+            pre,
+            -1,
+            -1,
+            prefix,
+        )
         self.handle = ctypes.c_void_p(library.tokenizer_new(ctypes.byref(self.vocab), error, 256))
         if not self.handle:
             sys.exit("tokenizer_new: " + error.value.decode())
@@ -161,36 +287,53 @@ class Ours:
     def encode(self, text):
         room = 3 * len(text) + 3
         tokens, error = (ctypes.c_int * room)(), ctypes.create_string_buffer(256)
-        n = self.library.tokenizer_encode(self.handle, text, ctypes.c_size_t(len(text)), BEGIN, tokens, room,
-                                          error, ctypes.c_size_t(256))
+        n = self.library.tokenizer_encode(
+            self.handle,
+            text,
+            ctypes.c_size_t(len(text)),
+            BEGIN,
+            tokens,
+            room,
+            error,
+            ctypes.c_size_t(256),
+        )
         if n < 0:
             sys.exit("tokenizer_encode: " + error.value.decode())
         return tokens[:n]
 
     def decode(self, tokens):
         array = (ctypes.c_int * max(1, len(tokens)))(*tokens)
-        n = self.library.tokenizer_decode(self.handle, array, len(tokens), BEGIN, None, ctypes.c_size_t(0))
+        n = self.library.tokenizer_decode(
+            self.handle, array, len(tokens), BEGIN, None, ctypes.c_size_t(0)
+        )
         text = ctypes.create_string_buffer(n + 1)
-        self.library.tokenizer_decode(self.handle, array, len(tokens), BEGIN, text, ctypes.c_size_t(n + 1))
+        self.library.tokenizer_decode(
+            self.handle, array, len(tokens), BEGIN, text, ctypes.c_size_t(n + 1)
+        )
         return text.raw[:n]
 
 
 # ---- The comparisons ----
 
+
 def compare(name, ours, theirs, n, seed):
-    """Compares both sides on n texts and prints a line; returns how many are the same and how many not."""
+    """Compares both sides on n texts; returns how many are the same and how many not."""
     rng = random.Random(seed)
     passed = failed = 0
     for _ in range(n):
         text = random_text(rng)
-        expected, got = theirs.encode(text, add_special_tokens=False).ids, ours.encode(text.encode())
+        expected, got = theirs.encode(text, add_special_tokens=False).ids, ours.encode(
+            text.encode()
+        )
         if got == expected and ours.decode(got) == text.encode():
             passed += 1
             continue
         failed += 1
         if failed <= 3:
-            print("  %r\n    expected %s\n    got      %s\n    decoded  %r"
-                  % (text, expected, got, ours.decode(got)))
+            print(
+                "  %r\n    expected %s\n    got      %s\n    decoded  %r"
+                % (text, expected, got, ours.decode(got))
+            )
     print("%s: %d texts, %d differ" % (name, n, failed))
     return passed, failed
 
@@ -200,8 +343,9 @@ def train(pre):
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = RULES[pre]
     rng = random.Random(1)
-    trainer = trainers.BpeTrainer(vocab_size=3000, show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=3000, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
     made.train_from_iterator((random_text(rng) for _ in range(4000)), trainer)
     with tempfile.TemporaryDirectory() as folder:
         _, path = made.model.save(folder)
@@ -214,8 +358,13 @@ def train(pre):
 def compare_trained(library, pre, n, seed):
     tokens, merges = train(pre)
     theirs = hugging_face({token: i for i, token in enumerate(tokens)}, merges, pre)
-    ours = Ours(library, BPE, [t.encode() for t in tokens], merges=[" ".join(m).encode() for m in merges],
-                pre=pre.encode())
+    ours = Ours(
+        library,
+        BPE,
+        [t.encode() for t in tokens],
+        merges=[" ".join(m).encode() for m in merges],
+        pre=pre.encode(),
+    )
     return compare("trained " + pre, ours, theirs, n, seed)
 
 
@@ -225,18 +374,29 @@ def sentencepiece(tokens, scores, types):
     pieces = {t for t, kind in zip(tokens, types) if kind in (NORMAL, USER_DEFINED)}
     merges = []
     for piece in pieces:
-        found = [(piece[:i], piece[i:]) for i in range(1, len(piece)) if piece[:i] in pieces and piece[i:] in pieces]
+        found = [
+            (piece[:i], piece[i:])
+            for i in range(1, len(piece))
+            if piece[:i] in pieces and piece[i:] in pieces
+        ]
         found.sort(key=lambda pair: (vocab[pair[0]], vocab[pair[1]]))
         merges += [(-scores[vocab[piece]], pair) for pair in found]
     merges = [pair for _, pair in sorted(merges, key=lambda merge: merge[0])]
-    made = Tokenizer(models.BPE(vocab=vocab, merges=merges, byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
-    made.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
-    made.add_tokens([AddedToken(t, normalized=False) for t, k in zip(tokens, types) if k == USER_DEFINED])
+    made = Tokenizer(
+        models.BPE(vocab=vocab, merges=merges, byte_fallback=True, fuse_unk=True, unk_token="<unk>")
+    )
+    made.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    made.add_tokens(
+        [AddedToken(t, normalized=False) for t, k in zip(tokens, types) if k == USER_DEFINED]
+    )
     return made
 
 
 def compare_real(library, path, n, seed):
     from gguf import GGUFReader
+
     fields = GGUFReader(path).fields
 
     def strings(key):
@@ -249,14 +409,23 @@ def compare_real(library, path, n, seed):
     name = path.name.replace("ggml-vocab-", "").replace(".gguf", "")
     if fields["tokenizer.ggml.model"].contents() == "llama":
         scores = [float(x) for x in fields["tokenizer.ggml.scores"].contents()]
-        return compare(name, Ours(library, SPM, tokens, types, scores=scores, prefix=1),
-                       sentencepiece(texts_of, scores, types), n, seed)
+        return compare(
+            name,
+            Ours(library, SPM, tokens, types, scores=scores, prefix=1),
+            sentencepiece(texts_of, scores, types),
+            n,
+            seed,
+        )
     pre = fields["tokenizer.ggml.pre"].contents()
     if pre not in RULES:
         print("%s: skipped, rule %s is not here" % (name, pre))
         return 0, 0
-    theirs = hugging_face({t: i for i, t in enumerate(texts_of)}, [tuple(m.decode().split(" ")) for m in merges],
-                          pre, [t for t, kind in zip(texts_of, types) if kind == USER_DEFINED])
+    theirs = hugging_face(
+        {t: i for i, t in enumerate(texts_of)},
+        [tuple(m.decode().split(" ")) for m in merges],
+        pre,
+        [t for t, kind in zip(texts_of, types) if kind == USER_DEFINED],
+    )
     return compare(name, Ours(library, BPE, tokens, types, merges, pre.encode()), theirs, n, seed)
 
 

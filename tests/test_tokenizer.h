@@ -1,0 +1,487 @@
+/* test_tokenizer.h: tests of tokenizer.c with small vocabularies made here. Part of test.c. */
+
+#include "../tokenizer.h"
+
+/* A vocabulary that grows; texts are kept in one block each. */
+typedef struct {
+    tokenizer_text tokens[6000], merges[6000];
+    float scores[6000];
+    int32_t types[6000];
+    int n, n_merges;
+} tok_vocab;
+
+/* A copy of len bytes of text that lives as long as the vocabulary. */
+static tokenizer_text tok_copy(const char *text, size_t len)
+{
+    char *copy = malloc(len + 1);
+    memcpy(copy, text, len);
+    copy[len] = 0;
+    return (tokenizer_text){ copy, len };
+}
+
+/* Adds a token and returns its id. */
+static int tok_add(tok_vocab *v, const char *text, int type, float score)
+{
+    v->tokens[v->n] = tok_copy(text, strlen(text));
+    v->types[v->n] = type;
+    v->scores[v->n] = score;
+    return v->n++;
+}
+
+/* Adds a merge, "left right". */
+static void tok_merge(tok_vocab *v, const char *text)
+{
+    v->merges[v->n_merges++] = tok_copy(text, strlen(text));
+}
+
+static void tok_free(tok_vocab *v)
+{
+    for (int i = 0; i < v->n; i++) {
+        free((char *)v->tokens[i].data);
+    }
+    for (int i = 0; i < v->n_merges; i++) {
+        free((char *)v->merges[i].data);
+    }
+    free(v);
+}
+
+/* A tokenizer of the vocabulary; the prefix flag is set for SPM. */
+static tokenizer *tok_make(const tok_vocab *v, enum tokenizer_kind kind, const char *pre,
+                           int unknown)
+{
+    char error[200] = "";
+    tokenizer_vocab vocab = { .kind = kind,
+                              .n_tokens = v->n,
+                              .tokens = v->tokens,
+                              .scores = v->scores,
+                              .types = v->types,
+                              .n_merges = v->n_merges,
+                              .merges = v->merges,
+                              .pre = pre,
+                              .bos = v->n - 1,
+                              .unknown = unknown,
+                              .add_space_prefix = kind == TOKENIZER_SPM };
+    tokenizer *t = tokenizer_new(&vocab, error, sizeof error);
+    check(t != NULL, "tokenizer_new: %s", error);
+    return t;
+}
+
+/* Writes the GPT-2 spelling of bytes to out (2 * len + 1). */
+static void tok_spell(char *out, const char *bytes, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        unsigned c = (unsigned char)bytes[i];
+        if (c <= 32)
+            c += 256;
+        else if (c >= 127 && c <= 160)
+            c += 162;
+        else if (c == 173)
+            c = 323;
+        if (c >= 128) *out++ = (char)(192 | c >> 6);
+        *out++ = (char)(c >= 128 ? 128 | (c & 63) : c);
+    }
+    *out = 0;
+}
+
+/* A byte-level vocabulary: token i is byte i. */
+static tok_vocab *tok_bytes_bpe(void)
+{
+    tok_vocab *v = calloc(1, sizeof *v);
+    for (int i = 0; i < 256; i++) {
+        char byte = (char)i, spelling[3];
+        tok_spell(spelling, &byte, 1);
+        tok_add(v, spelling, TOKEN_NORMAL, 0);
+    }
+    return v;
+}
+
+/* A SentencePiece vocabulary: <unk>, <s>, </s> and the byte tokens, so byte i is token 3 + i. */
+static tok_vocab *tok_bytes_spm(void)
+{
+    tok_vocab *v = calloc(1, sizeof *v);
+    char name[8];
+    tok_add(v, "<unk>", TOKEN_UNKNOWN, 0);
+    tok_add(v, "<s>", TOKEN_CONTROL, 0);
+    tok_add(v, "</s>", TOKEN_CONTROL, 0);
+    for (int i = 0; i < 256; i++) {
+        snprintf(name, sizeof name, "<0x%02X>", i);
+        tok_add(v, name, TOKEN_BYTE, 0);
+    }
+    return v;
+}
+
+/* The pieces of text with a bar between them; in a buffer that the next call writes over. */
+static const char *tok_pieces(const tokenizer *t, const char *text, size_t len, int flags)
+{
+    static char out[4096];
+    int ids[1024];
+    size_t at = 0;
+    char error[200] = "";
+    int n = tokenizer_encode(t, text, len, flags, ids, 1024, error, sizeof error);
+    out[0] = 0;
+    if (n < 0) snprintf(out, sizeof out, "error: %s", error);
+    for (int i = 0; i < n && i < 1024 && at < sizeof out - 2; i++) {
+        if (i > 0) out[at++] = '|';
+        at += tokenizer_decode(t, &ids[i], 1, TOKENIZER_SPECIAL, out + at, sizeof out - at);
+    }
+    return out;
+}
+
+#define TOK_PIECES(t, text, flags, expected) \
+    check(strcmp(tok_pieces(t, text, strlen(text), flags), expected) == 0, \
+          "%s: got %s, expected %s", text, tok_pieces(t, text, strlen(text), flags), expected)
+
+/* Whether decoding the tokens of text gives it back. */
+static int tok_round_trip(const tokenizer *t, const char *text, size_t len, int flags)
+{
+    int n = tokenizer_encode(t, text, len, flags, NULL, 0, NULL, 0);
+    if (n < 0) return 0;
+    int *ids = malloc(((size_t)n + 1) * sizeof *ids);
+    char *back = malloc(len + 2);
+    int same = tokenizer_encode(t, text, len, flags, ids, n, NULL, 0) == n;
+    same = same && tokenizer_decode(t, ids, n, flags | TOKENIZER_SPECIAL, back, len + 2) == len;
+    same = same && memcmp(back, text, len) == 0;
+    free(ids);
+    free(back);
+    return same;
+}
+
+/* Merges go by rank, then from the left; special tokens come first. */
+static void tok_test_bpe(void)
+{
+    static const char *const merges[] = { "b c",     "a b",     "a bc", "x x", "xx xx",
+                                          "no such", "nospace", "",     " ",   "a " };
+    tok_vocab *v = tok_bytes_bpe();
+    const char *tokens[] = { "ab", "bc", "abc", "xx", "xxxx" };
+    for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) {
+        tok_add(v, tokens[i], TOKEN_NORMAL, 0);
+    }
+    for (size_t i = 0; i < sizeof merges / sizeof *merges; i++) {
+        tok_merge(v, merges[i]);
+    }
+    int user = tok_add(v, "<u r>", TOKEN_USER_DEFINED, 0);
+    tok_add(v, "<u", TOKEN_USER_DEFINED, 0);
+    int end = tok_add(v, "<end>", TOKEN_CONTROL, 0);
+    int bos = tok_add(v, "<bos>", TOKEN_CONTROL, 0);
+    tokenizer *t = tok_make(v, TOKENIZER_BPE, "gpt-2", -1);
+    TOK_PIECES(t, "abc", 0, "abc");
+    TOK_PIECES(t, "abab bcb", 0, "ab|ab| |bc|b");
+    TOK_PIECES(t, "xxxxxxx", 0, "xxxx|xx|x");
+    TOK_PIECES(t, "ab<u r>bc<u<end>", 0, "ab|<u r>|bc|<u|<|e|n|d|>");
+    TOK_PIECES(t, "<u r<u r>", 0, "<u| |r|<u r>");
+    TOK_PIECES(t, "ab<end><end", TOKENIZER_SPECIAL, "ab|<end>|<|e|n|d");
+    TOK_PIECES(t, "", 0, "");
+    TOK_PIECES(t, "", TOKENIZER_BOS, "<bos>");
+    const char *warning = tokenizer_warning(t);
+    check(warning && strstr(warning, "5 of 10 merges"), "unfit merges: %s",
+          warning ? warning : "no warning");
+    check(tokenizer_find(t, "abc", 3) == 258 && tokenizer_find(t, "abcd", 4) == -1 &&
+              tokenizer_find(t, "", 0) == -1 && tokenizer_find(t, "<end>", 5) == end &&
+              tokenizer_find(t, "<u r>", 5) == user,
+          "tokenizer_find");
+    int ids[] = { -1, bos, 'a', 1 << 30, user, end, 256, INT_MIN };
+    char text[16];
+    check(tokenizer_decode(t, ids, 8, 0, text, 16) == 8 && strcmp(text, "a<u r>ab") == 0,
+          "decode: %s", text);
+    tokenizer_free(t);
+
+    t = tok_make(v, TOKENIZER_BPE, NULL, -1);
+    warning = tokenizer_warning(t);
+    check(warning && strstr(warning, "no word-splitting rule"), "rule not named: %s",
+          warning ? warning : "-");
+    tokenizer_free(t);
+    t = tok_make(v, TOKENIZER_BPE, "martian", -1);
+    warning = tokenizer_warning(t);
+    check(warning && strstr(warning, "martian"), "unknown rule: %s", warning ? warning : "-");
+    TOK_PIECES(t, "abc", 0, "abc");
+    tokenizer_free(t);
+    tok_free(v);
+    tokenizer_free(NULL);
+}
+
+/* A control token never comes out of plain text, and ignore_merges finds words without merges. */
+static void tok_test_plain(void)
+{
+    tok_vocab *v = tok_bytes_bpe();
+    tok_add(v, "<s", TOKEN_NORMAL, 0);
+    tok_add(v, "<s>", TOKEN_CONTROL, 0);
+    tok_add(v, "word", TOKEN_NORMAL, 0);
+    tok_add(v, "halt", TOKEN_CONTROL, 0);
+    tok_merge(v, "< s");
+    tok_merge(v, "<s >");
+    tokenizer *t = tok_make(v, TOKENIZER_BPE, "llama-bpe", -1);
+    TOK_PIECES(t, "<s>", 0, "<s|>");
+    TOK_PIECES(t, "<s>", TOKENIZER_SPECIAL, "<s>");
+    TOK_PIECES(t, "word halt", 0, "word| |h|a|l|t");
+    TOK_PIECES(t, "words", 0, "w|o|r|d|s");
+    tokenizer_free(t);
+    t = tok_make(v, TOKENIZER_BPE, "qwen2", -1);
+    TOK_PIECES(t, "word", 0, "w|o|r|d");
+    tokenizer_free(t);
+    tok_free(v);
+}
+
+/* A vocabulary in which every part of text is a token, so that each word becomes one. */
+static tok_vocab *tok_all_parts(const char *text)
+{
+    static char spelling[3][200];
+    char merge[402];
+    tok_vocab *v = tok_bytes_bpe();
+    size_t len = strlen(text);
+    for (size_t n = 2; n <= len; n++) {
+        for (size_t from = 0; from + n <= len; from++) {
+            tok_spell(spelling[0], text + from, n);
+            tok_add(v, spelling[0], TOKEN_NORMAL, 0);
+            for (size_t cut = 1; cut < n && v->n_merges < 6000; cut++) {
+                tok_spell(spelling[1], text + from, cut);
+                tok_spell(spelling[2], text + from + cut, n - cut);
+                snprintf(merge, sizeof merge, "%s %s", spelling[1], spelling[2]);
+                tok_merge(v, merge);
+            }
+        }
+    }
+    return v;
+}
+
+/* Each rule on texts that tell them apart; the words are those of Hugging Face tokenizers. */
+static void tok_test_rules(void)
+{
+    static const struct {
+        const char *rule, *text, *words;
+    } cases[] = {
+        { "gpt-2", "I'm he'LL don't 12345 x", "I|'m| he|'|LL| don|'t| 12345| x" },
+        { "default", "a  b   \n\n c \t\n", "a| | b|   \n\n| c| \t\n" },
+        { "gpt-2", "Hi!! (ok)\r\n\r\n  end  ", "Hi|!!| (|ok|)|\r\n\r\n | end|  " },
+        { "llama-bpe", "I'm he'LL don't 12345 x", "I|'m| he|'LL| don|'t| |123|45| x" },
+        { "llama3", "a  b   \n\n c \t\n", "a| | b|   \n\n| c| \t\n" },
+        { "llama-v3", "Hi!! (ok)\r\n\r\n  end  ", "Hi|!!| (|ok|)\r\n\r\n| | end|  " },
+        { "llama-bpe", "  \n  ", "  \n|  " },
+        { "llama-bpe", "\u00A0x\u2028\u3000y'\u017F", "\u00A0x|\u2028|\u3000y|'\u017F" },
+        { "qwen2", "I'm he'LL don't 12345 x", "I|'m| he|'LL| don|'t| |1|2|3|4|5| x" },
+        { "deepseek-r1-qwen", "n=3.14; x2", "n|=|3|.|1|4|;| x|2" },
+        { "deepseek-llm", "I'm he'LL don't 12345 x", "I|'|m| he|'|LL| don|'|t| |1|2|3|4|5| x" },
+        { "deepseek-llm", "a  b   \n\n c \t\n", "a| | b|   |\n|\n| c| \t|\n" },
+        { "deepseek-llm", "x \u65E5\u672C\u304B", "x| |\u65E5\u672C\u304B" },
+        { "deepseek-coder", "Hi!! (ok)\r\n\r\n  end  ", "Hi|!!| (|ok|)|\r|\n|\r|\n| | end|  " },
+        { "deepseek-v3", "I'm he'LL 12345 x", "I|'m| he|'LL| |123|45| x" },
+        { "deepseek-v3", "x2 \u65E5\u672C\u304B", "x|2| |\u65E5\u672C\u304B" },
+        { "deepseek-v3", "Hi!! (ok)\r\n\r\n  end  ", "Hi|!!| (|ok|)\r\n\r\n| | end|  " },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        tok_vocab *v = tok_all_parts(cases[i].text);
+        tokenizer *t = tok_make(v, TOKENIZER_BPE, cases[i].rule, -1);
+        const char *got = tok_pieces(t, cases[i].text, strlen(cases[i].text), 0);
+        check(strcmp(got, cases[i].words) == 0, "%s: got %s, expected %s", cases[i].rule, got,
+              cases[i].words);
+        check(!tokenizer_warning(t), "%s: %s", cases[i].rule, tokenizer_warning(t));
+        tokenizer_free(t);
+        tok_free(v);
+    }
+}
+
+/* Scores, the space prefix, byte fallback, special tokens. */
+static void tok_test_spm(void)
+{
+    tok_vocab *v = tok_bytes_spm();
+    const char *pieces[] = { "\u2581", "h",   "e",    "l",        "o",  "he",
+                             "ll",     "llo", "hell", "\u2581he", "lo", "\u00FC" };
+    const float scores[] = { -9, -9, -9, -9, -9, -1, -2, -4, -6, -3, -2, -9 };
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
+        tok_add(v, pieces[i], TOKEN_NORMAL, scores[i]);
+    }
+    tok_add(v, "<user>", TOKEN_USER_DEFINED, 0);
+    tokenizer *t = tok_make(v, TOKENIZER_SPM, NULL, 0);
+    check(!tokenizer_warning(t), "SPM warns: %s", tokenizer_warning(t));
+    TOK_PIECES(t, "hello", 0, "he|llo");
+    TOK_PIECES(t, "hello", TOKENIZER_BEGIN, " he|llo");
+    TOK_PIECES(t, " hello", 0, " he|llo");
+    TOK_PIECES(t, "\u00FC\u00E9", 0, "\u00FC|\xC3|\xA9");
+    TOK_PIECES(t, "</s>", 0, "<|/|s|>");
+    TOK_PIECES(t, "<0x0A>", 0, "<|0|x|0|A|>");
+    TOK_PIECES(t, "he</s>he", TOKENIZER_SPECIAL | TOKENIZER_BEGIN, " he|</s>|he");
+    TOK_PIECES(t, "</s>he", TOKENIZER_SPECIAL | TOKENIZER_BEGIN, "</s>|he");
+    TOK_PIECES(t, "he<user> he", 0, "he|<user>| he");
+    TOK_PIECES(t, "", TOKENIZER_BEGIN, "");
+    char text[32];
+    int ids[8], n = tokenizer_encode(t, "hello", 5, TOKENIZER_BEGIN, ids + 1, 7, NULL, 0);
+    ids[0] = 1;
+    tokenizer_decode(t, ids, n + 1, TOKENIZER_BEGIN, text, sizeof text);
+    check(strcmp(text, "hello") == 0, "decode at the beginning: %s", text);
+    tokenizer_decode(t, ids, n + 1, TOKENIZER_SPECIAL, text, sizeof text);
+    check(strcmp(text, "<s> hello") == 0, "decode in the middle: %s", text);
+    for (int size = 0; size < 8; size++) {
+        memset(text, '#', sizeof text);
+        size_t len = tokenizer_decode(t, ids, n + 1, 0, text, (size_t)size);
+        check(len == 6 && text[size] == '#' &&
+                  (size == 0 || strlen(text) == (size < 7 ? (size_t)size - 1 : 6)),
+              "decode into %d bytes", size);
+    }
+    ids[1] = -7;
+    check(tokenizer_encode(t, "hello", 5, 0, ids, 1, NULL, 0) == 2 && ids[1] == -7 && ids[0] == 264,
+          "encode writes no more than max");
+    tokenizer_free(t);
+    tok_free(v);
+}
+
+/* Random bytes, and telling ones, come back whole. */
+static void tok_test_bytes(void)
+{
+    static const char *const texts[] = { "\x80",
+                                         "\xC0\xAF",
+                                         "\xED\xA0\x80",
+                                         "\xF5\x80\x80\x80",
+                                         "\xE6\xAD",
+                                         "\xFC\x80\x80\x80\x80\x80",
+                                         "\xF0\x9F\x98",
+                                         "a\xFF b",
+                                         "\xE2\x96",
+                                         "\xEF\xBB\xBFx\r\n",
+                                         "\xF4\x90\x80\x80" };
+    static const char *const rules[] = { "gpt-2", "llama-bpe", "deepseek-llm", "deepseek-coder",
+                                         "deepseek-v3" };
+    uint32_t random = 1;
+    for (size_t r = 0; r <= sizeof rules / sizeof *rules; r++) {
+        int spm = r == sizeof rules / sizeof *rules, bad = 0;
+        tok_vocab *v = spm ? tok_bytes_spm() : tok_bytes_bpe();
+        if (spm) tok_add(v, "\u2581", TOKEN_NORMAL, 0);
+        tokenizer *t = tok_make(v, spm ? TOKENIZER_SPM : TOKENIZER_BPE, spm ? NULL : rules[r], -1);
+        for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+            bad += !tok_round_trip(t, texts[i], strlen(texts[i]), TOKENIZER_BEGIN);
+        }
+        for (int i = 0; i < 500; i++) {
+            static const char some[] = "\0\x20\n\r\xE2\x80\x80\x80\xF0\x9F\xC3'1aZ.";
+            char text[40];
+            for (size_t k = 0; k < sizeof text; k++) {
+                random = random * 1664525 + 1013904223;
+                text[k] = (char)(i % 2 ? random >> 24
+                                       : (uint32_t)some[(random >> 24) % (sizeof some - 1)]);
+            }
+            bad += !tok_round_trip(t, text, sizeof text - (size_t)i % 7, TOKENIZER_BEGIN);
+        }
+        check(bad == 0, "%d texts of odd bytes don't come back from %s", bad,
+              spm ? "SPM" : rules[r]);
+        tokenizer_free(t);
+        tok_free(v);
+    }
+}
+
+/* Vocabularies as a broken or malicious file could have them. */
+static void tok_test_hostile(void)
+{
+    char error[200] = "";
+    tokenizer_vocab vocab = { .kind = TOKENIZER_SPM };
+    check(!tokenizer_new(&vocab, error, sizeof error) && strstr(error, "no tokens"), "empty: %s",
+          error);
+    check(!tokenizer_new(&vocab, NULL, 0), "empty, without an error text");
+
+    tok_vocab *v = calloc(1, sizeof *v);
+    const char *tokens[] = { "",       "a",      "a",        "<0xZZ>",  "<0x-1>", "<0x1>",
+                             "<0x41>", "<0x41>", "\xFF\xFE", "\u2581",  "",       "<0xff>",
+                             "aa",     "aaa",    "\u2581a",  "a\u2581a" };
+    const float scores[] = { 0,   NAN, INFINITY, -INFINITY, NAN, 0,   -0.0f, 0,
+                             NAN, NAN, 0,        0,         NAN, NAN, 1,     NAN };
+    const int types[] = { 1, 1, 1, 6, 6, 6, 6, 6, 4, 1, 3, 6, 1, 1, 99, -5 };
+    for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) {
+        tok_add(v, tokens[i], types[i], scores[i]);
+    }
+    v->tokens[8].len = 2;
+    tokenizer *t = tok_make(v, TOKENIZER_SPM, NULL, 1 << 30);
+    check(tokenizer_find(t, "a", 1) == 1, "the first of equal tokens counts");
+    TOK_PIECES(t, "aaaaa a", 0, "aaa|aa| a");
+    TOK_PIECES(t, "A\xFF", 0, "A|\xFF");
+    check(tokenizer_encode(t, "b", 1, 0, NULL, 0, error, sizeof error) == -1 &&
+              strstr(error, "0x62"),
+          "a byte without a token: %s", error);
+    check(tokenizer_encode(t, "b", 1, 0, NULL, 0, NULL, 0) == -1, "the same without an error text");
+    int ids[16];
+    for (int i = 0; i < 16; i++) {
+        ids[i] = i;
+    }
+    char text[200];
+    size_t len = tokenizer_decode(t, ids, 16, TOKENIZER_SPECIAL, text, sizeof text);
+    check(len == 35, "odd tokens decode to %zu bytes", len);
+    tokenizer_free(t);
+    t = tok_make(v, TOKENIZER_SPM, NULL, 1);
+    TOK_PIECES(t, "ab\u00FCa", 0, "a|a|a|a");
+    tokenizer_free(t);
+
+    tok_merge(v, "a a");
+    tok_merge(v, "aa a");
+    t = tok_make(v, TOKENIZER_BPE, "", -1);
+    TOK_PIECES(t, "aaaaa", 0, "aa|aaa");
+    check(tokenizer_encode(t, "ab", 2, 0, ids, 16, error, sizeof error) == -1,
+          "BPE without the byte");
+    tokenizer_free(t);
+    tokenizer_vocab bare = { .kind = TOKENIZER_BPE,
+                             .n_tokens = v->n,
+                             .tokens = v->tokens,
+                             .n_merges = 5,
+                             .pre = "gpt-2",
+                             .bos = 99,
+                             .unknown = 0 };
+    t = tokenizer_new(&bare, error, sizeof error);
+    check(t && tokenizer_encode(t, "aab", 3, TOKENIZER_BOS, ids, 16, NULL, 0) == 3,
+          "no merges, scores, types");
+    tokenizer_free(t);
+    tok_free(v);
+}
+
+/* Seconds that encode takes for n bytes made of a repeated unit, with `last` at the end. */
+static double tok_seconds(const tokenizer *t, const char *unit, char last, size_t n)
+{
+    char *text = malloc(n);
+    size_t len = strlen(unit);
+    for (size_t i = 0; i < n; i++) {
+        text[i] = unit[i % len];
+    }
+    text[n - 1] = last;
+    clock_t start = clock();
+    int count = tokenizer_encode(t, text, n, TOKENIZER_SPECIAL, NULL, 0, NULL, 0);
+    double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
+    check(count > 0, "encode of a large text");
+    free(text);
+    return seconds;
+}
+
+/* Time grows with the length of the text, also for long runs and with many special tokens. */
+static void tok_test_time(void)
+{
+    static const char *const names[] = { "llama-bpe", "deepseek-llm", NULL };
+    static const char *const units[] = { "a", " ", "\n", "<", "<|", "1", "\xE4\xB8\xAD" };
+    for (int k = 0; k < 3; k++) {
+        char name[80];
+        tok_vocab *v = names[k] ? tok_bytes_bpe() : tok_bytes_spm();
+        tok_add(v, names[k] ? "aa" : "a", TOKEN_NORMAL, 0);
+        tok_add(v, names[k] ? "aaaa" : "aa", TOKEN_NORMAL, 0);
+        tok_add(v, names[k] ? "\u0120\u0120" : "\u2581\u2581", TOKEN_NORMAL, 0);
+        tok_merge(v, "a a");
+        tok_merge(v, "aa aa");
+        tok_merge(v, "\u0120 \u0120");
+        for (int i = 0; i < 1000; i++) {
+            snprintf(name, sizeof name, "<|%.*s%d|>", i % 60,
+                     "<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|", i);
+            tok_add(v, name, TOKEN_CONTROL, 0);
+        }
+        tokenizer *t = tok_make(v, names[k] ? TOKENIZER_BPE : TOKENIZER_SPM, names[k], -1);
+        for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+            double large = tok_seconds(t, units[i], 'x', 1 << 20);
+            double small = large < 2 ? 0
+                                     : tok_seconds(t, units[i], 'x', 1 << 18); /* slow machine? */
+            check(large < 2 || large < 8 * small, "%s: 1 MB of %s takes %.1f s, a quarter %.1f s",
+                  names[k] ? names[k] : "SPM", units[i], large, small);
+        }
+        tokenizer_free(t);
+        tok_free(v);
+    }
+}
+
+static void test_tokenizer(void)
+{
+    tok_test_bpe();
+    tok_test_plain();
+    tok_test_rules();
+    tok_test_spm();
+    tok_test_bytes();
+    tok_test_hostile();
+    tok_test_time();
+}
