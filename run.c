@@ -18,7 +18,7 @@
  * Threads: a model is read-only and may be shared; a session is used by one thread at a time.
  */
 
-/* ==== 0. Public API ============================================================================ */
+/* ==== 0. Public API =========================================================================== */
 
 #ifndef RUN_API
 #define RUN_API
@@ -69,9 +69,8 @@ typedef struct {
 } llm_facts;
 
 enum {
-    LLM_BEGIN =
-        1,       /* the text begins here: the leading space of SentencePiece is added or removed */
-    LLM_BOS = 2, /* encode: put the beginning-of-text token in front, if the model wants one */
+    LLM_BEGIN = 1,  /* the text begins here: SentencePiece's leading space is added or removed */
+    LLM_BOS = 2,    /* encode: put the beginning-of-text token in front, if the model wants one */
     LLM_SPECIAL = 4 /* encode: the text of control tokens becomes these tokens, else it stays text;
                        decode: control tokens give their text, else nothing */
 };
@@ -2143,38 +2142,14 @@ int llm_sample(llm_session *s, const llm_sampling *sampling)
  * Text in, text out, through the public API. Tokens are bytes and may split a character, so bytes
  * wait until they are a whole one. */
 
-/* Length of the UTF-8 character that n bytes begin with; 0: it needs more bytes; -1: it is none.
- * The forms are those of table 3-7 of the Unicode standard. */
-static int utf8_length(const unsigned char *p, size_t n)
-{
-    static const struct {
-        unsigned char first, last, low, high; /* of the first byte; of the second */
-        int length;
-    } forms[] = {
-        { 0x00, 0x7f, 0x00, 0x00, 1 }, { 0xc2, 0xdf, 0x80, 0xbf, 2 }, { 0xe0, 0xe0, 0xa0, 0xbf, 3 },
-        { 0xe1, 0xec, 0x80, 0xbf, 3 }, { 0xed, 0xed, 0x80, 0x9f, 3 }, { 0xee, 0xef, 0x80, 0xbf, 3 },
-        { 0xf0, 0xf0, 0x90, 0xbf, 4 }, { 0xf1, 0xf3, 0x80, 0xbf, 4 }, { 0xf4, 0xf4, 0x80, 0x8f, 4 },
-    };
-    int length = -1;
-    for (size_t i = 0; i < ARRAY_LEN(forms); i++) {
-        if (*p < forms[i].first || *p > forms[i].last) continue;
-        length = forms[i].length;
-        if (length > 1 && n > 1 && (p[1] < forms[i].low || p[1] > forms[i].high)) return -1;
-    }
-    for (int i = 2; i < length && (size_t)i < n; i++) {
-        if ((p[i] & 0xc0) != 0x80) return -1;
-    }
-    return length > 0 && n < (size_t)length ? 0 : length;
-}
-
 /* Moves the whole characters from s->piece to s->text, with U+FFFD for what is none, and returns
  * their length. An unfinished character stays, unless this is the last call. */
 static size_t whole_characters(llm_session *s, int last)
 {
-    const unsigned char *p = (const unsigned char *)s->piece;
+    const char *p = s->piece;
     size_t n = s->n_piece, out = 0;
     while (n > 0) {
-        int length = utf8_length(p, n);
+        int length = tokenizer_char(p, n);
         if (length == 0 && !last) break;
         if (length > 0) {
             memcpy(s->text + out, p, (size_t)length);
@@ -2510,14 +2485,16 @@ static int print_perplexity(const llm_model *m, llm_session *s, const char *path
 /* Text on one line: control characters, and bytes that are no whole character, as escapes. */
 static void print_escaped(const char *text, size_t len)
 {
-    for (size_t i = 0; i < len; i++) {
+    for (size_t i = 0, step; i < len; i += step) {
+        int length = tokenizer_char(text + i, len - i);
         unsigned char byte = (unsigned char)text[i];
+        step = length > 0 ? (size_t)length : 1;
         if (byte == '\n' || byte == '\t' || byte == '\\') {
             printf("\\%c", byte == '\n' ? 'n' : byte == '\t' ? 't' : '\\');
-        } else if (byte < ' ' || byte == 127) {
+        } else if (length <= 0 || byte < ' ' || byte == 127) {
             printf("\\x%02x", byte);
         } else {
-            putchar(byte);
+            fwrite(text + i, 1, step, stdout);
         }
     }
 }

@@ -112,21 +112,38 @@ typedef struct {
     uint32_t mask; /* its category, and WHITE or NOT_WHITE */
 } Char;
 
+/* The well-formed byte sequences are those of table 3-7 of the Unicode standard. */
+int tokenizer_char(const char *text, size_t len)
+{
+    static const struct {
+        unsigned char first, last, low, high; /* of the first byte; of the second */
+        int length;
+    } forms[] = {
+        { 0x00, 0x7F, 0x00, 0x00, 1 }, { 0xC2, 0xDF, 0x80, 0xBF, 2 }, { 0xE0, 0xE0, 0xA0, 0xBF, 3 },
+        { 0xE1, 0xEC, 0x80, 0xBF, 3 }, { 0xED, 0xED, 0x80, 0x9F, 3 }, { 0xEE, 0xEF, 0x80, 0xBF, 3 },
+        { 0xF0, 0xF0, 0x90, 0xBF, 4 }, { 0xF1, 0xF3, 0x80, 0xBF, 4 }, { 0xF4, 0xF4, 0x80, 0x8F, 4 },
+    };
+    const unsigned char *s = (const unsigned char *)text;
+    size_t form = 0, count = sizeof forms / sizeof *forms;
+    while (form < count && s[0] > forms[form].last) form++;
+    if (form == count || s[0] < forms[form].first) return -1;
+    int length = forms[form].length;
+    for (int i = 1; i < length; i++) {
+        if ((size_t)i == len) return 0;
+        int low = i == 1 ? forms[form].low : 0x80, high = i == 1 ? forms[form].high : 0xBF;
+        if (s[i] < low || s[i] > high) return -1;
+    }
+    return length;
+}
+
 /* Reads the character that text (len > 0) begins with; returns its length, 1 if invalid. */
 static size_t read_char(const char *text, size_t len, uint32_t *code)
 {
-    static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
     const unsigned char *s = (const unsigned char *)text;
-    size_t n = s[0] < 0x80 ? 1 : s[0] < 0xC0 ? 0 : s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 : 4;
-    uint32_t c = n > 1 ? s[0] & (0x7Fu >> n) : s[0];
-    for (size_t i = 1; i < n; i++) {
-        c = c << 6 | (i < len ? s[i] & 0x3F : 0);
-        n = i < len && (s[i] & 0xC0) == 0x80 ? n : 0; /* 0 ends the loop */
-    }
-    int valid = n > 0 && s[0] < 0xF8 && c >= least[n] && c < CODE_POINTS &&
-                (c < 0xD800 || c >= 0xE000);
-    *code = valid ? c : (uint32_t)INVALID + s[0];
-    return valid ? n : 1;
+    int length = tokenizer_char(text, len);
+    *code = length > 0 ? length > 1 ? s[0] & (0x7Fu >> length) : s[0] : (uint32_t)INVALID + s[0];
+    for (int i = 1; i < length; i++) *code = *code << 6 | (s[i] & 0x3F);
+    return length > 0 ? (size_t)length : 1;
 }
 
 /* Unpacks unicode_runs into table (CODE_POINTS). */

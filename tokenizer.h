@@ -36,26 +36,29 @@ enum tokenizer_type {
 };
 
 enum {
-    TOKENIZER_BEGIN = 1,  /* the text begins here: the leading space of SentencePiece is added or removed */
+    TOKENIZER_BEGIN = 1,  /* the text begins here: the leading space is added or removed */
     TOKENIZER_BOS = 2,    /* encode: put the beginning-of-text token in front, if there is one */
     TOKENIZER_SPECIAL = 4 /* encode: the text of control tokens becomes these tokens;
                              decode: control tokens give their text, else nothing */
 };
 
-/* The description of a vocabulary. The arrays and the bytes they point to must live as long as the tokenizer. */
+/* The description of a vocabulary. The arrays and the bytes they point to must live as long as the
+ * tokenizer. */
 typedef struct {
     enum tokenizer_kind kind;
     int n_tokens;
-    const tokenizer_text *tokens; /* (n_tokens) as stored in files: U+2581 for space in SPM, GPT-2's printable
-                                     characters for bytes in BPE; control and user-defined tokens are plain text */
-    const float *scores;          /* (n_tokens) SPM: higher merges first; NULL: all 0 */
-    const int32_t *types;         /* (n_tokens) enum tokenizer_type; NULL: all TOKEN_NORMAL */
+    const tokenizer_text
+        *tokens;          /* (n_tokens) as files store them: U+2581 for space in SPM, GPT-2's
+                                     characters for bytes in BPE; special tokens are plain text */
+    const float *scores;  /* (n_tokens) SPM: higher merges first; NULL: all 0 */
+    const int32_t *types; /* (n_tokens) enum tokenizer_type; NULL: all TOKEN_NORMAL */
     int n_merges;
     const tokenizer_text *merges; /* (n_merges) BPE: "left right", best first */
-    const char *pre;              /* BPE: name of the word-splitting rule; NULL or unknown: a documented fallback */
-    int bos;                      /* id that TOKENIZER_BOS puts in front, -1: none */
-    int unknown;                  /* id for what can't be spelt, -1: such bytes are an error in encode */
-    int add_space_prefix;         /* SPM: a space goes in front of text that begins (TOKENIZER_BEGIN) */
+    const char *pre;      /* BPE: name of the rule that splits words; NULL or unknown: GPT-2's
+                                     rule, with a warning */
+    int bos;              /* id that TOKENIZER_BOS puts in front, -1: none */
+    int unknown;          /* id for what can't be spelt, -1: it is an error in encode */
+    int add_space_prefix; /* SPM: a space goes in front of text that begins */
 } tokenizer_vocab;
 
 /* Makes a tokenizer. On failure returns NULL and writes one sentence into error (size bytes). */
@@ -67,16 +70,21 @@ void tokenizer_free(tokenizer *t);
 /* A sentence on what was assumed (unknown splitting rule, merges that fit no token), or NULL. */
 const char *tokenizer_warning(const tokenizer *t);
 
-/* Writes the first max token ids of text (len bytes, any bytes) to tokens and returns how many there are
- * in all, like snprintf; tokens may be NULL when max is 0. Returns -1 and sets error (may be NULL) when memory runs
- * out, the text is over 1 GB, or it holds something that the vocabulary can't spell. */
-int tokenizer_encode(const tokenizer *t, const char *text, size_t len, int flags, int *tokens, int max,
-                     char *error, size_t size);
+/* Writes the first max token ids of text (len bytes, any bytes) to tokens and returns how many
+ * there are in all, like snprintf; tokens may be NULL when max is 0. Returns -1 and sets error (may
+ * be NULL) when memory runs out, the text is over 1 GB, or the vocabulary can't spell it. */
+int tokenizer_encode(const tokenizer *t, const char *text, size_t len, int flags, int *tokens,
+                     int max, char *error, size_t size);
 
-/* Writes the first bytes of the text of n tokens, at most size with the closing zero, and returns the length
- * of the whole text without that zero, like snprintf. The text may end in the middle of a UTF-8 character.
- * Ids outside the vocabulary give nothing. */
-size_t tokenizer_decode(const tokenizer *t, const int *tokens, int n, int flags, char *text, size_t size);
+/* Writes the first bytes of the text of n tokens, at most size with the closing zero, and returns
+ * the length of the whole text without that zero, like snprintf. The text may end in the middle of
+ * a UTF-8 character. Ids outside the vocabulary give nothing. */
+size_t tokenizer_decode(const tokenizer *t, const int *tokens, int n, int flags, char *text,
+                        size_t size);
+
+/* The length of the UTF-8 character that text (len > 0) begins with; 0: it is cut off by the end;
+ * -1: these bytes are none. */
+int tokenizer_char(const char *text, size_t len);
 
 /* The id of the token spelt exactly so in the vocabulary (stored spelling), or -1. */
 int tokenizer_find(const tokenizer *t, const char *text, size_t len);

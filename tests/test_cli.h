@@ -137,6 +137,11 @@ static void test_other_modes(void)
     check(cli("$RUN $M -l 5 -i tea") == 0 && lines(cli_out) == 5 &&
               sscanf(cli_out, "%d\t%f\t", &id, &p) == 2 && p > 0 && p < 1,
           "-l: %s", cli_out);
+    check(cli("$RUN $M -l 300 -i tea") == 0 && strstr(cli_out, "\t\\xff\n") &&
+              strstr(cli_out, "\t\\n\n") && strstr(cli_out, "\t</s>\n"),
+          "-l escapes what is no character: %s", cli_out);
+    check(cli("$RUN $M -n 4 -s 1 --cache f32") == 0 && !*cli_err, "--cache: %s", cli_err);
+    check_refused(1, "a cache of blue, expected f16, f32 or q8_0", "$M --cache blue");
     check(cli("$RUN $M -l 1") == 0 && lines(cli_out) == 1, "-l without a prompt: %s %s", cli_out,
           cli_err);
     for (int i = 0; i < 2; i++) {

@@ -55,8 +55,8 @@ static void test_flipped_bytes(void)
         size_t at = (size_t)(random_unit(&random) * (double)(i % 3 ? 400 : head));
         if (i % 3 == 1) at += file.size > 20000 ? 8200 : 0;
         unsigned char was = file.data[at];
-        file.data[at] =
-            i % 2 ? (unsigned char)(random_unit(&random) * 256) : (unsigned char)(was ^ 1 << i % 8);
+        file.data[at] = i % 2 ? (unsigned char)(random_unit(&random) * 256)
+                              : (unsigned char)(was ^ 1 << i % 8);
         llm_model *m = llm_open_memory(file.data, file.size);
         int tokens[4];
         if (m && llm_info(m)->vocab_size > 0 && llm_info(m)->context <= 1 << 16) {

@@ -40,7 +40,7 @@ static void plain_rope(double *x, int n_rot, int halves, int position, const flo
  * cache. */
 static void plain_forward(const llm_model *m, const int *tokens, int n, double *logits)
 {
-    enum { MOST = 128 };
+    enum { MOST = 256 };
     static double x[64][MOST], h[MOST], q[64][MOST], k[64][MOST], v[64][MOST], a[MOST], gate[MOST],
         up[MOST];
     const llm_facts *c = &m->facts;
@@ -126,11 +126,14 @@ static llm_model *open_tiny(const Shape *s, Bytes *file)
     return m;
 }
 
-/* Families, formats, tied or not, biases, frequency factors. The KV cache is f16, hence the
- * tolerance. */
+/* Families, formats, tied or not, biases, frequency factors, formats of the KV cache. */
 static void test_against_plain(void)
 {
-    static const int types[] = { 0, 1, 30, 2, 3, 6, 7, 8, 12, 13, 14 };
+    static const int types[] = { 0, 1, 30, 2, 3, 6, 7, 8 }; /* for the others: test_super_blocks */
+    static const struct {
+        const char *name;
+        double tolerance;
+    } caches[] = { { "f32", 1e-5 }, { "f16", 1e-3 }, { "q8_0", 3e-2 } };
     int tokens[40];
     double want[600];
     for (size_t i = 0; i < ARRAY_LEN(types); i++) {
@@ -142,23 +145,24 @@ static void test_against_plain(void)
             s.biases = variant >= 2;
             s.factors = variant == 3;
             s.seed = i * 10 + (uint64_t)variant;
-            if (formats[s.type].block == 32)
-                s.dim = s.hidden_dim = 64, s.head_dim = 16, s.n_rot = 12;
-            if (formats[s.type].block == 256) {
-                s.type = 8, s.dim = 96, s.hidden_dim = 64,
-                s.head_dim = 16; /* the narrow rows are Q8_0 */
+            if (formats[s.type].block == 32) {
+                s.dim = s.hidden_dim = 64, s.head_dim = 32, s.n_rot = 24;
             }
-            if (formats[types[i]].block == 256) continue; /* see test_super_blocks */
             Bytes file;
             llm_model *m = open_tiny(&s, &file);
-            llm_session *session = m ? llm_session_new(m, &(llm_options){ .threads = 2 }) : NULL;
             random_tokens(tokens, 40, s.vocab);
-            const float *got = session ? llm_eval(session, tokens, 40) : NULL;
-            if (got) plain_forward(m, tokens, 40, want);
-            double error = got ? difference(got, want, s.vocab) : 1;
-            check(error < 1e-3, "%s %s variant %d: logits differ by %g", s.arch,
-                  formats[types[i]].name, variant, error);
-            llm_session_free(session);
+            if (m) plain_forward(m, tokens, 40, want);
+            for (size_t k = 0; m && k < ARRAY_LEN(caches); k++) {
+                if (s.head_dim % 32 && !strcmp(caches[k].name, "q8_0")) continue;
+                llm_options o = { .threads = 2, .cache = caches[k].name };
+                llm_session *session = llm_session_new(m, &o);
+                const float *got = session ? llm_eval(session, tokens, 40) : NULL;
+                double error = got ? difference(got, want, s.vocab) : 1;
+                check(error < caches[k].tolerance,
+                      "%s %s variant %d, cache %s: logits differ by %g", s.arch,
+                      formats[types[i]].name, variant, caches[k].name, error);
+                llm_session_free(session);
+            }
             llm_close(m);
             free(file.data);
         }
@@ -320,7 +324,7 @@ static void test_golden(const char *name)
     snprintf(path, sizeof path, "tests/goldens/%s.txt", name);
     FILE *file = fopen(path, "r");
     check(file, "%s is missing", path);
-    llm_session *s = m ? llm_session_new(m, NULL) : NULL;
+    llm_session *s = m ? llm_session_new(m, &(llm_options){ .cache = "f32" }) : NULL;
     int vocab = m ? m->facts.vocab_size : 0;
     while (s && file && getline(&line, &room, file) > 0) {
         if (!strncmp(line, "tokens ", 7)) {
@@ -339,7 +343,7 @@ static void test_golden(const char *name)
             for (int i = 0; got && i < vocab; i++) {
                 if (!(fabs(got[i] - want[i]) <= worst)) worst = fabs(got[i] - want[i]);
             }
-            check(got && range > 0 && worst / range < 1e-3,
+            check(got && range > 0 && worst / range < 2e-5,
                   "%s, position %ld%s: logits differ by %g of their range", name, position,
                   single ? ", single steps" : "", worst / range);
         }
@@ -375,6 +379,12 @@ static void test_refusals(void)
     check(llm_sample(s, NULL) == -1 && strstr(llm_error(), "no logits"), "%s", llm_error());
     check(!llm_session_new(m, &(llm_options){ .context = -1 }), "a negative context");
     check(!llm_session_new(m, &(llm_options){ .threads = 100000 }), "too many threads");
+    check(!llm_session_new(m, &(llm_options){ .cache = "q4_K" }) &&
+              strstr(llm_error(), "a cache of q4_K, expected f16, f32 or q8_0"),
+          "%s", llm_error());
+    check(!llm_session_new(m, &(llm_options){ .cache = "q8_0" }) &&
+              strstr(llm_error(), "the heads have 10 dimensions"),
+          "%s", llm_error());
     llm_session_free(s);
     llm_session_free(NULL);
     llm_close(m);

@@ -34,7 +34,7 @@ static int hear(void *user, const char *text, size_t len)
 {
     Heard *h = user;
     for (size_t i = 0; i < len;) {
-        int n = utf8_length((const unsigned char *)text + i, len - i);
+        int n = tokenizer_char(text + i, len - i);
         if (n <= 0) h->bad = 1;
         i += n > 0 ? (size_t)n : 1;
     }
@@ -121,8 +121,8 @@ static void test_same_seed(void)
     Heard h[3] = { { .stop_after = -1 }, { .stop_after = -1 }, { .stop_after = -1 } };
     llm_model *m = open_tiny(&small_shape, &file);
     for (int i = 0; i < 3; i++) {
-        llm_session *s =
-            llm_session_new(m, &(llm_options){ .threads = 1 + i, .seed = i < 2 ? 5 : 6 });
+        llm_session *s = llm_session_new(m,
+                                         &(llm_options){ .threads = 1 + i, .seed = i < 2 ? 5 : 6 });
         check(llm_generate(s, "a", 60, NULL, hear, &h[i]) >= 0, "%s", llm_error());
         llm_session_free(s);
     }

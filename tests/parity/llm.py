@@ -57,7 +57,7 @@ class Sampling(ctypes.Structure):
 
 
 class Options(ctypes.Structure):
-    _fields_ = [("context", c_int), ("threads", c_int), ("seed", c_uint64)]
+    _fields_ = [("context", c_int), ("threads", c_int), ("seed", c_uint64), ("cache", c_char_p)]
 
 
 class Facts(ctypes.Structure):
@@ -198,8 +198,8 @@ class Model:
     def is_stop(self, token):
         return bool(self.lib.llm_is_stop(self.handle, token))
 
-    def session(self, context=0, threads=0, seed=0):
-        options = Options(context, threads, seed)
+    def session(self, context=0, threads=0, seed=0, cache=None):
+        options = Options(context, threads, seed, cache and cache.encode())
         handle = self.lib.llm_session_new(self.handle, byref(options))
         if not handle:
             raise Error(error())

@@ -6,9 +6,10 @@
 Each case is a model that transformers makes and saves, export.py converts and run.c evaluates.
 Differences are given as shares of the range of the reference logits (largest - smallest).
 
-run.c keeps keys and values in float16, which alone moves the logits by up to a thousandth of their
-range. So it is compared twice: closely with transformers rounding keys and values in the same way,
-and loosely with transformers as it is.
+run.c keeps keys and values in float16 unless it is told otherwise, which alone moves the logits by
+up to a thousandth of their range. So each file is evaluated with a cache of float32 and compared
+with transformers as it is, and with a cache of float16 and compared with transformers rounding keys
+and values in the same way. The logits must also be near those of the model before export.py.
 
 The exported file is also evaluated by Paper below, a forward pass in double precision written from
 the papers. It stands between the two: where it agrees with transformers and run.c does not, the
@@ -47,20 +48,21 @@ FLOAT_TYPES = ("f32", "f16")
 # The rows of isas[] in run.c; those that the machine lacks are left out.
 KERNELS = ("portable", "avx2", "avx512", "amx", "neon")
 
-# Differences allowed from transformers with the same weights and float16 keys and values: the root
-# mean square of all, and the largest. A key in the middle between two float16 numbers may become
-# the other one and move a few logits by a ten-thousandth; that hardly shows in the mean.
-TYPICAL = 2e-5
-LARGEST = 5e-4
+# Differences allowed from transformers with the weights of the file, by the format of the cache: the
+# root mean square of all, and the largest. A key in the middle between two float16 numbers may
+# become the other one and move a few logits by a ten-thousandth; that hardly shows in the mean.
+TYPICAL = {"f32": 1e-6, "f16": 2e-5}
+LARGEST = {"f32": 5e-6, "f16": 5e-4}
 
 # Fast kernels may round activations to 8 bits when the weights are of a block format.
 BLOCK_TYPES = ("q8_0", "q4_0")
 FAST_TYPICAL = 4e-3
 FAST_LARGEST = 2e-2
 
-# The largest difference allowed from transformers with the model before export.py and float32 keys
-# and values. It says nothing on block formats.
-LOOSE = 5e-3
+# The largest difference allowed from transformers with the model before export.py, by the formats
+# of the file and of the cache.
+FROM_ORIGINAL = {("f32", "f32"): 2e-4, ("f16", "f32"): 5e-3, ("f32", "f16"): 5e-3,
+                 ("f16", "f16"): 5e-3}
 
 # transformers computes in float32, Paper in float64
 PAPER_TOLERANCE = 2e-5
@@ -499,14 +501,14 @@ def load_file(model, path):
             state[f"{names[name]}.{part}"].copy_(torch.from_numpy(w))
 
 
-def three_ways(model, tokens):
+def three_ways(model, tokens, cache):
     """(label, logits): all at once, one by one, in growing pieces."""
     context = len(tokens) + 1
-    with model.session(context=context) as session:
+    with model.session(context=context, cache=cache) as session:
         yield "at once", session.eval_all(tokens)
-    with model.session(context=context) as session:
+    with model.session(context=context, cache=cache) as session:
         yield "steps", np.stack([session.eval([t]) for t in tokens])
-    with model.session(context=context) as session:
+    with model.session(context=context, cache=cache) as session:
         pieces, start, size = [], 0, 1
         while start < len(tokens):
             pieces.append(session.eval_all(tokens[start : start + size]))
@@ -543,8 +545,19 @@ def kernels(name):
             os.environ["RUN_CPU"] = before
 
 
-def check_file(checks, label, path, tokens, close, loose=None, blocks=False):
-    """Compares with the two references. Returns {kernels: largest close difference}."""
+def check_logits(checks, label, logits, reference, typical, largest):
+    mean, most = root_mean_square(logits, reference), distance(logits, reference)
+    at = int(np.argmax(np.max(np.abs(logits - reference), axis=1)))
+    checks.that(mean < typical and most < largest,
+                f"{label}: differs by {mean:.2g} of the range, allowed {typical:g}; most by "
+                f"{most:.2g}, allowed {largest:g}, at position {at}")
+    return most
+
+
+def check_file(checks, label, path, tokens, references, original=None, kind="f32"):
+    """Evaluates the file with every row of kernels and both formats of the cache. references holds
+    the logits to compare with by that format, original those of the model before export.py.
+    Returns {(kernels, cache): largest difference from the reference}."""
     try:
         names = machine_kernels(path)
         checks.that(names, f"{label}: no kernels")
@@ -553,22 +566,20 @@ def check_file(checks, label, path, tokens, close, loose=None, blocks=False):
         return {}
     report = {}
     for name in names:
-        fast = blocks and name != "portable"
-        typical, largest = (FAST_TYPICAL, FAST_LARGEST) if fast else (TYPICAL, LARGEST)
-        with kernels(name), llm.Model(path) as model:
-            ways = list(three_ways(model, tokens))
-        report[name] = 0.0
-        for way, logits in ways:
-            mean, most = root_mean_square(logits, close), distance(logits, close)
-            at = int(np.argmax(np.max(np.abs(logits - close), axis=1)))
-            checks.that(mean < typical and most < largest,
-                        f"{label}, {name}, {way}: differs by {mean:.2g} of the range, allowed "
-                        f"{typical:g}; most by {most:.2g}, allowed {largest:g}, at position {at}")
-            report[name] = max(report[name], most)
-            if loose is not None:
-                most = distance(logits, loose)
-                checks.that(most < LOOSE, f"{label}, {name}, {way}: differs by {most:.2g} of the "
-                                          f"range with float32 keys and values; allowed {LOOSE:g}")
+        for cache, reference in references.items():
+            typical, largest = TYPICAL[cache], LARGEST[cache]
+            if kind in BLOCK_TYPES and name != "portable":
+                typical, largest = FAST_TYPICAL, FAST_LARGEST
+            with kernels(name), llm.Model(path) as model:
+                ways = list(three_ways(model, tokens, cache))
+            for way, logits in ways:
+                where = f"{label}, {name}, {cache} cache, {way}"
+                most = check_logits(checks, where, logits, reference, typical, largest)
+                report[name, cache] = max(report.get((name, cache), 0.0), most)
+                limit = FROM_ORIGINAL.get((kind, cache))
+                if original is not None and limit:
+                    check_logits(checks, f"{where}, from the original", logits, original, limit,
+                                 limit)
     return report
 
 
@@ -612,13 +623,13 @@ def check_case(checks, case):
             load_file(model, path)
         if kind == "f32":
             check_paper(checks, case, path, tokens, reference)
-        close = transformers_logits(model, tokens, "half_cache")
-        loose = reference if kind in FLOAT_TYPES else None
-        report = check_file(checks, label, path, tokens, close, loose, kind in BLOCK_TYPES)
-        for name, worst in report.items():
-            table.setdefault(name, []).append(f"{kind} {worst:.1e}")
+        close = {"f32": transformers_logits(model, tokens),
+                 "f16": transformers_logits(model, tokens, "half_cache")}
+        report = check_file(checks, label, path, tokens, close, reference, kind)
+        for (name, cache), worst in report.items():
+            table.setdefault(f"{name}, {cache} cache", []).append(f"{kind} {worst:.1e}")
     for name, columns in table.items():
-        print(f"    {name:11} " + "  ".join(columns), flush=True)
+        print(f"    {name:20} " + "  ".join(columns), flush=True)
 
 
 # ---- sessions -----------------------------------------------------------------------------------
@@ -660,7 +671,7 @@ def check_sessions(checks):
             other = session.eval_all(tokens[::-1][:5])
             session.rewind(10)
             d = distance(session.eval_all(tokens[10:]), first[10:])
-            checks.that(d < LARGEST, f"sessions: rewind to 10 differs by {d:.2g}")
+            checks.that(d < LARGEST["f16"], f"sessions: rewind to 10 differs by {d:.2g}")
             checks.that(distance(other, first[10:15]) > NOTICED,
                         "sessions: other tokens, same logits")
 
@@ -688,10 +699,10 @@ def check_fork(checks, session, tokens, first):
         checks.that(fork.position == 20 and fork.context == session.context, "fork: position")
         session.eval(tokens[::-1][:10])  # must not show in the fork
         d = distance(fork.eval_all(tokens[20:]), first[20:])
-        checks.that(d < LARGEST, f"fork: the copy differs by {d:.2g}")
+        checks.that(d < LARGEST["f16"], f"fork: the copy differs by {d:.2g}")
         session.rewind(20)
         d = distance(session.eval_all(tokens[20:]), first[20:])
-        checks.that(d < LARGEST, f"fork: the original differs by {d:.2g}")
+        checks.that(d < LARGEST["f16"], f"fork: the original differs by {d:.2g}")
         checks.that(session.sample() == fork.sample(), "fork: other greedy token")
 
 
@@ -726,7 +737,7 @@ def check_many(checks, model, vocab):
         llm.eval_many(together, step)
         for token, a, b in zip(step, together, alone):
             worst = max(worst, distance(a.logits(), b.eval([token]).astype(float)))
-    checks.that(worst < LARGEST, f"eval_many: differs by {worst:.2g}")
+    checks.that(worst < LARGEST["f16"], f"eval_many: differs by {worst:.2g}")
     checks.that([s.position for s in together] == [s.position for s in alone],
                 "eval_many: position")
     fails(checks, "eval_many: a session twice",
@@ -779,13 +790,13 @@ def check_sampling(checks, model, tokens):
 
 def golden_reference(case, folder):
     tokens = some_tokens(case)
-    return tokens, transformers_logits(save(case, folder), tokens, "half_cache")
+    return tokens, transformers_logits(save(case, folder), tokens)
 
 
 def write_goldens():
     """NAME.gguf, and NAME.txt with the lines `tokens T0 T1 ...`, `range R` (largest - smallest
     logit of all positions) and, for some positions, `logits POSITION V0 V1 ...`: what transformers
-    computes with keys and values rounded to float16."""
+    computes."""
     GOLDENS.mkdir(parents=True, exist_ok=True)
     for case in golden_cases():
         folder = llm.folder() / f"golden-{case.name}"
@@ -820,8 +831,8 @@ def check_goldens(checks):
             checks.that(word == "logits" and d < GOLDEN_TOLERANCE,
                         f"{label}: position {position} differs by {d:.2g} from transformers")
         check_changes(checks, case, file, tokens, reference)
-        report = check_file(checks, label, file, tokens, reference)
-        line = "  ".join(f"{name} {worst:.1e}" for name, worst in report.items())
+        report = check_file(checks, label, file, tokens, {"f32": reference})
+        line = "  ".join(f"{name} {worst:.1e}" for (name, _), worst in report.items())
         print(f"{label}  {line}", flush=True)
 
 
