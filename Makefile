@@ -43,7 +43,7 @@ $(TMP)/embed++: $(TMP)/embed
 SANITIZE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 debug:
 	@mkdir -p tests/tmp/debug
-	$(MAKE) test TMP=tests/tmp/debug PROGRAM=tests/tmp/debug/run CFLAGS='$(SANITIZE)'
+	@$(MAKE) --no-print-directory test TMP=tests/tmp/debug PROGRAM=tests/tmp/debug/run CFLAGS='$(SANITIZE)'
 
 parity: .venv/ready $(PROGRAM)
 	.venv/bin/python tests/parity/run.py $(ONLY)

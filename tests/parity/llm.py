@@ -253,6 +253,19 @@ class Session:
             raise Error(error())
         return token
 
+    def generate(self, prompt, most, sampling=Sampling()):
+        """The text that follows, greedy by default."""
+        pieces = []
+
+        def on_text(_, text, length):
+            pieces.append(text[:length])
+            return 0
+
+        if self.lib.llm_generate(self.handle, prompt.encode(), most, byref(sampling),
+                                 OnText(on_text), None) < 0:
+            raise Error(error())
+        return b"".join(pieces).decode()
+
     def rewind(self, position):
         if self.lib.llm_rewind(self.handle, position) < 0:
             raise Error(error())

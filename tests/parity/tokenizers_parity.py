@@ -432,7 +432,8 @@ def compare_real(library, path, n, seed):
 def main():
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 20000
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
-    passed = failed = 0
+    unicode = subprocess.run([sys.executable, str(ROOT / "tests" / "unicode.py"), "--check"])
+    passed, failed = (0, 1) if unicode.returncode else (1, 0)
     with tempfile.TemporaryDirectory() as folder:
         library = build_library(folder)
         results = [compare_trained(library, pre, max(1, n // 5), seed) for pre in RULES]
