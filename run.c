@@ -2173,17 +2173,18 @@ static int eval_prompt(llm_session *s, const char *prompt)
 {
     const llm_model *m = s->model;
     size_t len = strlen(prompt);
-    if (len == 0) {
-        int start = m->facts.bos >= 0 ? m->facts.bos : m->facts.eos;
-        if (s->position > 0) return llm_logits(s) ? 0 : -1;
-        if (start < 0) return fail("the model has no token that begins a text: give a prompt");
-        return eval(s, &start, 1, NULL);
+    int start = m->facts.bos >= 0 ? m->facts.bos : m->facts.eos;
+    int flags = s->position ? 0 : LLM_BEGIN | LLM_BOS, status = -1;
+    if (len == 0 && s->position > 0) return llm_logits(s) ? 0 : -1;
+    if (len == 0 && start >= 0) return eval(s, &start, 1, NULL);
+    if (len == 0) return fail("the model has no token that begins a text: give a prompt");
+    int n = llm_encode(m, prompt, len, flags, NULL, 0);
+    int *tokens = n < 0 ? NULL : malloc(((size_t)n + 1) * sizeof *tokens);
+    if (tokens && llm_encode(m, prompt, len, flags, tokens, n) == n) {
+        status = eval(s, tokens, n, NULL);
+    } else if (n >= 0) {
+        fail("out of memory for a prompt of %zu bytes", len);
     }
-    if (len >= (size_t)1 << 30) return fail("the prompt has %zu bytes, expected at most 1 GB", len);
-    int *tokens = malloc((len + 3) * sizeof *tokens); /* one for each byte, leading space, BOS */
-    if (!tokens) return fail("out of memory for a prompt of %zu bytes", len);
-    int n = llm_encode(m, prompt, len, s->position ? 0 : LLM_BEGIN | LLM_BOS, tokens, (int)len + 3);
-    int status = n < 0 ? -1 : eval(s, tokens, n, NULL);
     free(tokens);
     return status;
 }
@@ -2394,14 +2395,16 @@ static char *read_prompt(const Settings *o, size_t *len)
 /* All token ids of a text, or NULL after telling why. */
 static int *encode(const llm_model *m, const char *text, size_t len, int flags, int *n)
 {
-    int *tokens = NULL;
-    *n = llm_encode(m, text, len, flags, NULL, 0);
-    if (*n >= 0 && (tokens = malloc(((size_t)*n + 1) * sizeof *tokens))) {
-        llm_encode(m, text, len, flags, tokens, *n);
-    } else {
-        complain(1, "%s", *n < 0 ? llm_error() : "out of memory");
-    }
-    return tokens;
+    int *tokens = NULL, room = len >> 30 ? 0 : (int)len + 2; /* nearly always enough */
+    do {
+        free(tokens);
+        tokens = malloc((size_t)room * sizeof *tokens + 1);
+        *n = tokens ? llm_encode(m, text, len, flags, tokens, room) : -1;
+    } while (*n > room && (room = *n));
+    if (*n >= 0) return tokens;
+    complain(1, "%s", tokens ? llm_error() : "out of memory");
+    free(tokens);
+    return NULL;
 }
 
 static int print_tokens(const llm_model *m, const Settings *o, const char *text, size_t len)

@@ -132,6 +132,22 @@ static void test_same_seed(void)
     free(file.data);
 }
 
+/* Where the vocabulary lacks the mark for a space, a space takes three byte tokens. */
+static void test_more_tokens_than_bytes(void)
+{
+    Bytes file = tiny_model(&small_shape);
+    unsigned char *mark = memmem(file.data, file.size, "\xe2\x96\x81", 3);
+    check(mark != NULL, "the mark is in the vocabulary");
+    if (mark) mark[2] = 0x82;
+    llm_model *m = llm_open_memory(file.data, file.size);
+    llm_session *s = m ? llm_session_new(m, NULL) : NULL;
+    check(s && llm_generate(s, "        ", 1, NULL, NULL, NULL) >= 0, "%s", llm_error());
+    check(s && llm_position(s) >= 1 + 3 * 8, "8 spaces are %d tokens", s ? llm_position(s) - 1 : 0);
+    llm_session_free(s);
+    llm_close(m);
+    free(file.data);
+}
+
 /* A file without a vocabulary evaluates tokens; one without weights encodes and decodes. */
 static void test_half_files(void)
 {
@@ -210,6 +226,7 @@ static void test_text(void)
     test_generate();
     test_generate_api();
     test_same_seed();
+    test_more_tokens_than_bytes();
     test_half_files();
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         if (access("../shared/data/vocab", R_OK)) {
