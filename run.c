@@ -186,6 +186,7 @@ enum {
     LOGIT_ROWS = 16, /* rows whose logits are computed at once */
     PANEL_ROWS = 16, /* a panel of unpacked weights: rows and columns; it stays in the L1 cache */
     PANEL_COLS = 256,
+    TASK_ROWS = 256,  /* rows of a matrix that a thread takes at a time, at most */
     ATTEND_ROWS = 16, /* a tile of attention: query rows, positions unpacked at once */
     ATTEND_BLOCK = 32,
     MIN_WORK = 100000,  /* multiply-adds below which a second thread costs more than it brings */
@@ -1617,14 +1618,12 @@ static const Isa *kernels; /* picked once; every pick has the same result */
 
 typedef float F32x4 __attribute__((vector_size(16), aligned(4), may_alias));
 
-/* The inner product of one row with one row. Memory delivers w fastest as one stream, asked for
- * ahead of time. */
+/* The inner product of one row with one row: memory delivers w fastest as one stream. */
 static float dot(const float *w, const float *x, int n)
 {
     F32x4 sum[4] = { { 0 } };
     int k = 0;
     for (; k + 16 <= n; k += 16) {
-        __builtin_prefetch(w + k + 512);
         for (int i = 0; i < 4; i++) {
             sum[i] += *(const F32x4 *)(w + k + 4 * i) * *(const F32x4 *)(x + k + 4 * i);
         }
@@ -1697,14 +1696,18 @@ static void matmul_rows(float *y, const Mat *w, const float *x, int n, int first
     }
 }
 
-/* y(n, rows) = x(n, cols) w^T + bias */
+/* y(n, rows) = x(n, cols) w^T + bias. A task is a run of rows, long enough for memory to stream and
+ * short enough to spread over the threads. */
 static void matmul(float *y, const Mat *w, const float *x, int n, int threads)
 {
-    int panels = (w->rows + PANEL_ROWS - 1) / PANEL_ROWS;
     int useful = (double)w->rows * w->cols * n < MIN_WORK ? 1 : threads;
-    PARALLEL_FOR (useful, int p = 0; p < panels; p++) {
-        int first = p * PANEL_ROWS, left = w->rows - first;
-        matmul_rows(y, w, x, n, first, left < PANEL_ROWS ? left : PANEL_ROWS);
+    int rows = w->rows / (4 * threads) / PANEL_ROWS * PANEL_ROWS; /* of a task */
+    rows = rows < PANEL_ROWS ? PANEL_ROWS : rows < TASK_ROWS ? rows : TASK_ROWS;
+    PARALLEL_FOR (useful, int first = 0; first < w->rows; first += rows) {
+        int end = w->rows - first < rows ? w->rows : first + rows;
+        for (int r = first; r < end; r += PANEL_ROWS) {
+            matmul_rows(y, w, x, n, r, end - r < PANEL_ROWS ? end - r : PANEL_ROWS);
+        }
     }
 }
 
