@@ -57,8 +57,9 @@ typedef struct {
 typedef struct {
     const char *name, *arch, *format; /* format: the weight format that most bytes have */
     const char *chat_template;
-    const char *warning; /* what was assumed while loading, "" if nothing */
-    const char *kernels; /* the instruction set in use */
+    const char *chat_format; /* the row of templates[] that it is, "" if none */
+    const char *warning;     /* what was assumed while loading, "" if nothing */
+    const char *kernels;     /* the instruction set in use */
     int context, vocab_size, dim, hidden_dim, n_layers, n_heads, n_kv_heads, head_dim;
     int bos, eos;       /* token ids, -1: none */
     int has_weights;    /* 0: a vocabulary-only file; it encodes and decodes, and has no sessions */
@@ -132,6 +133,12 @@ const float *llm_logits(const llm_session *s);
 /* Draws the next token from the session's last logits; it is not appended. NULL takes the model
  * file's sampling. */
 int llm_sample(llm_session *s, const llm_sampling *sampling);
+
+/* Appends a turn of a conversation in the model's chat format. role is system, user or assistant;
+ * the text is plain: nothing in it is taken for the format's own marks. NULL text opens the turn,
+ * so that llm_generate writes it; the next turn closes it. On failure the session is where it was,
+ * but has no logits. */
+int llm_turn(llm_session *s, const char *role, const char *text);
 
 /* Appends a prompt (plain text) and at most max_tokens generated ones (0: as many as the context
  * holds), until a stop token. on_text gets the generated text piece by piece, always whole UTF-8
@@ -875,12 +882,31 @@ static const Arch archs[] = {
     { "qwen2", 1 },
 };
 
+/* How a chat is written down. To add one: its name, a piece of the file's own template that tells
+ * it from the others, and what opens and closes a turn of the system, the user and the assistant.
+ * */
+typedef struct {
+    const char *name, *tell;
+    struct {
+        const char *open, *close;
+    } turns[3];
+} Template;
+
+static const Template templates[] = {
+    { "chatml",
+      "<|im_start|>",
+      { { "<|im_start|>system\n", "<|im_end|>\n" },
+        { "<|im_start|>user\n", "<|im_end|>\n" },
+        { "<|im_start|>assistant\n", "<|im_end|>\n" } } },
+};
+
 struct llm_model {
     File file;
     Arena arena;
     int failed;      /* while loading: the first failure is kept, later look-ups do nothing */
     llm_facts facts; /* also the hyperparameters: facts.dim, facts.n_layers, ... */
     const Arch *arch;
+    const Template *template; /* NULL: the file has none that is known */
     float norm_eps;
     int n_rot;        /* dimensions of a head that are rotated */
     float *rope_freq; /* (n_rot / 2) radians per position */
@@ -1219,6 +1245,12 @@ static void load_vocabulary(llm_model *m)
     tokenizer_vocab v = { 0 };
     c->bos = c->eos = -1;
     c->chat_template = key_string(m, "tokenizer.chat_template");
+    c->chat_format = "";
+    for (size_t i = 0; i < ARRAY_LEN(templates) && !m->template; i++) {
+        if (!strstr(c->chat_template, templates[i].tell)) continue;
+        m->template = &templates[i];
+        c->chat_format = templates[i].name;
+    }
     if (m->failed || !*kind || !strcmp(kind, "no_vocab") || !strcmp(kind, "none")) return;
     if (!spm && strcmp(kind, "gpt2")) {
         m->failed = fail("key tokenizer.ggml.model is %s, expected llama or gpt2", kind);
@@ -1403,6 +1435,7 @@ struct llm_session {
     Arena arena;
     int context, threads, position;
     int has_logits;
+    const char *unclosed; /* what closes the turn that llm_turn opened, NULL: none is open */
     uint64_t random;
     int *tokens;            /* (context) the tokens so far */
     float *logits;          /* (vocab_size) after the last token */
@@ -1559,6 +1592,7 @@ llm_session *llm_fork(const llm_session *s)
     if (!t) return NULL;
     t->position = s->position;
     t->has_logits = s->has_logits;
+    t->unclosed = s->unclosed;
     t->random = s->random;
     memcpy(t->tokens, s->tokens, (size_t)s->position * sizeof *s->tokens);
     memcpy(t->logits, s->logits, (size_t)c->vocab_size * sizeof *s->logits);
@@ -1585,7 +1619,10 @@ int llm_rewind(llm_session *s, int position)
     if (position < 0 || position > s->position) {
         return fail("cannot go to position %d, expected 0 to %d", position, s->position);
     }
-    if (position < s->position) s->has_logits = 0;
+    if (position < s->position) {
+        s->has_logits = 0;
+        s->unclosed = NULL;
+    }
     s->position = position;
     return 0;
 }
@@ -2143,7 +2180,8 @@ int llm_sample(llm_session *s, const llm_sampling *sampling)
 
 /* ==== 9. Generation ==============================================================================
  * Text in, text out, through the public API. Tokens are bytes and may split a character, so bytes
- * wait until they are a whole one. */
+ * wait until they are a whole one. A chat is a text too: its turns are set off by special tokens.
+ */
 
 /* Moves the whole characters from s->piece to s->text, with U+FFFD for what is none, and returns
  * their length. An unfinished character stays, unless this is the last call. */
@@ -2171,25 +2209,56 @@ static size_t whole_characters(llm_session *s, int last)
     return out;
 }
 
-/* Evaluates the prompt, or what stands for an empty one at the beginning of a text. */
-static int eval_prompt(llm_session *s, const char *prompt)
+/* Appends a text, encoded with flags; at position 0 a text begins. */
+static int append(llm_session *s, const char *text, int flags)
 {
-    const llm_model *m = s->model;
-    size_t len = strlen(prompt);
-    int start = m->facts.bos >= 0 ? m->facts.bos : m->facts.eos;
-    int flags = s->position ? 0 : LLM_BEGIN | LLM_BOS, status = -1;
-    if (len == 0 && s->position > 0) return llm_logits(s) ? 0 : -1;
-    if (len == 0 && start >= 0) return eval(s, &start, 1, NULL);
-    if (len == 0) return fail("the model has no token that begins a text: give a prompt");
-    int n = llm_encode(m, prompt, len, flags, NULL, 0);
+    size_t len = strlen(text);
+    int status = -1;
+    if (s->position == 0) flags |= LLM_BEGIN | LLM_BOS;
+    int n = llm_encode(s->model, text, len, flags, NULL, 0);
     int *tokens = n < 0 ? NULL : malloc(((size_t)n + 1) * sizeof *tokens);
-    if (tokens && llm_encode(m, prompt, len, flags, tokens, n) == n) {
+    if (n == 0) {
+        status = 0;
+    } else if (tokens && llm_encode(s->model, text, len, flags, tokens, n) == n) {
         status = eval(s, tokens, n, NULL);
-    } else if (n >= 0) {
-        fail("out of memory for a prompt of %zu bytes", len);
+    } else if (n > 0) {
+        fail("out of memory for a text of %zu bytes", len);
     }
     free(tokens);
     return status;
+}
+
+int llm_turn(llm_session *s, const char *role, const char *text)
+{
+    static const char *const roles[] = { "system", "user", "assistant" };
+    const Template *t = s->model->template;
+    const char *unclosed = s->unclosed;
+    int before = s->position;
+    size_t r = 0;
+    while (r < ARRAY_LEN(roles) && strcmp(roles[r], role)) r++;
+    if (r == ARRAY_LEN(roles)) return fail("role %s, expected system, user or assistant", role);
+    if (!t && !*s->model->facts.chat_template) return fail("the model file has no chat template");
+    if (!t) return fail("the model file's chat template is not of a known format");
+    if ((unclosed && append(s, unclosed, LLM_SPECIAL)) ||
+        append(s, t->turns[r].open, LLM_SPECIAL) ||
+        (text && (append(s, text, 0) || append(s, t->turns[r].close, LLM_SPECIAL)))) {
+        llm_rewind(s, before);
+        s->unclosed = unclosed;
+        return -1;
+    }
+    s->unclosed = text ? NULL : t->turns[r].close;
+    return 0;
+}
+
+/* Evaluates the prompt, or what stands for an empty one at the beginning of a text. */
+static int eval_prompt(llm_session *s, const char *prompt)
+{
+    const llm_facts *c = &s->model->facts;
+    int start = c->bos >= 0 ? c->bos : c->eos;
+    if (*prompt) return append(s, prompt, 0);
+    if (s->position > 0) return llm_logits(s) ? 0 : -1;
+    if (start < 0) return fail("the model has no token that begins a text: give a prompt");
+    return eval(s, &start, 1, NULL);
 }
 
 int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_sampling *sampling,
@@ -2225,7 +2294,7 @@ int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_s
 #include <time.h>
 
 typedef struct {
-    const char *mode, *prompt, *prompt_file, *text_file, *cache;
+    const char *mode, *prompt, *system, *prompt_file, *text_file, *cache;
     int n, top_k, context, threads, likeliest;
     double temperature, top_p, min_p, repeat;
     uint64_t seed;
@@ -2241,11 +2310,12 @@ static const struct Option {
     size_t field;
     double min, max;
 } options[] = {
-    { "-m", "MODE", "what to do: generate", TEXT, offsetof(Settings, mode), 0, 0 },
+    { "-m", "MODE", "generate or chat (generate)", TEXT, offsetof(Settings, mode), 0, 0 },
     { "-i", "TEXT", "prompt; - reads it from stdin, without its last newline", TEXT,
       offsetof(Settings, prompt), 0, 0 },
     { "-f", "FILE", "prompt from a file, as it is", TEXT, offsetof(Settings, prompt_file), 0, 0 },
-    { "-n", "N", "tokens to generate, 0: until the end of the text or of the context (256)",
+    { "-n", "N",
+      "tokens to generate, 0: until the end of the text or of the context (256; in a chat 0)",
       INTEGER, offsetof(Settings, n), 0, 1e9 },
     { "-t", "F", "temperature, 0: always the likeliest token (1.0 *)", NUMBER,
       offsetof(Settings, temperature), 0, 1e6 },
@@ -2259,6 +2329,7 @@ static const struct Option {
       offsetof(Settings, repeat), 0, 1e3 },
     { "-s", "N", "seed: the same seed gives the same text (from the clock)", SEED,
       offsetof(Settings, seed), 0, 0 },
+    { "-y", "TEXT", "system prompt of a chat", TEXT, offsetof(Settings, system), 0, 0 },
     { "-c", "N", "context length (the model's, at most what fits memory)", INTEGER,
       offsetof(Settings, context), 1, 1 << 24 },
     { "--cache", "TYPE", "format of the KV cache: f16, f32 or q8_0 (f16)", TEXT,
@@ -2620,45 +2691,96 @@ static void print_speed(const llm_model *m, const llm_session *s, int n_prompt, 
     fprintf(stderr, "logits   hash %016llx\n", (unsigned long long)hash);
 }
 
-/* The prompt and what the model makes of it, or the likeliest next tokens. */
-static int generate(const llm_model *m, llm_session *s, const Settings *o, const char *prompt,
-                    size_t len)
+/* The model file's way of sampling with what the options change. */
+static llm_sampling choose_sampling(const llm_model *m, const Settings *o)
 {
-    Output out = { 0 };
-    const llm_facts *c = llm_info(m);
-    llm_sampling p = c->sampling;
-    int n_prompt = 0, *tokens = len ? encode(m, prompt, len, LLM_BEGIN | LLM_BOS, &n_prompt) : NULL;
+    llm_sampling p = llm_info(m)->sampling;
     if (o->temperature >= 0) p.temperature = (float)o->temperature;
     if (o->top_p >= 0) p.top_p = (float)o->top_p;
     if (o->top_k >= 0) p.top_k = o->top_k;
     if (o->min_p >= 0) p.min_p = (float)o->min_p;
     if (o->repeat >= 0) p.repeat_penalty = (float)o->repeat;
+    return p;
+}
+
+/* The likeliest next tokens after the prompt, or those that a text begins with. */
+static int likeliest(const llm_model *m, llm_session *s, const Settings *o, const char *prompt,
+                     size_t len)
+{
+    const llm_facts *c = llm_info(m);
+    int n = 1, start = c->bos >= 0 ? c->bos : c->eos;
+    int *tokens = len ? encode(m, prompt, len, LLM_BEGIN | LLM_BOS, &n) : NULL;
     if (len && !tokens) return 1;
-    if (len && n_prompt > llm_context(s)) {
+    const float *logits = llm_eval(s, tokens ? tokens : &start, n);
+    free(tokens);
+    return logits ? print_likeliest(m, s, o->likeliest) : complain(1, "%s", llm_error());
+}
+
+/* The prompt and what the model makes of it. */
+static int generate(const llm_model *m, llm_session *s, const Settings *o, const char *prompt,
+                    size_t len)
+{
+    Output out = { 0 };
+    llm_sampling p = choose_sampling(m, o);
+    int n_prompt = 0, most = o->n < 0 ? 256 : o->n, status = 0;
+    int *tokens = len ? encode(m, prompt, len, LLM_BEGIN | LLM_BOS, &n_prompt) : NULL;
+    if (len && !tokens) return 1;
+    if (n_prompt > llm_context(s)) {
         free(tokens);
         return complain(1, "the prompt has %d tokens, the context %d positions", n_prompt,
                         llm_context(s));
     }
-    if (len && !o->no_echo && !o->likeliest) print_text(&out, prompt, len);
+    if (!o->no_echo) print_text(&out, prompt, len);
     double start = seconds();
-    int status = len && !llm_eval(s, tokens, n_prompt) ? -1 : 0;
-    double prompt_time = seconds() - start;
+    if (n_prompt && !llm_eval(s, tokens, n_prompt)) status = complain(1, "%s", llm_error());
+    double times[3] = { seconds() - start, 0, 0 };
     free(tokens);
-    if (!status && o->likeliest && !len) status = llm_generate(s, "", 1, &p, NULL, NULL);
-    if (status < 0) return complain(1, "%s", llm_error());
-    if (o->likeliest) return print_likeliest(m, s, o->likeliest);
+    if (status || out.failed) return status;
     out.first = 0;
-    int n = out.failed ? 0 : llm_generate(s, "", o->n, &p, print_text, &out);
-    double end = seconds();
+    int n = llm_generate(s, "", most, &p, print_text, &out);
     if (n < 0) return complain(1, "%s", llm_error());
+    times[1] = out.first - start;
+    times[2] = seconds() - start - times[0];
     if (!out.failed) print_text(&out, "\n", 1);
-    if (llm_position(s) == llm_context(s) && (o->n == 0 || n < o->n)) {
+    if (llm_position(s) == llm_context(s) && (most == 0 || n < most)) {
         complain(0, "the context of %d positions is full", llm_context(s));
     }
-    double times[3] = { prompt_time > 0 ? prompt_time : 1e-9, out.first - start,
-                        end - start - prompt_time };
     if (o->verbose) print_speed(m, s, n_prompt, n, times);
     return out.failed && out.failed != EPIPE ? complain(1, "stdout: %s", strerror(out.failed)) : 0;
+}
+
+/* A conversation: the prompt is the first user turn, then each line of stdin is one. Where stdin is
+ * no terminal, only the answers are printed, and a prompt makes it a single turn. */
+static int chat(const llm_model *m, llm_session *s, const Settings *o, const char *prompt)
+{
+    Output out = { 0 };
+    llm_sampling p = choose_sampling(m, o);
+    int talking = isatty(0), status = 0;
+    char *line = NULL;
+    size_t room = 0;
+    if (o->system && llm_turn(s, "system", o->system)) return complain(1, "%s", llm_error());
+    for (int first = 1; !status && !out.failed; first = 0) {
+        const char *text = first && *prompt ? prompt : NULL;
+        if (!text) {
+            if (talking) fputs("> ", stderr);
+            ssize_t n = !first && *prompt && !talking ? -1 : getline(&line, &room, stdin);
+            if (n < 0) break;
+            if (line[n - 1] == '\n') line[n - 1] = 0;
+            text = line;
+        }
+        if (!*text) continue;
+        if (llm_turn(s, "user", text) || llm_turn(s, "assistant", NULL) ||
+            llm_generate(s, "", o->n < 0 ? 0 : o->n, &p, print_text, &out) < 0) {
+            status = complain(1, "%s", llm_error());
+        }
+        if (!out.failed && !status) print_text(&out, "\n", 1);
+        if (!status && llm_position(s) == llm_context(s)) {
+            status = complain(1, "the context of %d positions is full", llm_context(s));
+        }
+    }
+    free(line);
+    if (out.failed && out.failed != EPIPE) status = complain(1, "stdout: %s", strerror(out.failed));
+    return status;
 }
 
 /* Everything that needs a session. */
@@ -2683,6 +2805,10 @@ static int run_session(const llm_model *m, const Settings *o, const char *prompt
     } else if (o->bench) {
         int n = context < 512 ? context : 512;
         status = bench(m, s, "pp", n, n) || bench(m, s, "tg", context < 64 ? context : 64, 1);
+    } else if (o->likeliest) {
+        status = likeliest(m, s, o, prompt, len);
+    } else if (o->mode && !strcmp(o->mode, "chat")) {
+        status = chat(m, s, o, prompt);
     } else {
         status = generate(m, s, o, prompt, len);
     }
@@ -2693,7 +2819,7 @@ static int run_session(const llm_model *m, const Settings *o, const char *prompt
 int main(int argc, char **argv)
 {
     Settings o = {
-        .n = 256, .top_k = -1, .temperature = -1, .top_p = -1, .min_p = -1, .repeat = -1
+        .n = -1, .top_k = -1, .temperature = -1, .top_p = -1, .min_p = -1, .repeat = -1
     };
     const char *path = NULL;
     size_t len;
@@ -2702,8 +2828,8 @@ int main(int argc, char **argv)
     if (o.help) return print_help(), 0;
     if (o.version) return puts("run " RUN_VERSION), 0;
     if (!path) return complain(2, "no model file: run MODEL.gguf [options]; -h lists them");
-    if (o.mode && strcmp(o.mode, "generate")) {
-        return complain(2, "-m %s: expected generate", o.mode);
+    if (o.mode && strcmp(o.mode, "generate") && strcmp(o.mode, "chat")) {
+        return complain(2, "-m %s: expected generate or chat", o.mode);
     }
     if (o.prompt && o.prompt_file) return complain(2, "-i and -f both give a prompt");
     clock_gettime(CLOCK_REALTIME, &now);

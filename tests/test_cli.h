@@ -65,7 +65,7 @@ static void test_bad_options(void)
     check_refused(2, "unknown option --temp", "$M --temp 1");
     check_refused(2, "two model files", "$M other.gguf");
     check_refused(2, "-i and -f", "$M -i a -f b");
-    check_refused(2, "expected generate", "$M -m sing");
+    check_refused(2, "expected generate or chat", "$M -m sing");
     check_refused(2, "-p 1.5: expected 0 to 1", "$M -p 1.5");
     check_refused(2, "-s abc", "$M -s abc");
     check_refused(2, "-s 1.5", "$M -s 1.5");
