@@ -47,9 +47,10 @@ typedef struct {
 
 /* How a session is made. All zero gives the defaults. */
 typedef struct {
-    int context;   /* positions that the KV cache holds; 0: the model's, at most what fits memory */
-    int threads;   /* 0: one for each physical core */
-    uint64_t seed; /* every seed is good */
+    int context; /* positions that the KV cache holds; 0: the model's, or what half of the machine's
+                      memory holds, so say less for several sessions */
+    int threads; /* 0: one for each physical core */
+    uint64_t seed;     /* every seed is good */
     const char *cache; /* format of the KV cache: f16, f32 or q8_0 (half of f16); NULL: f16 */
 } llm_options;
 
@@ -113,7 +114,8 @@ llm_session *llm_fork(const llm_session *s);
 int llm_position(const llm_session *s);
 int llm_context(const llm_session *s);
 
-/* Goes back to an earlier position; what came after is forgotten. */
+/* Goes back to an earlier position; what came after is forgotten, and there are no logits until the
+ * next evaluation. */
 int llm_rewind(llm_session *s, int position);
 
 /* Appends n tokens and returns the logits after the last one: (vocab_size) floats that the session
@@ -127,7 +129,8 @@ int llm_eval_all(llm_session *s, const int *tokens, int n, float *logits);
  * of them. Each session then has its own logits for llm_logits and llm_sample. */
 int llm_eval_many(llm_session *const *sessions, const int *tokens, int n);
 
-/* The logits after the session's last token (vocab_size), NULL if nothing was evaluated yet. */
+/* The logits after the session's last token (vocab_size), NULL if nothing was evaluated since the
+ * session was made or rewound. */
 const float *llm_logits(const llm_session *s);
 
 /* Draws the next token from the session's last logits; it is not appended. NULL takes the model
@@ -140,11 +143,11 @@ int llm_sample(llm_session *s, const llm_sampling *sampling);
  * but has no logits. */
 int llm_turn(llm_session *s, const char *role, const char *text);
 
-/* Appends a prompt (plain text) and at most max_tokens generated ones (0: as many as the context
- * holds), until a stop token. on_text gets the generated text piece by piece, always whole UTF-8
- * characters with a zero at the end; it may be NULL, and ends the generation by returning non-zero.
- * NULL sampling takes the model file's. Returns the number of generated tokens. An empty prompt on
- * a new session starts a text from nothing. */
+/* Appends a prompt (plain text) and at most max_tokens generated ones (0 or less: as many as the
+ * context holds), until a stop token. on_text gets the generated text piece by piece, always whole
+ * UTF-8 characters with a zero at the end; it may be NULL, and ends the generation by returning
+ * non-zero. NULL sampling takes the model file's. Returns the number of generated tokens. An empty
+ * prompt on a new session starts a text from nothing. */
 int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_sampling *sampling,
                  int (*on_text)(void *user, const char *text, size_t len), void *user);
 
@@ -168,6 +171,11 @@ int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_s
 #include <unistd.h>
 
 #include "tokenizer.h"
+
+#ifdef __FAST_MATH__
+#error "run.c needs IEEE arithmetic: compile it without -ffast-math"
+#endif
+_Static_assert(sizeof(size_t) == 8, "a model is larger than the address space of 32 bits");
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof *(a))
 
@@ -195,14 +203,14 @@ enum {
     PANEL_COLS = 256,
     TASK_ROWS = 256,  /* rows of a matrix that a thread takes at a time, at most */
     ATTEND_ROWS = 16, /* a tile of attention: query rows, positions unpacked at once */
-    ATTEND_BLOCK = 32,
+    ATTEND_BLOCK = 16,
     MIN_WORK = 100000,  /* multiply-adds below which a second thread costs more than it brings */
     REPEAT_WINDOW = 64, /* tokens that the repetition penalty looks back */
     MAX_THREADS = 256,
     MAX_LAYERS = 1024,
     MAX_DIM = 1 << 20, /* any width: embedding, feed-forward, heads x head_dim */
     MAX_HEADS = 1024,
-    MAX_GROUP = 256, /* query heads that share a key/value head */
+    MAX_GROUP = 128, /* query heads that share a key/value head */
     MAX_HEAD_DIM = 256,
     MAX_VOCAB = 1 << 24,
     MAX_CONTEXT = 1 << 24,
@@ -527,13 +535,19 @@ static void pack_f16(void *row, const float *x, int n)
     for (int i = 0; i < n; i++) y[i] = float_f16(x[i]);
 }
 
+/* A number that is none makes its block none, so that it comes to light in the logits. */
 static void pack_q8_0(void *row, const float *x, int n)
 {
     for (BlockQ8_0 *b = row; n > 0; b++, n -= 32, x += 32) {
         float most = 0;
-        for (int i = 0; i < 32; i++) most = fmaxf(most, fabsf(x[i]));
-        b->d = float_f16(most / 127);
-        for (int i = 0; i < 32; i++) b->q[i] = (int8_t)(most > 0 ? roundf(x[i] * 127 / most) : 0);
+        int finite = 1;
+        for (int i = 0; i < 32; i++) {
+            most = fmaxf(most, fabsf(x[i]));
+            finite &= fabsf(x[i]) <= 127 * 65504.0f;
+        }
+        float inverse = finite && most > 1e-30f ? 127 / most : 0;
+        b->d = finite ? float_f16(most / 127) : 0x7e00;
+        for (int i = 0; i < 32; i++) b->q[i] = finite ? (int8_t)roundf(x[i] * inverse) : 1;
     }
 }
 
@@ -948,7 +962,8 @@ static int key_int(llm_model *m, const char *name, int fallback, int min, int ma
     }
     Cursor c = { k->data, k->data + bytes };
     uint64_t u = get_int(&c, bytes);
-    int64_t v = is_signed ? (int64_t)(u << (64 - 8 * bytes)) >> (64 - 8 * bytes) : (int64_t)u;
+    int64_t v = u < INT64_MAX ? (int64_t)u : INT64_MAX;
+    if (is_signed) v = (int64_t)(u << (64 - 8 * bytes)) >> (64 - 8 * bytes);
     if (v < min || v > max) {
         m->failed = fail("key %s is %lld, expected %d to %d", full, (long long)v, min, max);
         return min;
@@ -996,6 +1011,16 @@ static const char *key_string(llm_model *m, const char *name)
     Text t = get_text(&c);
     if (!(copy = take(&m->arena, t.len + 1, 1))) return "";
     return memcpy(copy, t.data, t.len);
+}
+
+/* The same on one line: control characters become '?'. */
+static const char *key_line(llm_model *m, const char *name)
+{
+    char *text = (char *)key_string(m, name);
+    for (char *c = text; *c; c++) {
+        if ((unsigned char)*c < ' ' || *c == 127) *c = '?';
+    }
+    return text;
 }
 
 /* The values of an array of the given type (4-byte ones as they are, strings as Text); NULL where
@@ -1190,6 +1215,7 @@ static void load_weights(llm_model *m)
     }
     m->embedding = load_mat(m, c->vocab_size, c->dim, REQUIRED, "token_embd", -1);
     m->output = load_mat(m, c->vocab_size, c->dim, OPTIONAL, "output", -1);
+    if (m->embedding.bias) m->failed = fail("tensor token_embd.bias is not known");
     if (!m->output.data) {
         m->output = m->embedding;
     } else if (!m->failed) {
@@ -1264,7 +1290,7 @@ static void load_vocabulary(llm_model *m)
     v.scores = key_array(m, "tokenizer.ggml.scores", FLOAT32, v.n_tokens, &n_scores);
     v.types = key_array(m, "tokenizer.ggml.token_type", I32, v.n_tokens, &n_types);
     v.merges = key_array(m, "tokenizer.ggml.merges", STRING, -1, &v.n_merges);
-    v.pre = key_string(m, "tokenizer.ggml.pre");
+    v.pre = key_line(m, "tokenizer.ggml.pre");
     if (m->failed) return;
     if (!spm && !v.merges) m->failed = fail("key tokenizer.ggml.merges is missing");
     c->vocab_size = v.n_tokens;
@@ -1290,12 +1316,12 @@ static void load_facts(llm_model *m)
 {
     llm_facts *c = &m->facts;
     uint64_t bytes[N_FORMATS] = { 0 }, most = 0;
-    c->name = key_string(m, "general.name");
-    c->arch = key_string(m, "general.architecture");
+    c->name = key_line(m, "general.name");
+    c->arch = key_line(m, "general.architecture");
     c->format = c->warning = "";
     c->sampling.temperature = key_float(m, "general.sampling.temp", 1, 0, 1e6f);
     c->sampling.top_p = key_float(m, "general.sampling.top_p", 0.9f, 0, 1);
-    c->sampling.top_k = key_int(m, "general.sampling.top_k", 0, 0, MAX_VOCAB);
+    c->sampling.top_k = key_int(m, "general.sampling.top_k", 0, -1, MAX_VOCAB);
     c->sampling.min_p = key_float(m, "general.sampling.min_p", 0, 0, 1);
     c->sampling.repeat_penalty = key_float(m, "general.sampling.penalty_repeat", 1, 0, 1e3f);
     c->has_weights = m->file.n_tensors > 0;
@@ -1352,8 +1378,9 @@ static llm_model *finish_open(llm_model *m)
 
 llm_model *llm_open(const char *path)
 {
-    llm_model *m = calloc(1, sizeof *m);
-    if (!m) fail("out of memory");
+    llm_model *m = path ? calloc(1, sizeof *m) : NULL;
+    if (!m) fail(path ? "out of memory" : "no path was given");
+    path = path ? path : "model";
     if (m && map_file(&m->file, path)) {
         llm_close(m);
         m = NULL;
@@ -1366,9 +1393,11 @@ llm_model *llm_open(const char *path)
 
 llm_model *llm_open_memory(const void *data, size_t size)
 {
-    llm_model *m = (uintptr_t)data % 8 ? NULL : calloc(1, sizeof *m);
+    llm_model *m = !data || (uintptr_t)data % 8 ? NULL : calloc(1, sizeof *m);
     if (!m) {
-        fail((uintptr_t)data % 8 ? "the buffer is not aligned to 8 bytes" : "out of memory");
+        fail(!data                 ? "there is no buffer"
+             : (uintptr_t)data % 8 ? "the buffer is not aligned to 8 bytes"
+                                   : "out of memory");
         return NULL;
     }
     m->file.data = data;
@@ -1484,19 +1513,20 @@ static int default_threads(void)
 {
     int cores = 0, allowed = 1;
 #ifdef _OPENMP
-    allowed = omp_get_num_procs();
+    allowed = omp_get_max_threads();
 #endif
-    for (int cpu = 0; cpu < 4 * MAX_THREADS; cpu++) {
+    for (int cpu = 0; cpu < sysconf(_SC_NPROCESSORS_CONF); cpu++) {
         char path[96];
         int first = -1;
         snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list",
                  cpu);
         FILE *file = fopen(path, "r");
-        if (!file) break;
+        if (!file) continue;
         cores += fscanf(file, "%d", &first) == 1 && first == cpu;
         fclose(file);
     }
-    return cores > 0 && cores < allowed ? cores : allowed;
+    if (cores == 0 || cores > allowed) cores = allowed;
+    return cores < MAX_THREADS ? cores : MAX_THREADS;
 }
 
 static void session_buffers(llm_session *s)
@@ -1651,7 +1681,7 @@ typedef struct {
     Gemm *gemm;
 } Isa;
 
-static const Isa *kernels; /* picked once; every pick has the same result */
+static const Isa *kernels; /* picked when the first model is opened */
 
 typedef float F32x4 __attribute__((vector_size(16), aligned(4), may_alias));
 
@@ -2265,7 +2295,9 @@ int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_s
                  int (*on_text)(void *user, const char *text, size_t len), void *user)
 {
     const llm_model *m = s->model;
-    int flags = s->position == 0 && !*prompt ? LLM_BEGIN : 0, count = 0, done = 0;
+    int count = 0, done = 0, flags;
+    if (!prompt) prompt = "";
+    flags = s->position == 0 && !*prompt ? LLM_BEGIN : 0;
     if (!m->tokenizer) return fail("the model file has no vocabulary");
     if (eval_prompt(s, prompt)) return -1;
     s->n_piece = 0;
@@ -2309,45 +2341,50 @@ static const struct Option {
     int kind;
     size_t field;
     double min, max;
+    const char *choices; /* of a text, with spaces between; NULL: any text */
 } options[] = {
-    { "-m", "MODE", "generate or chat (generate)", TEXT, offsetof(Settings, mode), 0, 0 },
+    { "-m", "MODE", "generate or chat (generate)", TEXT, offsetof(Settings, mode), 0, 0,
+      "generate chat" },
     { "-i", "TEXT", "prompt; - reads it from stdin, without its last newline", TEXT,
-      offsetof(Settings, prompt), 0, 0 },
-    { "-f", "FILE", "prompt from a file, as it is", TEXT, offsetof(Settings, prompt_file), 0, 0 },
+      offsetof(Settings, prompt), 0, 0, NULL },
+    { "-f", "FILE", "prompt from a file, as it is", TEXT, offsetof(Settings, prompt_file), 0, 0,
+      NULL },
     { "-n", "N",
       "tokens to generate, 0: until the end of the text or of the context (256; in a chat 0)",
-      INTEGER, offsetof(Settings, n), 0, 1e9 },
+      INTEGER, offsetof(Settings, n), 0, 1e9, NULL },
     { "-t", "F", "temperature, 0: always the likeliest token (1.0 *)", NUMBER,
-      offsetof(Settings, temperature), 0, 1e6 },
+      offsetof(Settings, temperature), 0, 1e6, NULL },
     { "-p", "F", "top-p: keep the likeliest tokens that reach this probability (0.9 *)", NUMBER,
-      offsetof(Settings, top_p), 0, 1 },
+      offsetof(Settings, top_p), 0, 1, NULL },
     { "-k", "N", "top-k: keep this many of the likeliest tokens, 0: all (0 *)", INTEGER,
-      offsetof(Settings, top_k), 0, 1e9 },
+      offsetof(Settings, top_k), 0, 1e9, NULL },
     { "--min-p", "F", "keep tokens at least this share as likely as the likeliest (0 *)", NUMBER,
-      offsetof(Settings, min_p), 0, 1 },
+      offsetof(Settings, min_p), 0, 1, NULL },
     { "--repeat", "F", "repetition penalty over the last 64 tokens, 1: off (1 *)", NUMBER,
-      offsetof(Settings, repeat), 0, 1e3 },
+      offsetof(Settings, repeat), 0, 1e3, NULL },
     { "-s", "N", "seed: the same seed gives the same text (from the clock)", SEED,
-      offsetof(Settings, seed), 0, 0 },
-    { "-y", "TEXT", "system prompt of a chat", TEXT, offsetof(Settings, system), 0, 0 },
+      offsetof(Settings, seed), 0, 0, NULL },
+    { "-y", "TEXT", "system prompt of a chat", TEXT, offsetof(Settings, system), 0, 0, NULL },
     { "-c", "N", "context length (the model's, at most what fits memory)", INTEGER,
-      offsetof(Settings, context), 1, 1 << 24 },
+      offsetof(Settings, context), 1, 1 << 24, NULL },
     { "--cache", "TYPE", "format of the KV cache: f16, f32 or q8_0 (f16)", TEXT,
-      offsetof(Settings, cache), 0, 0 },
-    { "-j", "N", "threads (physical cores)", INTEGER, offsetof(Settings, threads), 1, 256 },
-    { "-e", NULL, "do not repeat the prompt in the output", FLAG, offsetof(Settings, no_echo), 0,
-      0 },
-    { "-v", NULL, "facts and speed on stderr", FLAG, offsetof(Settings, verbose), 0, 0 },
-    { "-x", "FILE", "perplexity of a text file", TEXT, offsetof(Settings, text_file), 0, 0 },
+      offsetof(Settings, cache), 0, 0, "f16 f32 q8_0" },
+    { "-j", "N", "threads (physical cores)", INTEGER, offsetof(Settings, threads), 1, 256, NULL },
+    { "-e", NULL, "do not repeat the prompt in the output", FLAG, offsetof(Settings, no_echo), 0, 0,
+      NULL },
+    { "-v", NULL, "facts and speed on stderr", FLAG, offsetof(Settings, verbose), 0, 0, NULL },
+    { "-x", "FILE", "perplexity of a text file", TEXT, offsetof(Settings, text_file), 0, 0, NULL },
     { "-l", "N", "the N likeliest next tokens after the prompt: id, probability, text", INTEGER,
-      offsetof(Settings, likeliest), 1, 1e9 },
-    { "--tokens", NULL, "the ids of the prompt's tokens", FLAG, offsetof(Settings, tokens), 0, 0 },
+      offsetof(Settings, likeliest), 1, 1e9, NULL },
+    { "--tokens", NULL, "the ids of the prompt's tokens", FLAG, offsetof(Settings, tokens), 0, 0,
+      NULL },
     { "--bos", NULL, "with --tokens: also the beginning-of-text token, where the model wants one",
-      FLAG, offsetof(Settings, bos), 0, 0 },
+      FLAG, offsetof(Settings, bos), 0, 0, NULL },
     { "-b", NULL, "benchmark: tokens a second of a prompt of 512 and of generating 64", FLAG,
-      offsetof(Settings, bench), 0, 0 },
-    { "-h", NULL, "this help", FLAG, offsetof(Settings, help), 0, 0 },
-    { "--version", NULL, "the version", FLAG, offsetof(Settings, version), 0, 0 },
+      offsetof(Settings, bench), 0, 0, NULL },
+    { "-h", NULL, "this help", FLAG, offsetof(Settings, help), 0, 0, NULL },
+    { "--help", NULL, "the same", FLAG, offsetof(Settings, help), 0, 0, NULL },
+    { "--version", NULL, "the version", FLAG, offsetof(Settings, version), 0, 0, NULL },
 };
 
 /* One line on stderr; returns the exit code. */
@@ -2374,6 +2411,16 @@ static void print_help(void)
     puts("\n(in brackets: default; * a model file's own general.sampling.* keys come before it)");
 }
 
+/* Whether value is one of the words. */
+static int is_choice(const char *words, const char *value)
+{
+    size_t len = strlen(value);
+    for (const char *word = words; *word; word += strcspn(word, " "), word += *word == ' ') {
+        if (len == strcspn(word, " ") && !strncmp(word, value, len)) return 1;
+    }
+    return 0;
+}
+
 /* Stores the value of an option; fails on anything that is not wholly a value in range. */
 static int set_option(Settings *settings, const struct Option *o, const char *value)
 {
@@ -2382,6 +2429,9 @@ static int set_option(Settings *settings, const struct Option *o, const char *va
     errno = 0;
     if (o->kind == FLAG) *(int *)field = 1;
     if (o->kind == TEXT) *(const char **)field = value;
+    if (o->choices && !is_choice(o->choices, value)) {
+        return complain(2, "%s %s: expected one of %s", o->name, value, o->choices);
+    }
     if (o->kind == SEED) {
         *(uint64_t *)field = strtoull(value, &end, 10);
         settings->seed_given = 1;
@@ -2393,7 +2443,7 @@ static int set_option(Settings *settings, const struct Option *o, const char *va
                         o->kind == NUMBER ? "a number" : "an integer");
     }
     if (end && o->kind != SEED && !(number >= o->min && number <= o->max)) {
-        return complain(2, "%s %s: expected %.9g to %.9g", o->name, value, o->min, o->max);
+        return complain(2, "%s %s: expected %.10g to %.10g", o->name, value, o->min, o->max);
     }
     if (o->kind == INTEGER) *(int *)field = (int)number;
     if (o->kind == NUMBER) *(double *)field = number;
@@ -2530,7 +2580,8 @@ static int score(const llm_model *m, llm_session *s, const int *tokens, int n, d
     }
     if (isatty(2)) fputc('\n', stderr);
     free(logits);
-    return failed ? complain(1, "%s", logits ? llm_error() : "out of memory") : 0;
+    if (failed) return complain(1, "%s", logits ? llm_error() : "out of memory");
+    return isfinite(*sum) ? 0 : complain(1, "a probability of the text is no number, or 0");
 }
 
 static int print_perplexity(const llm_model *m, llm_session *s, const char *path)
@@ -2599,6 +2650,10 @@ static int print_likeliest(const llm_model *m, const llm_session *s, int count)
     }
     for (int i = 0; i < n; i++) all[i] = (Likely){ logits[i], i };
     double norm = logits[0] - log_probability(logits, n, 0);
+    if (!isfinite(norm)) {
+        free(all);
+        return complain(1, "the logits are not numbers: the weights hold NaN or infinity");
+    }
     qsort(all, (size_t)n, sizeof *all, compare_likely);
     for (int i = 0; i < count && i < n; i++) {
         char text[256];
@@ -2686,6 +2741,9 @@ static void print_speed(const llm_model *m, const llm_session *s, int n_prompt, 
             n_prompt / times[0], times[1] * 1e3);
     fprintf(stderr, "generate %d tokens, %.2f tok/s, %.2f GB/s\n", n, rate,
             rate * (double)llm_info(m)->bytes_read * 1e-9);
+#ifdef __APPLE__
+    use.ru_maxrss /= 1024; /* bytes there, kilobytes elsewhere */
+#endif
     fprintf(stderr, "memory   %.1f MB at most, with the parts of the file that were used\n",
             (double)use.ru_maxrss / 1024);
     fprintf(stderr, "logits   hash %016llx\n", (unsigned long long)hash);
@@ -2711,6 +2769,7 @@ static int likeliest(const llm_model *m, llm_session *s, const Settings *o, cons
     int n = 1, start = c->bos >= 0 ? c->bos : c->eos;
     int *tokens = len ? encode(m, prompt, len, LLM_BEGIN | LLM_BOS, &n) : NULL;
     if (len && !tokens) return 1;
+    if (!len && start < 0) return complain(1, "the model has no token that begins a text");
     const float *logits = llm_eval(s, tokens ? tokens : &start, n);
     free(tokens);
     return logits ? print_likeliest(m, s, o->likeliest) : complain(1, "%s", llm_error());
@@ -2816,35 +2875,47 @@ static int run_session(const llm_model *m, const Settings *o, const char *prompt
     return status;
 }
 
+static int run_model(const char *path, const Settings *o)
+{
+    size_t len;
+    double start = seconds();
+    llm_model *m = llm_open(path);
+    double load_time = seconds() - start;
+    if (!m) return complain(1, "%s", llm_error());
+    if (*llm_info(m)->warning) complain(0, "%s", llm_info(m)->warning);
+    char *prompt = read_prompt(o, &len);
+    int status = 1;
+    if (prompt && o->tokens) status = print_tokens(m, o, prompt, len);
+    if (prompt && !o->tokens) status = run_session(m, o, prompt, len, load_time);
+    free(prompt);
+    llm_close(m);
+    return status;
+}
+
 int main(int argc, char **argv)
 {
     Settings o = {
         .n = -1, .top_k = -1, .temperature = -1, .top_p = -1, .min_p = -1, .repeat = -1
     };
     const char *path = NULL;
-    size_t len;
     struct timespec now;
+    int status = 0;
     if (parse_options(&o, &path, argc, argv)) return 2;
-    if (o.help) return print_help(), 0;
-    if (o.version) return puts("run " RUN_VERSION), 0;
-    if (!path) return complain(2, "no model file: run MODEL.gguf [options]; -h lists them");
-    if (o.mode && strcmp(o.mode, "generate") && strcmp(o.mode, "chat")) {
-        return complain(2, "-m %s: expected generate or chat", o.mode);
-    }
-    if (o.prompt && o.prompt_file) return complain(2, "-i and -f both give a prompt");
     clock_gettime(CLOCK_REALTIME, &now);
     if (!o.seed_given) o.seed = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-    double start = seconds();
-    llm_model *m = llm_open(path);
-    double load_time = seconds() - start;
-    if (!m) return complain(1, "%s", llm_error());
-    if (*llm_info(m)->warning) complain(0, "%s", llm_info(m)->warning);
-    char *prompt = read_prompt(&o, &len);
-    int status = !prompt    ? 1
-                 : o.tokens ? print_tokens(m, &o, prompt, len)
-                            : run_session(m, &o, prompt, len, load_time);
-    free(prompt);
-    llm_close(m);
+    if (o.help) {
+        print_help();
+    } else if (o.version) {
+        puts("run " RUN_VERSION);
+    } else if (!path) {
+        return complain(2, "no model file: run MODEL.gguf [options]; -h lists them");
+    } else if (o.prompt && o.prompt_file) {
+        return complain(2, "-i and -f both give a prompt");
+    } else if (o.tokens + o.bench + !!o.text_file + !!o.likeliest > 1) {
+        return complain(2, "--tokens, -b, -x and -l go one at a time");
+    } else {
+        status = run_model(path, &o);
+    }
     if (fflush(stdout) && errno != EPIPE && !status) {
         status = complain(1, "stdout: %s", strerror(errno));
     }
@@ -2881,7 +2952,7 @@ static const char *pick_kernels(void)
         fail("RUN_CPU=%s: this machine has no such kernels", wanted);
         return NULL;
     }
-    kernels = best;
+    if (kernels != best) kernels = best;
     return best->name;
 }
 

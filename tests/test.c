@@ -5,6 +5,7 @@
 #define RUN_NO_MAIN
 #include "../run.c"
 
+#include <float.h>
 #include <limits.h>
 #include <sys/resource.h>
 #include <sys/wait.h>

@@ -65,7 +65,7 @@ static void test_bad_options(void)
     check_refused(2, "unknown option --temp", "$M --temp 1");
     check_refused(2, "two model files", "$M other.gguf");
     check_refused(2, "-i and -f", "$M -i a -f b");
-    check_refused(2, "expected generate or chat", "$M -m sing");
+    check_refused(2, "-m sing: expected one of generate chat", "$M -m sing");
     check_refused(2, "-p 1.5: expected 0 to 1", "$M -p 1.5");
     check_refused(2, "-s abc", "$M -s abc");
     check_refused(2, "-s 1.5", "$M -s 1.5");
@@ -141,9 +141,14 @@ static void test_other_modes(void)
               strstr(cli_out, "\t\\n\n") && strstr(cli_out, "\t</s>\n"),
           "-l escapes what is no character: %s", cli_out);
     check(cli("$RUN $M -n 4 -s 1 --cache f32") == 0 && !*cli_err, "--cache: %s", cli_err);
-    check_refused(1, "a cache of blue, expected f16, f32 or q8_0", "$M --cache blue");
-    check(cli("$RUN $M -l 1") == 0 && lines(cli_out) == 1, "-l without a prompt: %s %s", cli_out,
-          cli_err);
+    check_refused(2, "--cache blue: expected one of f16 f32 q8_0", "$M --cache blue");
+    check_refused(2, "--cache f1: expected", "$M --cache f1");
+    check_refused(1, "a cache of q8_0, but the heads have 10 dimensions", "$M --cache q8_0");
+    check_refused(2, "one at a time", "$M --tokens -b");
+    for (int seed = 1; seed <= 5; seed++) {
+        check(cli("$RUN $M -l 3 -s %d >$T/l%d; cmp $T/l%d $T/l1", seed, seed, seed) == 0,
+              "-l of an empty prompt depends on the seed: %s", cli_out);
+    }
     for (int i = 0; i < 2; i++) {
         cli("for i in 1 2 3 4 5 6 7 8 9; do printf 'the tea is in the sea '; done >$T/text; "
             "$RUN $M -x $T/text -c %d",
@@ -156,12 +161,40 @@ static void test_other_modes(void)
     check(cli("$RUN $M -b -j 1") == 0 && lines(cli_out) == 2 &&
               sscanf(cli_out, "pp512 %f tok/s", &p) == 1 && p > 0 && strstr(cli_out, "\ntg64 "),
           "-b: %s", cli_out);
+    check(cli("$RUN --help") == 0 && strstr(cli_out, "--min-p F"), "--help: %s", cli_err);
+    if (!access("/dev/full", W_OK)) {
+        check(cli("$RUN -h >/dev/full") == 1 && strstr(cli_err, "stdout: "), "-h: %s", cli_err);
+    }
     check(cli("$RUN -h") == 0 && strstr(cli_out, "--min-p F") && !*cli_err, "-h: %s", cli_out);
     check(cli("$RUN --version") == 0 && !strcmp(cli_out, "run " RUN_VERSION "\n"), "--version: %s",
           cli_out);
     check(cli("RUN_CPU=portable $RUN $M -n 2 -s 1") == 0, "RUN_CPU: %s", cli_err);
     check(cli("RUN_CPU=abacus $RUN $M -n 2") == 1 && strstr(cli_err, "RUN_CPU=abacus"),
           "RUN_CPU: %s", cli_err);
+}
+
+/* A model whose weights are no numbers, and whose name would clear the screen. */
+static void test_bad_model(void)
+{
+    Bytes file = tiny_model(&small_shape);
+    char *name = memmem(file.data, file.size, "tiny", 4);
+    Tensor t = { 0 };
+    llm_model *m = llm_open_memory(file.data, file.size);
+    if (m) t = *find_tensor(&m->file, "blk.0.attn_v.weight");
+    check(m && name, "%s", llm_error());
+    llm_close(m);
+    memcpy(name, "\33[2J", 4);
+    for (size_t i = 0; i < t.bytes / 4; i++) ((float *)(void *)t.data)[i] = NAN;
+    FILE *out = fopen(TMP "/nan.gguf", "wb");
+    check(out && fwrite(file.data, 1, file.size, out) == file.size, "nan.gguf can't be written");
+    if (out) fclose(out);
+    free(file.data);
+    cli("printf 'the tea' >$T/text");
+    check_refused(1, "not numbers", "$T/nan.gguf -e -i tea");
+    check_refused(1, "not numbers", "$T/nan.gguf -l 3 -i tea");
+    check_refused(1, "no number", "$T/nan.gguf -x $T/text");
+    check(cli("$RUN $T/nan.gguf -v -i tea") == 1 && strstr(cli_err, "?[2J") && !strchr(cli_err, 27),
+          "the name is printed as it is: %s", cli_err);
 }
 
 /* The library in other people's programs. */
@@ -198,6 +231,7 @@ static void test_cli(void)
     test_bad_options();
     test_generate_mode();
     test_other_modes();
+    test_bad_model();
     test_embedding();
     check(cli("sh tests/style.sh") == 0, "style: %s", cli_out);
 }

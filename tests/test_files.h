@@ -113,7 +113,10 @@ static void test_headers(void)
         refuse_patched(16, &huge[i], 8, "keys, more than fit", "too many keys");
         refuse_patched(24, &huge[i], 8, "ends in the middle", "a long key");
     }
-    check(!llm_open_memory(&"GGUF    "[1], 7) && strstr(llm_error(), "aligned"), "%s", llm_error());
+    static const uint64_t words[8];
+    check(!llm_open_memory((const char *)words + 1, 50) && strstr(llm_error(), "aligned"), "%s",
+          llm_error());
+    check(!llm_open_memory(NULL, 0) && !llm_open(NULL), "nothing to open");
 }
 
 /* The tiny model's keys and tensors with one thing changed by hand. */

@@ -76,6 +76,40 @@ static void test_unpack(void)
     }
 }
 
+/* What the KV cache's formats keep: within half a step of the block's largest number and what the
+ * rounding of its scale costs; and a number that is none stays none. */
+static void test_pack(void)
+{
+    uint64_t random = 17;
+    for (int type = 0; type < N_FORMATS; type++) {
+        const Format *f = &formats[type];
+        if (!f->pack) continue;
+        for (int round = 0; round < 60; round++) {
+            static const float specials[] = { NAN, INFINITY, -INFINITY, FLT_MAX, 1e-42f };
+            unsigned char row[64 * 4];
+            float x[64], y[64], most[2] = { 0, 0 };
+            for (int i = 0; i < 64; i++) x[i] = random_weight(&random) * ldexpf(1, round - 40);
+            int special = round % 6, at = (int)(random_unit(&random) * 64);
+            if (special < 5) x[at] = specials[special];
+            for (int i = 0; i < 64; i++) most[i / 32] = fmaxf(most[i / 32], fabsf(x[i]));
+            f->pack(row, x, 64);
+            f->unpack(row, y, 64);
+            int wrong = 0;
+            for (int i = 0; i < 64; i++) {
+                float step = f->block == 32 ? most[i / 32] / 127 * 0.57f : fabsf(x[i]) / 2048;
+                if (f->block == 32 && special < 4 && at / 32 == i / 32) {
+                    wrong += special < 3 && isfinite(y[i]);
+                } else if (special == 5 || i != at) {
+                    wrong += !(fabsf(y[i] - x[i]) <= step + 5e-6f || fabsf(x[i]) > 65000);
+                }
+            }
+            if (special < 3) wrong += isfinite(y[at]);
+            check(!wrong, "%s, round %d: %d numbers of 64 are packed wrongly", f->name, round,
+                  wrong);
+        }
+    }
+}
+
 /* matmul of every format, for the kernels in use, against unpack and double precision. */
 static void test_matmul_format(int type, int rows, int blocks, int n, int biased, uint64_t *random)
 {
@@ -157,6 +191,7 @@ static void test_numbers(void)
     check(pick_kernels() != NULL, "%s", llm_error());
     test_halves();
     test_unpack();
+    test_pack();
     test_matmul();
     test_softmax();
 }

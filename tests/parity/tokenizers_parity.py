@@ -72,6 +72,11 @@ RULES = {
         split("[一-龥ࠀ-一가-퟿]+"),
         pre_tokenizers.Digits(individual_digits=True),
     ),
+    "smollm": rule(pre_tokenizers.Digits(individual_digits=True), words=True),
+    "tekken": rule(split(
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+        r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")),
     "deepseek-coder": rule(
         split("[\r\n]"),
         split(r"\s?\p{L}+"),
@@ -89,7 +94,7 @@ RULES = {
         ),
     ),
 }
-IGNORE_MERGES = {"llama-bpe"}
+IGNORE_MERGES = {"llama-bpe", "tekken"}
 
 
 def hugging_face(vocab, merges, pre, user_defined=()):
