@@ -1,5 +1,4 @@
 # make          the program ./run
-# make demo     first words of the bundled model
 # make test     all tests; needs a C compiler alone
 # make debug    the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 # make parity   comparisons with Hugging Face and the gguf package; needs Python 3 and the network
