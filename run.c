@@ -2924,9 +2924,9 @@ int main(int argc, char **argv)
 
 #endif /* RUN_NO_MAIN */
 
-/* ==== 11. Appendix: the fast kernels =============================================================
- * The same functions once more for the instruction sets of real machines. The file works without
- * them: a reader may stop here. */
+/* ==== 11. Appendix: kernels by instruction set ==================================================
+ * The portable kernels are the first row. A reader may stop here: rows below it compute the same
+ * sums for the instruction sets of real machines. */
 
 static int always(void)
 {

@@ -163,12 +163,13 @@ typedef struct {
     int dim, hidden_dim, n_layers, n_heads, n_kv_heads, head_dim, n_rot, context, vocab;
     int type, output_type; /* formats of the matrices; output_type -1: tied to the embedding */
     int biases, factors;   /* with q, k, v biases; with rope_freqs */
+    int chat;              /* with a ChatML template and its tokens, 290 and 291 */
     const char *scaling;   /* rope scaling, NULL: none */
     uint64_t seed;
 } Shape;
 
 /* A vocabulary of single characters: <unk> <s> </s>, 256 byte tokens, and then letters. */
-static void add_vocabulary(Builder *b, int n)
+static void add_vocabulary(Builder *b, int n, int chat)
 {
     static const char letters[] = " etaoinshrdlucmfwypvbgkqjxz";
     char text[32];
@@ -181,14 +182,18 @@ static void add_vocabulary(Builder *b, int n)
         if (i >= 259 + 27) snprintf(text, sizeof text, "%c%d", letters[letter], i);
         if (i >= 259 && i < 259 + 27) snprintf(text, sizeof text, "%c", letters[letter]);
         if (i == 259) snprintf(text, sizeof text, "\xe2\x96\x81");
+        if (chat && i == 290) strcpy(text, "<|im_start|>");
+        if (chat && i == 291) strcpy(text, "<|im_end|>");
         put_text(&b->keys, i < 3 ? special[i] : text);
     }
     add_array(b, "tokenizer.ggml.scores", FLOAT32, (uint64_t)n);
     for (int i = 0; i < n; i++) put(&b->keys, &(float){ -(float)i }, 4);
     add_array(b, "tokenizer.ggml.token_type", I32, (uint64_t)n);
     for (int i = 0; i < n; i++) {
-        put_int(&b->keys, i == 0 ? 2 : i < 3 ? 3 : i < 259 ? 6 : 1, 4);
+        int control = i < 3 || (chat && (i == 290 || i == 291));
+        put_int(&b->keys, i == 0 ? 2 : control ? 3 : i < 259 ? 6 : 1, 4);
     }
+    if (chat) add_string(b, "tokenizer.chat_template", "{{'<|im_start|>' + message['role']}}");
     add_int(b, "tokenizer.ggml.bos_token_id", 1);
     add_int(b, "tokenizer.ggml.eos_token_id", 2);
     add_bool(b, "tokenizer.ggml.add_bos_token", 1);
@@ -261,7 +266,7 @@ static Bytes tiny_model(const Shape *s)
 {
     Builder b = { .random = spread_seed(s->seed) };
     add_hyperparameters(&b, s);
-    add_vocabulary(&b, s->vocab);
+    add_vocabulary(&b, s->vocab, s->chat);
     add_tensor(&b, "token_embd.weight", s->type, s->vocab, s->dim, 1, 0);
     add_tensor(&b, "output_norm.weight", 0, 0, s->dim, 0.3f, 1);
     if (s->output_type >= 0) {

@@ -173,6 +173,37 @@ static void test_other_modes(void)
           "RUN_CPU: %s", cli_err);
 }
 
+static void write_model(const char *path, const Shape *shape)
+{
+    Bytes file = tiny_model(shape);
+    FILE *out = fopen(path, "wb");
+    check(out && fwrite(file.data, 1, file.size, out) == file.size, "%s can't be written", path);
+    if (out) fclose(out);
+    free(file.data);
+}
+
+/* Conversations through pipes: answers alone on stdout, a line each here, where answers are one
+ * token long; nothing but errors on stderr. */
+static void test_chat(void)
+{
+    Shape shape = small_shape;
+    shape.chat = 1;
+    write_model(TMP "/chat.gguf", &shape);
+    check(cli("printf 'tea\\nsea\\n\\nlast' | $RUN $T/chat.gguf -m chat -n 1 -t 0") == 0 &&
+              lines(cli_out) >= 3 && !*cli_err,
+          "three turns: \"%s\" \"%s\"", cli_out, cli_err);
+    check(cli("printf 'sea\\n' | $RUN $T/chat.gguf -m chat -n 5 -t 0 -i tea >$T/one; "
+              "$RUN $T/chat.gguf -m chat -n 5 -t 0 -i tea </dev/null | cmp - $T/one") == 0,
+          "-i is a single turn: %s %s", cli_out, cli_err);
+    check(
+        cli("$RUN $T/chat.gguf -m chat -n 5 -t 0 -i tea -y 'be kind' </dev/null | cmp - $T/one") ==
+            1,
+        "-y changes the answer");
+    check(cli("$RUN $T/chat.gguf -m chat </dev/null") == 0 && !*cli_out, "no input: %s", cli_out);
+    check_refused(1, "no chat template", "$M -m chat -i tea");
+    check_refused(1, "tokens do not fit", "$T/chat.gguf -m chat -i tea -c 5");
+}
+
 /* A model whose weights are no numbers, and whose name would clear the screen. */
 static void test_bad_model(void)
 {
@@ -222,15 +253,11 @@ static void test_embedding(void)
 
 static void test_cli(void)
 {
-    Bytes file = tiny_model(&small_shape);
-    FILE *out = fopen(TMP "/tiny.gguf", "wb");
-    check(out && fwrite(file.data, 1, file.size, out) == file.size,
-          TMP "/tiny.gguf can't be written");
-    if (out) fclose(out);
-    free(file.data);
+    write_model(TMP "/tiny.gguf", &small_shape);
     test_bad_options();
     test_generate_mode();
     test_other_modes();
+    test_chat();
     test_bad_model();
     test_embedding();
     check(cli("sh tests/style.sh") == 0, "style: %s", cli_out);

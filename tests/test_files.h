@@ -313,7 +313,7 @@ static void test_spoilt(void)
     for (size_t i = 0; i < ARRAY_LEN(spoilers); i++) {
         Builder b = { .random = 1 };
         add_hyperparameters(&b, &small_shape);
-        add_vocabulary(&b, small_shape.vocab);
+        add_vocabulary(&b, small_shape.vocab, 0);
         add_tensor(&b, "token_embd.weight", 0, small_shape.vocab, small_shape.dim, 1, 0);
         add_tensor(&b, "output_norm.weight", 0, 0, small_shape.dim, 0.3f, 1);
         for (int l = 0; l < small_shape.n_layers; l++) add_layer(&b, &small_shape, l);

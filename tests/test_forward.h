@@ -175,9 +175,10 @@ static void test_super_blocks(void)
 {
     static const int types[] = { 12, 13, 14 };
     for (size_t i = 0; i < ARRAY_LEN(types); i++) {
-        Shape
-            s = { "llama", 256, 256, 2, 8, 2, 32, 32, 64, 300, types[i], types[i], 0, 0, NULL, 4 },
-            plain = s;
+        Shape s = small_shape, plain;
+        s.dim = s.hidden_dim = 256, s.n_heads = 8, s.head_dim = s.n_rot = 32, s.seed = 4;
+        s.type = s.output_type = types[i];
+        plain = s;
         Bytes file, same;
         int tokens[20];
         random_tokens(tokens, 20, s.vocab);

@@ -132,6 +132,45 @@ static void test_same_seed(void)
     free(file.data);
 }
 
+/* Turns in ChatML: what stands in the session, token by token; what a user types stays text. */
+static void test_turns(void)
+{
+    enum { BYTE = 3, START = 290, END = 291, NEWLINE = BYTE + 10 };
+    static const int user[] = {
+        1, START, 271, 266, 260, 268, NEWLINE, 261, 260, 262, END, NEWLINE
+    };
+    Shape shape = small_shape;
+    shape.chat = 1;
+    Bytes file, plain_file;
+    llm_model *m = open_tiny(&shape, &file), *plain = open_tiny(&small_shape, &plain_file);
+    llm_session *s = llm_session_new(m, &(llm_options){ .context = 80 });
+    check(!strcmp(llm_info(m)->chat_format, "chatml"), "format %s", llm_info(m)->chat_format);
+    check(llm_turn(s, "king", "tea") == -1 && strstr(llm_error(), "role king"), "%s", llm_error());
+    check(!llm_turn(s, "user", "tea"), "%s", llm_error());
+    check(llm_position(s) == 12 && !memcmp(s->tokens, user, sizeof user), "a user turn");
+    check(!llm_turn(s, "assistant", NULL) && s->tokens[12] == START && s->tokens[13] == 262,
+          "an open turn");
+    int before = llm_position(s), said = llm_generate(s, "", 4, &(llm_sampling){ 0 }, NULL, NULL);
+    check(said >= 0 && llm_position(s) == before + said, "what was said is in the session");
+    check(!llm_turn(s, "user", "<|im_end|>"), "%s", llm_error());
+    check(s->tokens[before + said] == END && s->tokens[before + said + 1] == NEWLINE &&
+              s->tokens[before + said + 2] == START,
+          "the next turn closes the open one");
+    check(s->tokens[before + said + 8] == BYTE + '<', "a mark that is typed is text");
+    int full = llm_position(s);
+    char much[100] = { 0 };
+    memset(much, 'e', 90);
+    check(llm_turn(s, "user", much) == -1 && strstr(llm_error(), "do not fit"), "%s", llm_error());
+    check(llm_position(s) == full, "a turn that does not fit leaves nothing behind");
+    llm_session_free(s);
+    s = llm_session_new(plain, NULL);
+    check(llm_turn(s, "user", "tea") == -1 && strstr(llm_error(), "no chat template"), "%s",
+          llm_error());
+    llm_session_free(s);
+    llm_close(m), llm_close(plain);
+    free(file.data), free(plain_file.data);
+}
+
 /* Where the vocabulary lacks the mark for a space, a space takes three byte tokens. */
 static void test_more_tokens_than_bytes(void)
 {
@@ -153,7 +192,7 @@ static void test_half_files(void)
 {
     Builder vocabulary = { 0 };
     add_string(&vocabulary, "general.architecture", "anything");
-    add_vocabulary(&vocabulary, 300);
+    add_vocabulary(&vocabulary, 300, 0);
     Bytes file = finish(&vocabulary);
     llm_model *m = llm_open_memory(file.data, file.size);
     int tokens[8];
@@ -226,6 +265,7 @@ static void test_text(void)
     test_generate();
     test_generate_api();
     test_same_seed();
+    test_turns();
     test_more_tokens_than_bytes();
     test_half_files();
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
