@@ -63,7 +63,7 @@ class Options(ctypes.Structure):
 class Facts(ctypes.Structure):
     _fields_ = (
         [(name, c_char_p) for name in
-         ("name", "arch", "format", "chat_template", "warning", "kernels")]
+         ("name", "arch", "format", "chat_template", "chat_format", "warning", "kernels")]
         + [(name, c_int) for name in
            ("context", "vocab_size", "dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads",
             "head_dim", "bos", "eos", "has_weights")]
