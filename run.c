@@ -47,9 +47,9 @@ typedef struct {
 
 /* How a session is made. All zero gives the defaults. */
 typedef struct {
-    int context; /* positions that the KV cache holds; 0: the model's, or what half of the machine's
-                      memory holds, so say less for several sessions */
-    int threads; /* 0: one for each physical core */
+    int context;       /* positions that the KV cache holds; 0: the model's, or what half of the
+                          machine's memory holds, so say less for several sessions */
+    int threads;       /* 0: one for each physical core */
     uint64_t seed;     /* every seed is good */
     const char *cache; /* format of the KV cache: f16, f32 or q8_0 (half of f16); NULL: f16 */
 } llm_options;
@@ -221,6 +221,14 @@ typedef tokenizer_text Text;
 
 static _Thread_local char error_text[512];
 
+/* Control characters, which names in files may hold, become '?'. */
+static void make_one_line(char *text)
+{
+    for (; *text; text++) {
+        if ((unsigned char)*text < ' ' || *text == 127) *text = '?';
+    }
+}
+
 /* Keeps the sentence for llm_error and returns -1. Names come from files, so control characters
  * become '?'. */
 __attribute__((format(printf, 1, 2))) static int fail(const char *format, ...)
@@ -230,9 +238,7 @@ __attribute__((format(printf, 1, 2))) static int fail(const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    for (char *c = text; *c; c++) {
-        if ((unsigned char)*c < ' ' || *c == 127) *c = '?';
-    }
+    make_one_line(text);
     memcpy(error_text, text, sizeof text);
     return -1;
 }
@@ -1013,13 +1019,11 @@ static const char *key_string(llm_model *m, const char *name)
     return memcpy(copy, t.data, t.len);
 }
 
-/* The same on one line: control characters become '?'. */
+/* The same on one line. */
 static const char *key_line(llm_model *m, const char *name)
 {
     char *text = (char *)key_string(m, name);
-    for (char *c = text; *c; c++) {
-        if ((unsigned char)*c < ' ' || *c == 127) *c = '?';
-    }
+    make_one_line(text);
     return text;
 }
 
@@ -1378,9 +1382,12 @@ static llm_model *finish_open(llm_model *m)
 
 llm_model *llm_open(const char *path)
 {
-    llm_model *m = path ? calloc(1, sizeof *m) : NULL;
-    if (!m) fail(path ? "out of memory" : "no path was given");
-    path = path ? path : "model";
+    if (!path) {
+        fail("no path was given");
+        return NULL;
+    }
+    llm_model *m = calloc(1, sizeof *m);
+    if (!m) fail("out of memory");
     if (m && map_file(&m->file, path)) {
         llm_close(m);
         m = NULL;
@@ -1393,13 +1400,15 @@ llm_model *llm_open(const char *path)
 
 llm_model *llm_open_memory(const void *data, size_t size)
 {
-    llm_model *m = !data || (uintptr_t)data % 8 ? NULL : calloc(1, sizeof *m);
-    if (!m) {
-        fail(!data                 ? "there is no buffer"
-             : (uintptr_t)data % 8 ? "the buffer is not aligned to 8 bytes"
-                                   : "out of memory");
-        return NULL;
+    llm_model *m = NULL;
+    if (!data) {
+        fail("there is no buffer");
+    } else if ((uintptr_t)data % 8) {
+        fail("the buffer is not aligned to 8 bytes");
+    } else if (!(m = calloc(1, sizeof *m))) {
+        fail("out of memory");
     }
+    if (!m) return NULL;
     m->file.data = data;
     m->file.size = size;
     return finish_open(m);
@@ -1512,10 +1521,11 @@ static int default_context(const llm_session *s)
 static int default_threads(void)
 {
     int cores = 0, allowed = 1;
+    long configured = sysconf(_SC_NPROCESSORS_CONF);
 #ifdef _OPENMP
     allowed = omp_get_max_threads();
 #endif
-    for (int cpu = 0; cpu < sysconf(_SC_NPROCESSORS_CONF); cpu++) {
+    for (int cpu = 0; cpu < configured; cpu++) {
         char path[96];
         int first = -1;
         snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list",
@@ -2531,6 +2541,14 @@ static int *encode(const llm_model *m, const char *text, size_t len, int flags, 
     return NULL;
 }
 
+/* The token before the first one of a text, or -1 after telling that there is none. */
+static int start_token(const llm_model *m)
+{
+    const llm_facts *c = llm_info(m);
+    if (c->bos < 0 && c->eos < 0) complain(1, "the model has no token that begins a text");
+    return c->bos >= 0 ? c->bos : c->eos;
+}
+
 static int print_tokens(const llm_model *m, const Settings *o, const char *text, size_t len)
 {
     int n, *tokens = encode(m, text, len, LLM_BEGIN | (o->bos ? LLM_BOS : 0), &n);
@@ -2586,25 +2604,21 @@ static int score(const llm_model *m, llm_session *s, const int *tokens, int n, d
 
 static int print_perplexity(const llm_model *m, llm_session *s, const char *path)
 {
-    const llm_facts *c = llm_info(m);
     size_t len;
+    double sum;
     int n = 0, status = 1;
     char *text = read_all(path, &len);
     int *tokens = text ? encode(m, text, len, LLM_BEGIN, &n) : NULL;
     int *all = tokens ? malloc(((size_t)n + 1) * sizeof *all) : NULL;
-    if (all && n > 0 && (all[0] = c->bos >= 0 ? c->bos : c->eos) >= 0) {
+    if (tokens && !all) complain(1, "out of memory");
+    if (all && n == 0) complain(1, "%s has no text", path);
+    if (all && n > 0 && (all[0] = start_token(m)) >= 0) {
         memcpy(all + 1, tokens, (size_t)n * sizeof *all);
-        double sum;
         status = score(m, s, all, n, &sum);
-        if (!status) {
-            printf("perplexity %.4f bits-per-byte %.4f tokens %d\n", exp(-sum / n),
-                   -sum / log(2) / (double)len, n);
-        }
-    } else if (tokens) {
-        complain(1,
-                 all ? n > 0 ? "the model has no token that begins a text" : "%s has no text"
-                     : "out of memory",
-                 path);
+    }
+    if (!status) {
+        printf("perplexity %.4f bits-per-byte %.4f tokens %d\n", exp(-sum / n),
+               -sum / log(2) / (double)len, n);
     }
     free(text), free(tokens), free(all);
     return status;
@@ -2765,11 +2779,9 @@ static llm_sampling choose_sampling(const llm_model *m, const Settings *o)
 static int likeliest(const llm_model *m, llm_session *s, const Settings *o, const char *prompt,
                      size_t len)
 {
-    const llm_facts *c = llm_info(m);
-    int n = 1, start = c->bos >= 0 ? c->bos : c->eos;
+    int n = 1, start = len ? 0 : start_token(m);
     int *tokens = len ? encode(m, prompt, len, LLM_BEGIN | LLM_BOS, &n) : NULL;
-    if (len && !tokens) return 1;
-    if (!len && start < 0) return complain(1, "the model has no token that begins a text");
+    if (start < 0 || (len && !tokens)) return 1;
     const float *logits = llm_eval(s, tokens ? tokens : &start, n);
     free(tokens);
     return logits ? print_likeliest(m, s, o->likeliest) : complain(1, "%s", llm_error());
@@ -2924,7 +2936,7 @@ int main(int argc, char **argv)
 
 #endif /* RUN_NO_MAIN */
 
-/* ==== 11. Appendix: kernels by instruction set ==================================================
+/* ==== 11. Appendix: kernels by instruction set ===================================================
  * The portable kernels are the first row. A reader may stop here: rows below it compute the same
  * sums for the instruction sets of real machines. */
 

@@ -173,9 +173,9 @@ static void test_other_modes(void)
           "RUN_CPU: %s", cli_err);
 }
 
-static void write_model(const char *path, const Shape *shape)
+/* Writes a file and frees its bytes. */
+static void write_file(const char *path, Bytes file)
 {
-    Bytes file = tiny_model(shape);
     FILE *out = fopen(path, "wb");
     check(out && fwrite(file.data, 1, file.size, out) == file.size, "%s can't be written", path);
     if (out) fclose(out);
@@ -188,7 +188,7 @@ static void test_chat(void)
 {
     Shape shape = small_shape;
     shape.chat = 1;
-    write_model(TMP "/chat.gguf", &shape);
+    write_file(TMP "/chat.gguf", tiny_model(&shape));
     check(cli("printf 'tea\\nsea\\n\\nlast' | $RUN $T/chat.gguf -m chat -n 1 -t 0") == 0 &&
               lines(cli_out) >= 3 && !*cli_err,
           "three turns: \"%s\" \"%s\"", cli_out, cli_err);
@@ -216,10 +216,7 @@ static void test_bad_model(void)
     llm_close(m);
     memcpy(name, "\33[2J", 4);
     for (size_t i = 0; i < t.bytes / 4; i++) ((float *)(void *)t.data)[i] = NAN;
-    FILE *out = fopen(TMP "/nan.gguf", "wb");
-    check(out && fwrite(file.data, 1, file.size, out) == file.size, "nan.gguf can't be written");
-    if (out) fclose(out);
-    free(file.data);
+    write_file(TMP "/nan.gguf", file);
     cli("printf 'the tea' >$T/text");
     check_refused(1, "not numbers", "$T/nan.gguf -e -i tea");
     check_refused(1, "not numbers", "$T/nan.gguf -l 3 -i tea");
@@ -253,7 +250,7 @@ static void test_embedding(void)
 
 static void test_cli(void)
 {
-    write_model(TMP "/tiny.gguf", &small_shape);
+    write_file(TMP "/tiny.gguf", tiny_model(&small_shape));
     test_bad_options();
     test_generate_mode();
     test_other_modes();
