@@ -903,8 +903,7 @@ static const Arch archs[] = {
 };
 
 /* How a chat is written down. To add one: its name, a piece of the file's own template that tells
- * it from the others, and what opens and closes a turn of the system, the user and the assistant.
- * */
+ * it from the others, and what opens and closes the turns of system, user and assistant. */
 typedef struct {
     const char *name, *tell;
     struct {
