@@ -1846,6 +1846,16 @@ def document(rnd, held=False):
     return "\n".join(out)
 
 
+def batches(stage):
+    """The training text of a stage in batches of 300: (documents, conversations). It has no end, so
+    that nothing is read twice."""
+    rnd = random.Random(1000 * stage)
+    while True:
+        n = 300 if stage == 1 else 40
+        yield ([document(rnd, False) for _ in range(n)],
+               [chat(rnd, False, full=True) for _ in range(300 - n)])
+
+
 def main():
     what, n, seed = (sys.argv + ["stories", "5", "1"][len(sys.argv) - 1:])[1:4] if len(sys.argv) < 4 else sys.argv[1:4]
     rnd = random.Random(int(seed))
