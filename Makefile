@@ -1,4 +1,5 @@
 # make          the program ./run
+# make demo     a story from the model that comes with the sources
 # make test     all tests; needs a C compiler alone
 # make debug    the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 # make parity   comparisons with Hugging Face and the gguf package; needs Python 3 and the network
@@ -16,10 +17,16 @@ OPENMP := $(shell printf '\043include <omp.h>\nint main(void) { return omp_get_m
 FLAGS = -std=gnu11 $(CFLAGS) $(WARNINGS) $(MACHINE) $(OPENMP)
 PROGRAM = run
 TMP = tests/tmp
+BUNDLED = tests/models/stories.gguf
 TESTS = tests/test.c $(wildcard tests/*.h) run.c tokenizer.c tokenizer.h Makefile
 
 $(PROGRAM): run.c tokenizer.c tokenizer.h Makefile
 	$(CC) $(FLAGS) run.c tokenizer.c -lm -o $@
+
+demo: $(PROGRAM)
+	@./$(PROGRAM) $(BUNDLED) -i "Once upon a time"
+	@echo
+	@echo "To chat with it: ./$(PROGRAM) $(BUNDLED) -m chat"
 
 test: $(PROGRAM) $(TMP)/test $(TMP)/embed $(TMP)/embed++
 	@RUN=./$(PROGRAM) $(TMP)/test
@@ -55,4 +62,4 @@ parity: .venv/ready $(PROGRAM)
 clean:
 	rm -rf run tests/tmp .probe .probe.c
 
-.PHONY: test debug parity clean
+.PHONY: demo test debug parity clean

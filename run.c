@@ -52,6 +52,14 @@ typedef struct {
     int threads;       /* 0: one for each physical core */
     uint64_t seed;     /* every seed is good */
     const char *cache; /* format of the KV cache: f16, f32 or q8_0 (half of f16); NULL: f16 */
+    const char
+        *chat_format; /* a name of llm_chat_format; NULL: the one the file's template tells */
+    int no_thinking;  /* answers begin without thoughts, where the chat format can do that */
+    int shift;        /* turns that do not fit, and answers that reach the context's end, make
+                                 room: the oldest turns behind the system prompt are dropped */
+    const char *const *stops; /* texts that end what llm_generate writes and are not given out, NULL
+                                 behind the last; they must live as long as the session; or NULL */
+    const volatile int *interrupt; /* evaluations fail soon after it became non-zero; or NULL */
 } llm_options;
 
 /* What a model file says of itself. Texts live as long as the model; unknown ones are "". */
@@ -71,10 +79,11 @@ typedef struct {
 } llm_facts;
 
 enum {
-    LLM_BEGIN = 1,  /* the text begins here: SentencePiece's leading space is added or removed */
-    LLM_BOS = 2,    /* encode: put the beginning-of-text token in front, if the model wants one */
-    LLM_SPECIAL = 4 /* encode: the text of control tokens becomes these tokens, else it stays text;
+    LLM_BEGIN = 1,   /* the text begins here: SentencePiece's leading space is added or removed */
+    LLM_BOS = 2,     /* encode: put the beginning-of-text token in front, if the model wants one */
+    LLM_SPECIAL = 4, /* encode: the text of control tokens becomes these tokens, else it stays text;
                        decode: control tokens give their text, else nothing */
+    LLM_FULL = -2    /* returned instead of -1 where the tokens do not fit the context */
 };
 
 /* The sentence of the last failure in this thread. */
@@ -110,16 +119,31 @@ void llm_session_free(llm_session *s);
  * cache. */
 llm_session *llm_fork(const llm_session *s);
 
-/* Positions in use, and how many there are. */
+/* Positions in use, how many there are, and the threads that evaluate. */
 int llm_position(const llm_session *s);
 int llm_context(const llm_session *s);
+int llm_threads(const llm_session *s);
+
+/* The tokens so far: llm_position of them, valid until the session changes. */
+const int *llm_tokens(const llm_session *s);
 
 /* Goes back to an earlier position; what came after is forgotten, and there are no logits until the
  * next evaluation. */
 int llm_rewind(llm_session *s, int position);
 
+/* From now on the session draws as if it had been made with this seed. */
+void llm_seed(llm_session *s, uint64_t seed);
+
+/* Writes the session to a file, which appears when it is whole: tokens, KV cache, turns, random
+ * state, and a fingerprint of the model. llm_load makes a session what the saved one was; it fails
+ * and changes nothing if the file is damaged, of another model or chat format, has a cache of
+ * another format or more positions than the session's context. */
+int llm_save(llm_session *s, const char *path);
+int llm_load(llm_session *s, const char *path);
+
 /* Appends n tokens and returns the logits after the last one: (vocab_size) floats that the session
- * owns and the next evaluation overwrites. On failure returns NULL and the session is as before. */
+ *owns and the next evaluation overwrites. On failure returns NULL and the session is as before, but
+ * has no logits if it was interrupted. */
 const float *llm_eval(llm_session *s, const int *tokens, int n);
 
 /* Appends n tokens and writes the logits after each of them to logits (n, vocab_size). */
@@ -137,17 +161,36 @@ const float *llm_logits(const llm_session *s);
  * file's sampling. */
 int llm_sample(llm_session *s, const llm_sampling *sampling);
 
-/* Appends a turn of a conversation in the model's chat format. role is system, user or assistant;
+/* Appends a turn of a conversation in the session's chat format. role is system, user or assistant;
  * the text is plain: nothing in it is taken for the format's own marks. NULL text opens the turn,
- * so that llm_generate writes it; the next turn closes it. On failure the session is where it was,
- * but has no logits. */
+ *so that llm_generate writes it; the next turn closes it, and drops its thoughts. On failure the
+ * session is as before, but has no logits. */
 int llm_turn(llm_session *s, const char *role, const char *text);
 
+/* The number of turns, the position where one begins, its role and its text; -1 and NULL where
+ * there is none of that number. A turn that is open has no text yet. */
+int llm_turns(const llm_session *s);
+int llm_turn_start(const llm_session *s, int turn);
+const char *llm_turn_role(const llm_session *s, int turn);
+const char *llm_turn_text(const llm_session *s, int turn);
+
+/* Removes count turns from number first on. The turns that follow are evaluated anew, as if they
+ * had never been, and what was evaluated between turns is lost. On failure the session is as
+ * before, but has no logits. */
+int llm_drop(llm_session *s, int first, int count);
+
+/* Inside on_text: whether the text is a thought, no answer. */
+int llm_is_thought(const llm_session *s);
+
+/* The names of the known chat formats; NULL for a number that is none. */
+const char *llm_chat_format(int number);
+
 /* Appends a prompt (plain text) and at most max_tokens generated ones (0 or less: as many as the
- * context holds), until a stop token. on_text gets the generated text piece by piece, always whole
- * UTF-8 characters with a zero at the end; it may be NULL, and ends the generation by returning
- * non-zero. NULL sampling takes the model file's. Returns the number of generated tokens. An empty
- * prompt on a new session starts a text from nothing. */
+ * context holds), until a stop token or text. on_text gets the generated text piece by piece,
+ * always whole UTF-8 characters with a zero at the end, without the white space that an answer may
+ * begin with; it may be NULL, and ends the generation by returning non-zero. NULL sampling takes
+ * the model file's. Returns the number of generated tokens. An empty prompt on a new session starts
+ * a text from nothing. */
 int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_sampling *sampling,
                  int (*on_text)(void *user, const char *text, size_t len), void *user);
 
@@ -214,18 +257,28 @@ enum {
     MAX_HEAD_DIM = 256,
     MAX_VOCAB = 1 << 24,
     MAX_CONTEXT = 1 << 24,
-    MAX_STOPS = 24
+    MAX_STOPS = 24,
+    MAX_STOP = 256 /* bytes of a stop text */
 };
 
 typedef tokenizer_text Text;
 
 static _Thread_local char error_text[512];
 
+/* Whether a character of length bytes is a control character: those of ASCII, and U+0080 to U+009F,
+ * with which a terminal may be told to do anything. */
+static int is_control(const char *text, int length)
+{
+    unsigned char c = (unsigned char)*text;
+    return length == 1 ? c < ' ' || c == 127 : c == 0xc2 && (unsigned char)text[1] < 0xa0;
+}
+
 /* Control characters, which names in files may hold, become '?'. */
 static void make_one_line(char *text)
 {
     for (; *text; text++) {
-        if ((unsigned char)*text < ' ' || *text == 127) *text = '?';
+        int length = (unsigned char)*text == 0xc2 && text[1] ? 2 : 1;
+        if (is_control(text, length)) memset(text, '?', (size_t)length);
     }
 }
 
@@ -902,22 +955,7 @@ static const Arch archs[] = {
     { "qwen2", 1 },
 };
 
-/* How a chat is written down. To add one: its name, a piece of the file's own template that tells
- * it from the others, and what opens and closes the turns of system, user and assistant. */
-typedef struct {
-    const char *name, *tell;
-    struct {
-        const char *open, *close;
-    } turns[3];
-} Template;
-
-static const Template templates[] = {
-    { "chatml",
-      "<|im_start|>",
-      { { "<|im_start|>system\n", "<|im_end|>\n" },
-        { "<|im_start|>user\n", "<|im_end|>\n" },
-        { "<|im_start|>assistant\n", "<|im_end|>\n" } } },
-};
+typedef struct Template Template; /* a chat format, see section 9 */
 
 struct llm_model {
     File file;
@@ -925,7 +963,10 @@ struct llm_model {
     int failed;      /* while loading: the first failure is kept, later look-ups do nothing */
     llm_facts facts; /* also the hyperparameters: facts.dim, facts.n_layers, ... */
     const Arch *arch;
-    const Template *template; /* NULL: the file has none that is known */
+    const Template *template; /* that the file's own chat template tells, NULL: none */
+    int begins_with_bos;      /* a chat in that format does */
+    int adds_bos;             /* a text does */
+    char *eos_text;           /* of the end token */
     float norm_eps;
     int n_rot;        /* dimensions of a head that are rotated */
     float *rope_freq; /* (n_rot / 2) radians per position */
@@ -1260,9 +1301,11 @@ static void load_stops(llm_model *m)
         int id = special_id(m, key, -1, m->facts.vocab_size);
         if (id >= 0) m->stops[m->n_stops++] = id;
     }
+    /* with <|return|> in the vocabulary, <|end|> only ends a part of a turn */
+    int goes_on = m->tokenizer && tokenizer_find(m->tokenizer, "<|return|>", 10) >= 0;
     for (size_t i = 0; m->tokenizer && i < ARRAY_LEN(names); i++) {
         int id = tokenizer_find(m->tokenizer, names[i], strlen(names[i]));
-        if (id >= 0) m->stops[m->n_stops++] = id;
+        if (id >= 0 && !(goes_on && !strcmp(names[i], "<|end|>"))) m->stops[m->n_stops++] = id;
     }
 }
 
@@ -1275,11 +1318,6 @@ static void load_vocabulary(llm_model *m)
     c->bos = c->eos = -1;
     c->chat_template = key_string(m, "tokenizer.chat_template");
     c->chat_format = "";
-    for (size_t i = 0; i < ARRAY_LEN(templates) && !m->template; i++) {
-        if (!strstr(c->chat_template, templates[i].tell)) continue;
-        m->template = &templates[i];
-        c->chat_format = templates[i].name;
-    }
     if (m->failed || !*kind || !strcmp(kind, "no_vocab") || !strcmp(kind, "none")) return;
     if (!spm && strcmp(kind, "gpt2")) {
         m->failed = fail("key tokenizer.ggml.model is %s, expected llama or gpt2", kind);
@@ -1302,6 +1340,7 @@ static void load_vocabulary(llm_model *m)
     v.unknown = special_id(m, "tokenizer.ggml.unknown_token_id", spm ? 0 : -1, v.n_tokens);
     int add_bos = spm || !strncmp(v.pre, "llama", 5); /* where the file doesn't say */
     v.bos = key_int(m, "tokenizer.ggml.add_bos_token", add_bos, 0, 1) ? c->bos : -1;
+    m->adds_bos = v.bos >= 0;
     v.add_space_prefix = key_int(m, "tokenizer.ggml.add_space_prefix", spm, 0, 1);
     for (int i = 0; i < v.n_tokens; i++) {
         if (v.tokens[i].len > m->max_piece) m->max_piece = v.tokens[i].len;
@@ -1340,6 +1379,14 @@ static void load_facts(llm_model *m)
     }
 }
 
+/* The name of the instruction set whose kernels are used from now on, NULL on failure; see section
+ * 11. The chat format that the file's template tells; see section 9. */
+static const char *pick_kernels(void);
+static void pick_template(llm_model *m);
+static const Template *template_named(const char *name);
+static int user_mark(const llm_session *s);
+static void begin_writing(llm_session *s);
+
 /* From the parsed file to a model that forward can trust. */
 static int load(llm_model *m)
 {
@@ -1354,6 +1401,7 @@ static int load(llm_model *m)
         if (!strcmp(archs[i].name, m->facts.arch)) m->arch = &archs[i];
     }
     load_vocabulary(m);
+    if (!m->failed) pick_template(m);
     if (!m->failed && m->facts.has_weights) {
         if (!m->arch) return fail("the architecture %s is not known", m->facts.arch);
         load_hyperparameters(m);
@@ -1366,10 +1414,6 @@ static int load(llm_model *m)
     }
     return m->failed;
 }
-
-/* The name of the instruction set whose kernels are used from now on, NULL on failure; see section
- * 11. */
-static const char *pick_kernels(void);
 
 static llm_model *finish_open(llm_model *m)
 {
@@ -1467,13 +1511,31 @@ typedef struct {
     int id;
 } Candidate;
 
+/* A turn of a conversation. The last one may be open: its text is what is generated behind it. */
+typedef struct {
+    int role;      /* index of roles[] */
+    int from, end; /* positions */
+    char *text;    /* NULL: the turn is open */
+} Turn;
+
 struct llm_session {
     const llm_model *model;
     Arena arena;
     int context, threads, position;
+    int valid; /* positions whose keys and values are in the cache; fewer than position only after
+                  an interruption */
     int has_logits;
-    const char *unclosed; /* what closes the turn that llm_turn opened, NULL: none is open */
     uint64_t random;
+    const volatile int *interrupt;
+    const char *const *stops; /* texts, NULL behind the last */
+    const Template *template; /* NULL: no chat */
+    int user_mark; /* the token that begins a turn of the user: it ends an answer too, -1:
+                                 there is none */
+    int no_thinking, shift;
+    Turn *turns; /* (n_turns) the conversation so far */
+    int n_turns;
+    int thinking;           /* the text that is generated is a thought */
+    int skip_space;         /* none was given out since the answer or a thought began */
     int *tokens;            /* (context) the tokens so far */
     float *logits;          /* (vocab_size) after the last token */
     const Format *cache;    /* of keys and values */
@@ -1487,8 +1549,9 @@ struct llm_session {
     float *cos, *sin;       /* (rows, n_rot / 2) of the rotation at the rows' positions */
     float *out;             /* (LOGIT_ROWS, vocab_size) */
     Candidate *candidates;  /* (vocab_size) */
-    char *piece, *text; /* bytes of generated tokens before and after they are made valid UTF-8 */
-    size_t n_piece;
+    char *piece, *text; /* bytes of generated tokens before and after they are made valid UTF-8; the
+                           text waits here while it may become a stop text */
+    size_t n_piece, n_text;
 };
 
 /* Bytes of the keys (or values) of one position in one layer and head. */
@@ -1563,8 +1626,8 @@ static void session_buffers(llm_session *s)
     s->out = take(&s->arena, LOGIT_ROWS, vocab * f);
     s->candidates = take(&s->arena, vocab, sizeof *s->candidates);
     s->piece = take(&s->arena, m->max_piece + 8, 1);
-    s->text = take(&s->arena, 3 * (m->max_piece + 8),
-                   1); /* a bad byte becomes the three of U+FFFD */
+    /* a bad byte becomes the three of U+FFFD */
+    s->text = take(&s->arena, 3 * (m->max_piece + 8) + MAX_STOP, 1);
 }
 
 /* Seeds that are near each other must not give similar texts: splitmix64 (prng.di.unimi.it) spreads
@@ -1578,35 +1641,52 @@ static uint64_t spread_seed(uint64_t seed)
     return z ? z : 1;
 }
 
+/* Whether the options make sense for the model; sets what they choose by name. */
+static int choose(llm_session *s, const llm_options *o)
+{
+    const llm_model *m = s->model;
+    if (!m->facts.has_weights) return fail("the model file has a vocabulary but no weights");
+    if (o->context < 0 || o->context > MAX_CONTEXT || o->threads < 0 || o->threads > MAX_THREADS) {
+        return fail("context %d and threads %d, expected 0 to %d and 0 to %d", o->context,
+                    o->threads, MAX_CONTEXT, MAX_THREADS);
+    }
+    s->cache = cache_format(o->cache ? o->cache : "f16");
+    if (!s->cache) return fail("a cache of %s, expected f16, f32 or q8_0", o->cache);
+    if (m->facts.head_dim % s->cache->block) {
+        return fail("a cache of %s, but the heads have %d dimensions, no multiple of 32", o->cache,
+                    m->facts.head_dim);
+    }
+    s->template = o->chat_format ? template_named(o->chat_format) : m->template;
+    if (o->chat_format && !s->template) return fail("no chat format %s", o->chat_format);
+    for (const char *const *stop = o->stops; stop && *stop; stop++) {
+        if (!**stop || strlen(*stop) >= MAX_STOP) {
+            return fail("a stop text of %zu bytes, expected 1 to %d", strlen(*stop), MAX_STOP - 1);
+        }
+    }
+    return 0;
+}
+
 llm_session *llm_session_new(const llm_model *m, const llm_options *options)
 {
     llm_options o = options ? *options : (llm_options){ 0 };
-    llm_session *s;
-    if (!m->facts.has_weights) {
-        fail("the model file has a vocabulary but no weights");
-        return NULL;
-    }
-    if (o.context < 0 || o.context > MAX_CONTEXT || o.threads < 0 || o.threads > MAX_THREADS) {
-        fail("context %d and threads %d, expected 0 to %d and 0 to %d", o.context, o.threads,
-             MAX_CONTEXT, MAX_THREADS);
-        return NULL;
-    }
-    if (!(s = calloc(1, sizeof *s))) {
+    llm_session *s = calloc(1, sizeof *s);
+    if (!s) {
         fail("out of memory");
         return NULL;
     }
     s->model = m;
-    s->cache = cache_format(o.cache ? o.cache : "f16");
-    if (!s->cache || m->facts.head_dim % s->cache->block) {
-        fail(s->cache ? "a cache of %s, but the heads have %d dimensions, no multiple of 32"
-                      : "a cache of %s, expected f16, f32 or q8_0",
-             o.cache, m->facts.head_dim);
+    if (choose(s, &o)) {
         llm_session_free(s);
         return NULL;
     }
     s->context = o.context ? o.context : default_context(s);
     s->threads = o.threads ? o.threads : default_threads();
     s->random = spread_seed(o.seed);
+    s->interrupt = o.interrupt;
+    s->stops = o.stops;
+    s->no_thinking = o.no_thinking;
+    s->shift = o.shift;
+    s->user_mark = user_mark(s);
     session_buffers(s);
     if (s->arena.failed) {
         fail("out of memory for a context of %d", s->context);
@@ -1616,26 +1696,62 @@ llm_session *llm_session_new(const llm_model *m, const llm_options *options)
     return s;
 }
 
+static void free_turns(Turn *turns, int n)
+{
+    for (int i = 0; i < n; i++) free(turns[i].text);
+    free(turns);
+}
+
 void llm_session_free(llm_session *s)
 {
     if (!s) return;
+    free_turns(s->turns, s->n_turns);
     release(&s->arena);
     free(s);
+}
+
+/* A copy with texts of its own, or NULL. */
+static Turn *copy_turns(const Turn *turns, int n)
+{
+    Turn *copy = calloc((size_t)n + 1, sizeof *copy);
+    for (int i = 0; copy && i < n; i++) {
+        copy[i] = turns[i];
+        if (!turns[i].text || (copy[i].text = strdup(turns[i].text))) continue;
+        free_turns(copy, i);
+        copy = NULL;
+    }
+    return copy;
 }
 
 llm_session *llm_fork(const llm_session *s)
 {
     const llm_facts *c = &s->model->facts;
-    llm_options same = { s->context, s->threads, 0, s->cache->name };
+    llm_options same = { .context = s->context,
+                         .threads = s->threads,
+                         .cache = s->cache->name,
+
+                         .no_thinking = s->no_thinking,
+                         .shift = s->shift,
+                         .stops = s->stops,
+                         .interrupt = s->interrupt };
     llm_session *t = llm_session_new(s->model, &same);
     if (!t) return NULL;
+    if (!(t->turns = copy_turns(s->turns, s->n_turns))) {
+        fail("out of memory");
+        llm_session_free(t);
+        return NULL;
+    }
+    t->n_turns = s->n_turns;
+    t->template = s->template;
+    t->user_mark = s->user_mark;
     t->position = s->position;
+    t->valid = s->valid;
     t->has_logits = s->has_logits;
-    t->unclosed = s->unclosed;
     t->random = s->random;
     memcpy(t->tokens, s->tokens, (size_t)s->position * sizeof *s->tokens);
+    begin_writing(t);
     memcpy(t->logits, s->logits, (size_t)c->vocab_size * sizeof *s->logits);
-    size_t head = (size_t)s->context * head_bytes(s), used = (size_t)s->position * head_bytes(s);
+    size_t head = (size_t)s->context * head_bytes(s), used = (size_t)s->valid * head_bytes(s);
     for (size_t i = 0; i < (size_t)c->n_layers * (size_t)c->n_kv_heads; i++) {
         memcpy(t->keys + i * head, s->keys + i * head, used);
         memcpy(t->values + i * head, s->values + i * head, used);
@@ -1653,17 +1769,43 @@ int llm_context(const llm_session *s)
     return s->context;
 }
 
+int llm_threads(const llm_session *s)
+{
+    return s->threads;
+}
+
+const int *llm_tokens(const llm_session *s)
+{
+    return s->tokens;
+}
+
+/* Forgets what comes from position on; turns are the caller's business. */
+static void cut(llm_session *s, int position)
+{
+    if (position < s->position) s->has_logits = 0;
+    if (position < s->valid) s->valid = position;
+    s->position = position;
+}
+
 int llm_rewind(llm_session *s, int position)
 {
     if (position < 0 || position > s->position) {
         return fail("cannot go to position %d, expected 0 to %d", position, s->position);
     }
-    if (position < s->position) {
-        s->has_logits = 0;
-        s->unclosed = NULL;
+    if (position == s->position) return 0;
+    cut(s, position);
+    while (s->n_turns > 0) { /* a turn that is cut is none any more */
+        const Turn *last = &s->turns[s->n_turns - 1];
+        if (last->end <= position && last->from < position) break;
+        free(s->turns[--s->n_turns].text);
     }
-    s->position = position;
+    begin_writing(s);
     return 0;
+}
+
+void llm_seed(llm_session *s, uint64_t seed)
+{
+    s->random = spread_seed(seed);
 }
 
 const float *llm_logits(const llm_session *s)
@@ -2008,8 +2150,8 @@ static void logits(llm_session *s, int n)
 }
 
 /* Evaluates s->rows[0..n); the rows may belong to other sessions of the same model, the buffers are
- * those of s. */
-static void forward(llm_session *s, int n)
+ * those of s. Fails if it is interrupted between two layers. */
+static int forward(llm_session *s, int n)
 {
     const llm_model *m = s->model;
     const llm_facts *c = &m->facts;
@@ -2022,6 +2164,7 @@ static void forward(llm_session *s, int n)
     rope_angles(s, n);
     for (int l = 0; l < c->n_layers; l++) {
         const Layer *w = &m->layers[l];
+        if (s->interrupt && *s->interrupt) return fail("interrupted");
 
         norm(s->h, s->x, w->attn_norm, n, c->dim, m->norm_eps);
         matmul(s->q, &w->wq, s->h, n, s->threads);
@@ -2042,16 +2185,22 @@ static void forward(llm_session *s, int n)
         add(s->x, s->h, size);
     }
     logits(s, n);
+    return 0;
+}
+
+/* Fails because n tokens behind position do not fit. */
+static int full(const llm_session *s, int n, int position)
+{
+    fail("%d tokens do not fit: the context has %d positions, of which %d are in use", n,
+         s->context, position);
+    return LLM_FULL;
 }
 
 /* Whether the session can take n more tokens, and they are tokens. */
 static int check_tokens(const llm_session *s, const int *tokens, int n)
 {
     if (n < 1) return fail("%d tokens to evaluate, expected at least 1", n);
-    if (n > s->context - s->position) {
-        return fail("%d tokens do not fit: the context has %d positions, of which %d are in use", n,
-                    s->context, s->position);
-    }
+    if (n > s->context - s->position) return full(s, n, s->position);
     for (int i = 0; i < n; i++) {
         if (tokens[i] < 0 || tokens[i] >= s->model->facts.vocab_size) {
             return fail("token %d is not in the vocabulary of %d", tokens[i],
@@ -2061,35 +2210,62 @@ static int check_tokens(const llm_session *s, const int *tokens, int n)
     return 0;
 }
 
-/* Appends n tokens in chunks. all (n, vocab_size) gets the logits of each, if it is not NULL. */
+/* Appends n tokens, which fit, and evaluates in chunks what is not in the cache yet. all (n,
+ * vocab_size) gets the logits of each, if it is not NULL. */
 static int eval(llm_session *s, const int *tokens, int n, float *all)
 {
     size_t vocab = (size_t)s->model->facts.vocab_size;
-    if (check_tokens(s, tokens, n)) return -1;
-    for (int done = 0; done < n; done += CHUNK) {
-        int rows = n - done < CHUNK ? n - done : CHUNK;
+    int first = s->position, end = first + n;
+    if (n > 0) memcpy(s->tokens + first, tokens, (size_t)n * sizeof *tokens);
+    if (s->valid < end) s->has_logits = 1;
+    while (s->valid < end) {
+        int rows = end - s->valid < CHUNK ? end - s->valid : CHUNK;
         for (int t = 0; t < rows; t++) {
-            int i = done + t;
-            float *to = all ? all + (size_t)i * vocab : i == n - 1 ? s->logits : NULL;
-            s->rows[t] = (Row){ s, tokens[i], s->position + t, to };
+            int i = s->valid + t;
+            float *to = i == end - 1 ? s->logits : NULL;
+            if (all && i >= first) to = all + (size_t)(i - first) * vocab;
+            s->rows[t] = (Row){ s, s->tokens[i], i, to };
         }
-        forward(s, rows);
-        memcpy(s->tokens + s->position, tokens + done, (size_t)rows * sizeof *tokens);
-        s->position += rows;
+        if (forward(s, rows)) {
+            if (s->valid > first) s->valid = first;
+            s->has_logits = 0;
+            return -1;
+        }
+        s->valid += rows;
     }
     if (all) memcpy(s->logits, all + (size_t)(n - 1) * vocab, vocab * sizeof *all);
-    s->has_logits = 1;
+    s->position = end;
     return 0;
+}
+
+/* Replaces what comes from position `from` on by n tokens. On failure all is as before, but there
+ * are no logits. */
+static int replace(llm_session *s, int from, const int *tokens, int n)
+{
+    int old = s->position, tail = old - from, same = 0, status = 0;
+    if (n > s->context - from) return full(s, n, from);
+    int *kept = malloc(((size_t)tail + 1) * sizeof *kept);
+    if (!kept) return fail("out of memory for %d tokens", tail);
+    memcpy(kept, s->tokens + from, (size_t)tail * sizeof *kept);
+    while (same < n && same < tail && tokens[same] == kept[same]) same++;
+    cut(s, from + same);
+    if (n > same && (status = eval(s, tokens + same, n - same, NULL))) {
+        memcpy(s->tokens + from, kept, (size_t)tail * sizeof *kept);
+        s->position = old;
+    }
+    free(kept);
+    return status;
 }
 
 const float *llm_eval(llm_session *s, const int *tokens, int n)
 {
-    return eval(s, tokens, n, NULL) ? NULL : s->logits;
+    return check_tokens(s, tokens, n) || eval(s, tokens, n, NULL) ? NULL : s->logits;
 }
 
 int llm_eval_all(llm_session *s, const int *tokens, int n, float *logits)
 {
-    return eval(s, tokens, n, logits);
+    int status = check_tokens(s, tokens, n);
+    return status ? status : eval(s, tokens, n, logits);
 }
 
 int llm_eval_many(llm_session *const *sessions, const int *tokens, int n)
@@ -2099,7 +2275,8 @@ int llm_eval_many(llm_session *const *sessions, const int *tokens, int n)
         if (sessions[i]->model != sessions[0]->model) {
             return fail("sessions 0 and %d are of different models", i);
         }
-        if (check_tokens(sessions[i], tokens + i, 1)) return -1;
+        int status = check_tokens(sessions[i], tokens + i, 1);
+        if (status || (status = eval(sessions[i], NULL, 0, NULL))) return status;
         for (int j = 0; j < i; j++) {
             if (sessions[i] == sessions[j]) return fail("sessions %d and %d are the same", j, i);
         }
@@ -2108,11 +2285,13 @@ int llm_eval_many(llm_session *const *sessions, const int *tokens, int n)
         sessions[0]->rows[i] = (Row){ sessions[i], tokens[i], sessions[i]->position,
                                       sessions[i]->logits };
     }
-    forward(sessions[0], n);
+    int status = forward(sessions[0], n);
     for (int i = 0; i < n; i++) {
-        sessions[i]->tokens[sessions[i]->position++] = tokens[i];
-        sessions[i]->has_logits = 1;
+        llm_session *s = sessions[i];
+        s->has_logits = !status;
+        if (!status) s->tokens[s->position++] = tokens[i], s->valid = s->position;
     }
+    if (status) return status;
     return 0;
 }
 
@@ -2217,113 +2396,1094 @@ int llm_sample(llm_session *s, const llm_sampling *sampling)
     return best;
 }
 
-/* ==== 9. Generation ==============================================================================
- * Text in, text out, through the public API. Tokens are bytes and may split a character, so bytes
- * wait until they are a whole one. A chat is a text too: its turns are set off by special tokens.
- */
+/* ==== 9. Chat and generation =====================================================================
+ * Text in, text out. A conversation is a text too: its turns are set off by the marks of a format,
+ * and an answer is what the model writes behind the mark that opens its turn. Tokens are bytes and
+ * may split a character, so bytes wait until they are a whole one; text waits while it may become a
+ * mark or a stop text. */
 
-/* Moves the whole characters from s->piece to s->text, with U+FFFD for what is none, and returns
- * their length. An unfinished character stays, unless this is the last call. */
-static size_t whole_characters(llm_session *s, int last)
+/* Where the system text goes. */
+enum { SYSTEM_TURN, SYSTEM_INSIDE, SYSTEM_BEFORE };
+
+/* Whose texts lose the white space at their ends. */
+enum { TRIM_SYSTEM = 1, TRIM_USER = 2, TRIM_ASSISTANT = 4 };
+
+/* In a closing text: the model's own end token. Then what several rows have. */
+#define EOS "\1"
+/* clang-format off */
+#define THINK { "<think>", "</think>" }
+#define CHATML { { "<|im_start|>system\n", "<|im_end|>\n" }, \
+                 { "<|im_start|>user\n", "<|im_end|>\n" }, \
+                 { "<|im_start|>assistant\n", "<|im_end|>\n" } }
+/* clang-format on */
+
+/* How a chat is written down. To add one: a row, in front of those whose tell it has too. The end
+ * of a turn stands where a tokenizer would split the text anyway: at a mark, in front of a space,
+ * or where the model goes on. */
+struct Template {
+    const char *name;
+    const char *tell[3]; /* what the file's own template must contain, to be of this format */
+    const char *begin;   /* in front of the first turn */
+    struct {
+        const char *open, *close; /* around the text */
+    } turns[3];                   /* of system, user, assistant */
+    int system;                   /* a turn of its own, or part of the first user turn: behind its
+                                     opening or in front of it */
+    const char *ask;              /* opens an answer to be written, NULL: as turns[] has it */
+    const char *no_think;         /* opens one without thoughts, NULL: this format can't */
+    const char *think[2];         /* around thoughts, which are dropped once the answer is given */
+    int trim;
+};
+
+static const Template templates[] = {
+    /* Phi-4, Phi-4-reasoning */
+    { .name = "phi4",
+      .tell = { "<|im_start|>", "<|im_sep|>" },
+      .turns = { { "<|im_start|>system<|im_sep|>", "<|im_end|>" },
+                 { "<|im_start|>user<|im_sep|>", "<|im_end|>" },
+                 { "<|im_start|>assistant<|im_sep|>", "<|im_end|>" } },
+      .think = THINK },
+    /* its own template puts a header with the date into the system prompt */
+    { .name = "smollm3",
+      .tell = { "<|im_start|>", "/no_think", "## Metadata" },
+      .turns = CHATML,
+      .think = THINK,
+      .no_think = "<|im_start|>assistant\n<think>\n\n</think>\n" },
+    /* Qwen3.5, 3.6: the only ChatML that trims */
+    { .name = "qwen3.5",
+      .tell = { "<|im_start|>", "enable_thinking", "vision_start" },
+      .turns = CHATML,
+      .ask = "<|im_start|>assistant\n<think>\n",
+      .think = THINK,
+      .no_think = "<|im_start|>assistant\n<think>\n\n</think>\n\n",
+      .trim = TRIM_SYSTEM | TRIM_USER | TRIM_ASSISTANT },
+    /* QwQ, Qwen3 2507 Thinking, Qwen3-Next-Thinking: always think */
+    { .name = "qwq",
+      .tell = { "<|im_start|>assistant\n<think>" },
+      .turns = CHATML,
+      .ask = "<|im_start|>assistant\n<think>\n",
+      .think = THINK },
+    /* Qwen3 hybrids (0.6B to 235B, April 2025) */
+    { .name = "qwen3",
+      .tell = { "<|im_start|>", "enable_thinking", "</think>" },
+      .turns = CHATML,
+      .think = THINK,
+      .no_think = "<|im_start|>assistant\n<think>\n\n</think>\n\n" },
+    /* Qwen2, 2.5, Qwen3 2507 Instruct and Coder, SmolLM2, Hermes, Yi, InternLM2, LFM2, OLMo
+     * 3, Nemotron, ... */
+    { .name = "chatml", .tell = { "<|im_start|>", "<|im_end|>" }, .turns = CHATML, .think = THINK },
+    /* also CodeLlama; every user turn begins with BOS */
+    { .name = "llama2",
+      .tell = { "[INST]", "<<SYS>>" },
+      .turns = { { "<<SYS>>\n", "\n<</SYS>>\n\n" },
+                 { "<s>[INST] ", " [/INST]" },
+                 { " ", " " EOS } },
+      .system = SYSTEM_INSIDE,
+      .ask = "",
+      .trim = TRIM_USER | TRIM_ASSISTANT },
+    /* Mistral Large 2411 */
+    { .name = "mistral-v7",
+      .tell = { "[SYSTEM_PROMPT] ", "[INST] " },
+      .turns = { { "[SYSTEM_PROMPT] ", "[/SYSTEM_PROMPT]" },
+                 { "[INST] ", "[/INST]" },
+                 { " ", EOS } },
+      .ask = "" },
+    /* Mistral Small 3, 3.1, 3.2, Devstral, Magistral, Ministral 3 */
+    { .name = "mistral-v7-tekken",
+      .tell = { "[SYSTEM_PROMPT]", "[INST]" },
+      .turns = { { "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]" }, { "[INST]", "[/INST]" }, { "", EOS } },
+      .think = { "[THINK]", "[/THINK]" } },
+    /* Mistral 7B 0.1, 0.2 and Mixtral 8x7B, template of 2024-09 and later */
+    { .name = "mistral-v1",
+      .tell = { " [INST] ", " [/INST]" },
+      .turns = { { "", "\n\n" }, { " [INST] ", " [/INST]" }, { " ", EOS } },
+      .system = SYSTEM_INSIDE,
+      .ask = "" },
+    /* the same models with their first template, which most GGUF files have */
+    { .name = "mistral-v0",
+      .tell = { "[INST] ", " [/INST]" },
+      .turns = { { "", "\n\n" }, { "[INST] ", " [/INST]" }, { "", EOS } },
+      .system = SYSTEM_INSIDE },
+    /* Mistral 7B 0.3, Mixtral 8x22B, Mistral Large 2407, Codestral */
+    { .name = "mistral-v3",
+      .tell = { "[INST] ", "[/INST]" },
+      .turns = { { "", "\n\n" }, { "[INST] ", "[/INST]" }, { " ", EOS } },
+      .system = SYSTEM_INSIDE,
+      .ask = "" },
+    /* Mistral Nemo, Pixtral, Ministral 8B */
+    { .name = "mistral-v3-tekken",
+      .tell = { "[INST]", "[/INST]" },
+      .turns = { { "", "\n\n" }, { "[INST]", "[/INST]" }, { "", EOS } },
+      .system = SYSTEM_INSIDE },
+    /* Llama 3, 3.1, 3.2, 3.3, Nemotron 70B, Hermes 3 on some bases */
+    { .name = "llama3",
+      .tell = { "<|start_header_id|>", "<|eot_id|>" },
+      .turns = { { "<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>" },
+                 { "<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>" },
+                 { "<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>" } },
+      .trim = TRIM_SYSTEM | TRIM_USER | TRIM_ASSISTANT },
+    /* Granite 3.x and 4.x */
+    { .name = "granite",
+      .tell = { "<|start_of_role|>", "<|end_of_role|>" },
+      .turns = { { "<|start_of_role|>system<|end_of_role|>", "<|end_of_text|>\n" },
+                 { "<|start_of_role|>user<|end_of_role|>", "<|end_of_text|>\n" },
+                 { "<|start_of_role|>assistant<|end_of_role|>", "<|end_of_text|>\n" } },
+      .think = THINK },
+    /* Gemma 1, 2, 3, 3n; Gemma 4 is another format */
+    { .name = "gemma",
+      .tell = { "<start_of_turn>", "<end_of_turn>" },
+      .turns = { { "", "\n\n" },
+                 { "<start_of_turn>user\n", "<end_of_turn>\n" },
+                 { "<start_of_turn>model\n", "<end_of_turn>\n" } },
+      .system = SYSTEM_INSIDE,
+      .trim = TRIM_USER | TRIM_ASSISTANT },
+    /* Harmony; a generated turn ends with <|return|>, <|end|> only closes its thoughts */
+    { .name = "gpt-oss",
+      .tell = { "<|start|>", "<|channel|>", "<|message|>" },
+      .begin = "<|start|>system<|message|>Reasoning: medium\n\n# Valid channels: analysis, "
+               "commentary, final. Channel must be included for every message.<|end|>",
+      .turns = { { "<|start|>developer<|message|># Instructions\n\n", "\n\n<|end|>" },
+                 { "<|start|>user<|message|>", "<|end|>" },
+                 { "<|start|>assistant<|channel|>final<|message|>", "<|end|>" } },
+      .ask = "<|start|>assistant",
+      .think = { "<|channel|>analysis<|message|>",
+                 "<|end|><|start|>assistant<|channel|>final<|message|>" },
+      .no_think = "<|start|>assistant<|channel|>final<|message|>" },
+    /* R1 of January and February 2025 and its distills */
+    { .name = "deepseek-r1",
+      .tell = { "<｜Assistant｜><think>\n" },
+      .turns = { { "", "" }, { "<｜User｜>", "" }, { "<｜Assistant｜>", "<｜end▁of▁sentence｜>" } },
+      .ask = "<｜Assistant｜><think>\n",
+      .think = THINK },
+    /* V3.1, V3.2, V4 */
+    { .name = "deepseek-v3.1",
+      .tell = { "<｜Assistant｜>", "</think>", "thinking" },
+      .turns = { { "", "" },
+                 { "<｜User｜>", "" },
+                 { "<｜Assistant｜></think>", "<｜end▁of▁sentence｜>" } },
+      .ask = "<｜Assistant｜><think>",
+      .think = THINK,
+      .no_think = "<｜Assistant｜></think>" },
+    /* DeepSeek V2.5, V3, R1-0528 (opens its thoughts itself) */
+    { .name = "deepseek3",
+      .tell = { "<｜Assistant｜>" },
+      .turns = { { "", "" }, { "<｜User｜>", "" }, { "<｜Assistant｜>", "<｜end▁of▁sentence｜>" } },
+      .think = THINK },
+    /* Command R7B, Command A, Aya tiny; a generated turn ends with <|END_OF_TURN_TOKEN|> */
+    { .name = "command-r7b",
+      .tell = { "<|START_OF_TURN_TOKEN|>", "<|START_RESPONSE|>" },
+      .turns = { { "<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>", "<|END_OF_TURN_TOKEN|>" },
+                 { "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>", "<|END_OF_TURN_TOKEN|>" },
+                 { "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|><|START_RESPONSE|>",
+                   "<|END_RESPONSE|><|END_OF_TURN_TOKEN|>" } },
+      .ask = "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+      .think = { "<|START_THINKING|>", "<|END_THINKING|><|START_RESPONSE|>" },
+      .no_think = "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|><|START_RESPONSE|>" },
+    /* Command R, R+, Aya 23, Aya Expanse */
+    { .name = "command-r",
+      .tell = { "<|START_OF_TURN_TOKEN|>", "<|CHATBOT_TOKEN|>" },
+      .turns = { { "<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>", "<|END_OF_TURN_TOKEN|>" },
+                 { "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>", "<|END_OF_TURN_TOKEN|>" },
+                 { "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>", "<|END_OF_TURN_TOKEN|>" } },
+      .trim = TRIM_USER | TRIM_ASSISTANT },
+    { .name = "exaone4",
+      .tell = { "[|assistant|]", "[|endofturn|]", "</think>" },
+      .turns = { { "[|system|]\n", "[|endofturn|]\n" },
+                 { "[|user|]\n", "[|endofturn|]\n" },
+                 { "[|assistant|]\n<think>\n\n</think>\n\n", "[|endofturn|]\n" } },
+      .ask = "[|assistant|]\n<think>\n",
+      .think = THINK,
+      .no_think = "[|assistant|]\n<think>\n\n</think>\n\n" },
+    { .name = "exaone-deep",
+      .tell = { "[|assistant|]<thought>", "[|endofturn|]" },
+      .turns = { { "[|system|]", "[|endofturn|]\n" },
+                 { "[|user|]", "\n" },
+                 { "[|assistant|]", "[|endofturn|]\n" } },
+      .ask = "[|assistant|]<thought>\n",
+      .think = { "<thought>", "</thought>" } },
+    /* EXAONE 3.0, 3.5 */
+    { .name = "exaone",
+      .tell = { "[|assistant|]", "[|endofturn|]" },
+      .turns = { { "[|system|]", "[|endofturn|]\n" },
+                 { "[|user|]", "\n" },
+                 { "[|assistant|]", "[|endofturn|]\n" } } },
+    /* GLM 4.7, 5, 5.1; a generated turn ends with <|user|> or <|observation|>, as for all GLM */
+    { .name = "glm4.7",
+      .tell = { "[gMASK]<sop>", "clear_thinking" },
+      .begin = "[gMASK]<sop>",
+      .turns = { { "<|system|>", "" }, { "<|user|>", "" }, { "<|assistant|></think>", "" } },
+      .ask = "<|assistant|><think>",
+      .think = THINK,
+      .no_think = "<|assistant|></think>",
+      .trim = TRIM_ASSISTANT },
+    /* GLM 4.5, 4.6 */
+    { .name = "glm4.5",
+      .tell = { "[gMASK]<sop>", "<think></think>" },
+      .begin = "[gMASK]<sop>",
+      .turns = { { "<|system|>\n", "" },
+                 { "<|user|>\n", "" },
+                 { "<|assistant|>\n<think></think>\n", "" } },
+      .ask = "<|assistant|>",
+      .think = THINK,
+      .no_think = "<|assistant|>\n<think></think>",
+      .trim = TRIM_ASSISTANT },
+    /* GLM 4 9B, 4-0414, Z1 */
+    { .name = "glm4",
+      .tell = { "[gMASK]<sop>" },
+      .begin = "[gMASK]<sop>",
+      .turns = { { "<|system|>\n", "" }, { "<|user|>\n", "" }, { "<|assistant|>\n", "" } } },
+    { .name = "phi4-mini",
+      .tell = { "<|end|>", "<|assistant|>", "<|tool|>" },
+      .turns = { { "<|system|>", "<|end|>" },
+                 { "<|user|>", "<|end|>" },
+                 { "<|assistant|>", "<|end|>" } },
+      .think = THINK },
+    /* Phi-3 mini, small, medium, 3.5 */
+    { .name = "phi3",
+      .tell = { "<|end|>", "<|assistant|>" },
+      .turns = { { "<|system|>\n", "<|end|>\n" },
+                 { "<|user|>\n", "<|end|>\n" },
+                 { "<|assistant|>\n", "<|end|>\n" } } },
+    /* OLMo 1 and 2, OLMoE, Tulu 3, Falcon 3 */
+    { .name = "olmo",
+      .tell = { "<|user|>", "<|assistant|>", "not loop.last" },
+      .turns = { { "<|system|>\n", "\n" },
+                 { "<|user|>\n", "\n" },
+                 { "<|assistant|>\n", EOS "\n" } } },
+    /* Zephyr, TinyLlama, StableLM Zephyr */
+    { .name = "zephyr",
+      .tell = { "<|user|>", "<|system|>", "eos_token" },
+      .turns = { { "<|system|>\n", EOS "\n" },
+                 { "<|user|>\n", EOS "\n" },
+                 { "<|assistant|>\n", EOS "\n" } } },
+    /* OpenChat 3.5, Starling */
+    { .name = "openchat",
+      .tell = { "GPT4 Correct " },
+      .turns = { { "GPT4 Correct System: ", "<|end_of_turn|>" },
+                 { "GPT4 Correct User: ", "<|end_of_turn|>" },
+                 { "GPT4 Correct Assistant: ", "<|end_of_turn|>" } },
+      .ask = "GPT4 Correct Assistant:" },
+    /* DeepSeek LLM 7B, 67B, V2, V2 Lite, Coder V2 */
+    { .name = "deepseek2",
+      .tell = { "User: ", "Assistant: ", "eos_token" },
+      .turns = { { "", "\n\n" }, { "User: ", "\n\nAssistant:" }, { " ", EOS } },
+      .system = SYSTEM_BEFORE,
+      .ask = "" },
+    { .name = "deepseek-coder",
+      .tell = { "### Instruction:", "<|EOT|>" },
+      .turns = { { "", "" }, { "### Instruction:\n", "\n### Response:" }, { "\n", "\n<|EOT|>\n" } },
+      .system = SYSTEM_BEFORE,
+      .ask = "" },
+    { .name = "alpaca",
+      .tell = { "### Instruction:", "### Response:" },
+      .turns = { { "", "\n\n" },
+                 { "### Instruction:\n", "\n\n### Response:\n" },
+                 { "", EOS "\n\n" } },
+      .system = SYSTEM_BEFORE },
+    /* also LLaVA 1.5 */
+    { .name = "vicuna",
+      .tell = { "USER: ", "ASSISTANT:" },
+      .turns = { { "", " " }, { "USER: ", " ASSISTANT:" }, { " ", EOS } },
+      .system = SYSTEM_BEFORE,
+      .ask = "" },
+};
+
+static const char *const roles[] = { "system", "user", "assistant" };
+enum { SYSTEM, USER, ASSISTANT };
+
+const char *llm_chat_format(int number)
 {
-    const char *p = s->piece;
-    size_t n = s->n_piece, out = 0;
-    while (n > 0) {
-        int length = tokenizer_char(p, n);
-        if (length == 0 && !last) break;
-        if (length > 0) {
-            memcpy(s->text + out, p, (size_t)length);
-            out += (size_t)length;
-        } else {
-            memcpy(s->text + out, "\xef\xbf\xbd", 3);
-            out += 3;
-            length = length == 0 ? (int)n : 1;
-        }
-        p += length;
-        n -= (size_t)length;
-    }
-    memmove(s->piece, p, n);
-    s->n_piece = n;
-    s->text[out] = 0;
-    return out;
+    return number >= 0 && number < (int)ARRAY_LEN(templates) ? templates[number].name : NULL;
 }
 
-/* Appends a text, encoded with flags; at position 0 a text begins. */
-static int append(llm_session *s, const char *text, int flags)
+static const Template *template_named(const char *name)
 {
-    size_t len = strlen(text);
-    int status = -1;
-    if (s->position == 0) flags |= LLM_BEGIN | LLM_BOS;
-    int n = llm_encode(s->model, text, len, flags, NULL, 0);
-    int *tokens = n < 0 ? NULL : malloc(((size_t)n + 1) * sizeof *tokens);
-    if (n == 0) {
-        status = 0;
-    } else if (tokens && llm_encode(s->model, text, len, flags, tokens, n) == n) {
-        status = eval(s, tokens, n, NULL);
-    } else if (n > 0) {
-        fail("out of memory for a text of %zu bytes", len);
+    size_t i = 0;
+    while (i < ARRAY_LEN(templates) && strcmp(templates[i].name, name)) i++;
+    return i < ARRAY_LEN(templates) ? &templates[i] : NULL;
+}
+
+/* Whether a file's template has the text. A line break may stand there as such or as \n. */
+static int has_tell(const char *text, const char *tell)
+{
+    for (; *text; text++) {
+        const char *a = text, *b = tell;
+        while (*b && (*a == *b || (*b == '\n' && a[0] == '\\' && a[1] == 'n'))) {
+            a += *a == *b ? 1 : 2;
+            b++;
+        }
+        if (!*b) return 1;
     }
+    return 0;
+}
+
+static void pick_template(llm_model *m)
+{
+    llm_facts *c = &m->facts;
+    const char *text = c->chat_template;
+    char bos[64];
+    for (size_t i = 0; i < ARRAY_LEN(templates) && !m->template; i++) {
+        const char *const *tell = templates[i].tell;
+        int told = 0;
+        while (told < 3 && tell[told] && has_tell(text, tell[told])) told++;
+        if (told < 3 && tell[told]) continue;
+        m->template = &templates[i];
+        c->chat_format = templates[i].name;
+    }
+    size_t len = llm_decode(m, &c->eos, c->eos >= 0, LLM_SPECIAL, NULL, 0);
+    m->eos_text = take(&m->arena, len + 1, 1);
+    if (m->eos_text) llm_decode(m, &c->eos, c->eos >= 0, LLM_SPECIAL, m->eos_text, len + 1);
+    int spelt = c->bos >= 0 && c->bos != c->eos &&
+                llm_decode(m, &c->bos, 1, LLM_SPECIAL, bos, sizeof bos) > 0;
+    m->begins_with_bos = strstr(text, "bos_token") || (spelt && strstr(text, bos));
+}
+
+/* A growing list of tokens. */
+typedef struct {
+    int *data, n;
+} Tokens;
+
+static int add_tokens(Tokens *list, const int *tokens, int n)
+{
+    int *more = realloc(list->data, ((size_t)list->n + (size_t)n + 1) * sizeof *more);
+    if (!more) return fail("out of memory for %d tokens", n);
+    list->data = more;
+    if (n > 0) memcpy(more + list->n, tokens, (size_t)n * sizeof *more);
+    list->n += n;
+    return 0;
+}
+
+/* Encodes a text of parts and adds its tokens. */
+static int add_parts(const llm_model *m, Tokens *list, const tokenizer_part *parts, int n_parts,
+                     int flags)
+{
+    char why[256];
+    size_t len = 0;
+    int n = 0, room, *tokens = NULL, status;
+    for (int i = 0; i < n_parts; i++) len += parts[i].text.len;
+    if (!m->tokenizer) return fail("the model file has no vocabulary");
+    if (len > 1 << 30) return fail("the text has %zu bytes, more than 1 GB", len);
+    room = (int)len + 2; /* nearly always enough */
+    do {
+        free(tokens);
+        tokens = malloc((size_t)room * sizeof *tokens);
+        if (!tokens) return fail("out of memory for a text of %zu bytes", len);
+        n = tokenizer_encode_parts(m->tokenizer, parts, n_parts, flags, tokens, room, why,
+                                   sizeof why);
+    } while (n > room && (room = n));
+    status = n < 0 ? fail("%s", why) : add_tokens(list, tokens, n);
     free(tokens);
+    return status;
+}
+
+/* Writes a text of the format as parts, with the end token for EOS; returns their number. */
+static int mark(const llm_model *m, tokenizer_part *parts, const char *text)
+{
+    size_t len = text ? strcspn(text, EOS) : 0;
+    int n = 0;
+    if (len) parts[n++] = (tokenizer_part){ { text, len }, 1 };
+    if (!text || !text[len]) return n;
+    parts[n++] = (tokenizer_part){ { m->eos_text, strlen(m->eos_text) }, 1 };
+    return n + mark(m, parts + n, text + len + 1);
+}
+
+static tokenizer_part plain(const Template *t, int role, const char *text)
+{
+    static const char space[] = " \t\n\v\f\r";
+    int trim = t->trim >> role & 1;
+    size_t skip = trim ? strspn(text, space) : 0, len = strlen(text + skip);
+    while (trim && len > 0 && strchr(space, text[skip + len - 1])) len--;
+    return (tokenizer_part){ { text + skip, len }, 0 };
+}
+
+/* The control token that only the user's turns begin with, or -1. */
+static int user_mark(const llm_session *s)
+{
+    const Template *t = s->template;
+    int token;
+    char text[64];
+    if (!t || !s->model->tokenizer ||
+        llm_encode(s->model, t->turns[USER].open, strlen(t->turns[USER].open), LLM_SPECIAL, &token,
+                   1) < 1 ||
+        llm_decode(s->model, &token, 1, 0, NULL, 0) > 0) {
+        return -1;
+    }
+    llm_decode(s->model, &token, 1, LLM_SPECIAL, text, sizeof text);
+    return t->think[1] && strstr(t->think[1], text) ? -1 : token;
+}
+
+/* Whether the opening of an answer leaves a thought open. */
+static int opens_thought(const Template *t, const char *ask)
+{
+    const char *open = t->think[0] ? strstr(ask, t->think[0]) : NULL;
+    return open && !strstr(open, t->think[1]);
+}
+
+/* What opens an answer. */
+static const char *asking(const llm_session *s)
+{
+    const Template *t = s->template;
+    if (s->no_thinking && t->no_think) return t->no_think;
+    return t->ask ? t->ask : t->turns[ASSISTANT].open;
+}
+
+/* Adds the tokens of turn i of a conversation that begins at position `from` of the session with
+ * the first token of the list. A turn is encoded as a whole, so that its marks and its text merge
+ * into tokens as they would in one string. */
+static int render(const llm_session *s, Tokens *list, int from, int i)
+{
+    const llm_model *m = s->model;
+    const Template *t = s->template;
+    const llm_facts *c = &m->facts;
+    const Turn *turn = &s->turns[i];
+    const char *text = turn->text;
+    int inner = turn->role == USER && i > 0 && s->turns[i - 1].role == SYSTEM &&
+                t->system != SYSTEM_TURN;
+    int bos = t == m->template ? m->begins_with_bos : m->adds_bos;
+    int at_start = from + list->n == 0, n = 0;
+    tokenizer_part parts[16];
+    if (turn->role == SYSTEM && t->system != SYSTEM_TURN) return 0;
+    bos = bos && at_start && c->bos >= 0;
+    if (bos && add_tokens(list, &c->bos, 1)) return -1;
+    if (at_start) n += mark(m, parts + n, t->begin);
+    if (inner && t->system == SYSTEM_INSIDE) n += mark(m, parts + n, t->turns[USER].open);
+    if (inner) {
+        n += mark(m, parts + n, t->turns[SYSTEM].open);
+        parts[n++] = plain(t, SYSTEM, s->turns[i - 1].text);
+        n += mark(m, parts + n, t->turns[SYSTEM].close);
+    }
+    if (!inner || t->system == SYSTEM_BEFORE) {
+        n += mark(m, parts + n, text ? t->turns[turn->role].open : asking(s));
+    }
+    if (text) parts[n++] = plain(t, turn->role, text);
+    if (text) n += mark(m, parts + n, t->turns[turn->role].close);
+    if (add_parts(m, list, parts, n, at_start && !bos ? LLM_BEGIN : 0)) return -1;
+    if (bos && list->n > 1 && list->data[1] == c->bos) { /* the format has it too */
+        memmove(list->data, list->data + 1, (size_t)--list->n * sizeof *list->data);
+    }
+    return 0;
+}
+
+/* Where the text has the stop text or, at its end, a beginning of it; n if nowhere. */
+static size_t find_stop(const char *text, size_t n, const char *stop)
+{
+    size_t length = strlen(stop), at = length ? 0 : n;
+    while (at < n && memcmp(text + at, stop, n - at < length ? n - at : length)) at++;
+    return at;
+}
+
+/* Whether the last turn is open. */
+static int in_turn(const llm_session *s)
+{
+    return s->n_turns > 0 && !s->turns[s->n_turns - 1].text;
+}
+
+/* What an answer begins with in history although its opening lacks it: a space, a mark. */
+static const char *rest_of_open(const llm_session *s)
+{
+    const char *open = s->template->turns[ASSISTANT].open, *ask = asking(s);
+    size_t len = strlen(ask);
+    return strncmp(open, ask, len) ? "" : open + len;
+}
+
+/* The length of a generated text without marks that close a turn at its end: only the last of them
+ * is a stop token. */
+static size_t without_close(const Template *t, const char *text, size_t n)
+{
+    const char *close = t->think[0] ? t->turns[ASSISTANT].close : "";
+    size_t len = strlen(close), tail = n < len ? n : len;
+    while (tail > 0 && (memcmp(text + n - tail, close, tail) || close[tail - 1] != '>')) tail--;
+    return n - tail;
+}
+
+/* The text of n tokens and its length. The caller frees it; NULL when out of memory. */
+static char *decode_text(const llm_model *m, const int *tokens, int n, int flags, size_t *len)
+{
+    *len = llm_decode(m, tokens, n, flags, NULL, 0);
+    char *text = malloc(*len + 1);
+    if (text) llm_decode(m, tokens, n, flags, text, *len + 1);
+    return text;
+}
+
+/* What was generated in the open turn, with LLM_SPECIAL where there are marks to find. */
+static char *generated(const llm_session *s, size_t *len)
+{
+    int from = s->turns[s->n_turns - 1].end, flags = s->template->think[0] ? LLM_SPECIAL : 0;
+    return decode_text(s->model, s->tokens + from, s->position - from, flags, len);
+}
+
+/* The same as the conversation keeps it: without thoughts, and without what history puts in front
+ * of it. */
+static char *said(const llm_session *s, int *unchanged)
+{
+    const Template *t = s->template;
+    const char *rest = rest_of_open(s), *ask = asking(s), *from, *end;
+    size_t len;
+    char *text = generated(s, &len);
+    if (!text) return NULL;
+    from = text + strspn(text, " \n");
+    if (opens_thought(t, ask) ||
+        (t->think[0] && !strncmp(from, t->think[0], strlen(t->think[0])))) {
+        end = strstr(from, t->think[1]);
+        from = end ? end + strlen(t->think[1]) : text + len; /* nothing of an unfinished one */
+        from += strspn(from, "\n");
+    } else {
+        from = text + (strncmp(text, rest, strlen(rest)) ? 0 : strlen(rest));
+    }
+    text[without_close(t, text, len)] = 0;
+    tokenizer_part kept = plain(t, ASSISTANT, from);
+    *unchanged = kept.text.len == len && !strcmp(ask, t->turns[ASSISTANT].open);
+    memmove(text, kept.text.data, kept.text.len);
+    text[kept.text.len] = 0;
+    return text;
+}
+
+/* Gives the open last turn its text, and adds the tokens that it has from now on. */
+static int close_turn(llm_session *s, Tokens *list)
+{
+    Turn *turn = &s->turns[s->n_turns - 1];
+    tokenizer_part parts[4];
+    int unchanged, n = mark(s->model, parts, s->template->turns[turn->role].close);
+    turn->text = said(s, &unchanged);
+    if (!turn->text) return fail("out of memory");
+    if (!unchanged) return render(s, list, turn->from, s->n_turns - 1);
+    if (add_tokens(list, s->tokens + turn->from, s->position - turn->from)) return -1;
+    return add_parts(s->model, list, parts, n, 0);
+}
+
+/* After a change of the last turn: nothing waits to be given out, and what is written next is a
+ * thought if what stands there leaves one open. */
+static void begin_writing(llm_session *s)
+{
+    size_t len = 0;
+    char *text = in_turn(s) && s->template->think[0] ? generated(s, &len) : NULL;
+    const char *from = text;
+    s->n_piece = s->n_text = 0;
+    s->thinking = text && opens_thought(s->template, asking(s));
+    while (from && (from = strstr(from, s->template->think[s->thinking]))) {
+        from += strlen(s->template->think[s->thinking]);
+        s->thinking = !s->thinking;
+    }
+    s->skip_space = in_turn(s) && s->turns[s->n_turns - 1].end == s->position;
+    free(text);
+}
+
+/* Takes count turns from number first on away, and evaluates what follows them anew. Fails with
+ * LLM_FULL, like on other failures with all as before, where not `room` positions are left then. */
+static int drop(llm_session *s, int first, int count, int room)
+{
+    Turn *old = s->turns, *left;
+    int old_n = s->n_turns, n = old_n - count, from = old[first].from, status = 0;
+    Tokens list = { 0 };
+    if (!(left = calloc((size_t)n + 1, sizeof *left))) return fail("out of memory");
+    memcpy(left, old, (size_t)first * sizeof *left);
+    memcpy(left + first, old + first + count, (size_t)(n - first) * sizeof *left);
+    s->turns = left, s->n_turns = n;
+    for (int i = first; i < n && !status; i++) {
+        const int *tokens = s->tokens + left[i].end;
+        int written = left[i].text ? 0 : s->position - left[i].end;
+        left[i].from = from + list.n;
+        status = render(s, &list, from, i);
+        left[i].end = from + list.n;
+        if (!status) status = add_tokens(&list, tokens, written);
+    }
+    if (!status && list.n > s->context - room - from) status = full(s, list.n, from);
+    if (!status) status = replace(s, from, list.data, list.n);
+    free(list.data);
+    if (status) {
+        s->turns = old, s->n_turns = old_n;
+        free(left);
+        return status;
+    }
+    for (int i = first; i < first + count; i++) free(old[i].text);
+    free(old);
+    return 0;
+}
+
+/* Drops the oldest questions and answers behind the system prompt, so that a quarter of the context
+ * is free, or at least the session fits. `used` positions are needed with all turns. */
+static int make_room(llm_session *s, int used)
+{
+    int first = s->turns[0].role == SYSTEM, last = s->n_turns - 1;
+    while (last > first && s->turns[last].role != USER) last--;
+    for (int room = s->context / 4; room >= 0; room = room > 1 ? 1 : room - 1) {
+        for (int i = first + 1; i <= last; i++) {
+            int gone = s->turns[i].from - s->turns[first].from;
+            if (s->turns[i].role != USER || used - gone > s->context - room) continue;
+            int status = drop(s, first, i - first, room);
+            if (status != LLM_FULL) return status;
+        }
+    }
+    return full(s, used - (s->turns[last].from - s->turns[first].from), 0);
+}
+
+int llm_drop(llm_session *s, int first, int count)
+{
+    if (first < 0 || count < 1 || count > s->n_turns || first > s->n_turns - count) {
+        return fail("%d turns from number %d on, of %d", count, first, s->n_turns);
+    }
+    int last_goes = first + count == s->n_turns, status = drop(s, first, count, 0);
+    if (!status && last_goes) begin_writing(s);
     return status;
 }
 
 int llm_turn(llm_session *s, const char *role, const char *text)
 {
-    static const char *const roles[] = { "system", "user", "assistant" };
-    const Template *t = s->model->template;
-    const char *unclosed = s->unclosed;
-    int before = s->position;
-    size_t r = 0;
-    while (r < ARRAY_LEN(roles) && strcmp(roles[r], role)) r++;
-    if (r == ARRAY_LEN(roles)) return fail("role %s, expected system, user or assistant", role);
-    if (!t && !*s->model->facts.chat_template) return fail("the model file has no chat template");
-    if (!t) return fail("the model file's chat template is not of a known format");
-    if ((unclosed && append(s, unclosed, LLM_SPECIAL)) ||
-        append(s, t->turns[r].open, LLM_SPECIAL) ||
-        (text && (append(s, text, 0) || append(s, t->turns[r].close, LLM_SPECIAL)))) {
-        llm_rewind(s, before);
-        s->unclosed = unclosed;
-        return -1;
+    int r = 0, open = in_turn(s), status = 0, n = s->n_turns;
+    int from = open ? s->turns[n - 1].from : s->position;
+    Tokens list = { 0 };
+    while (r < (int)ARRAY_LEN(roles) && strcmp(roles[r], role)) r++;
+    if (r == (int)ARRAY_LEN(roles)) {
+        return fail("role %s, expected system, user or assistant", role);
     }
-    s->unclosed = text ? NULL : t->turns[r].close;
-    return 0;
+    if (!text && r != ASSISTANT) return fail("a turn of %s without a text", role);
+    if (!s->template) {
+        return fail(*s->model->facts.chat_template
+                        ? "the model file's chat template is not of a known format"
+                        : "the model file has no chat template");
+    }
+    Turn *more = realloc(s->turns, ((size_t)n + 1) * sizeof *more);
+    char *copy = text ? strdup(text) : NULL;
+    if (more) s->turns = more;
+    if (!more || (text && !copy)) {
+        free(copy);
+        return fail("out of memory");
+    }
+    if (open) status = close_turn(s, &list);
+    s->turns[s->n_turns++] = (Turn){ r, from + list.n, s->position, copy };
+    if (!status) status = render(s, &list, from, n);
+    if (!status) status = replace(s, from, list.data, list.n);
+    if (!status) {
+        if (open) s->turns[n - 1].end = s->turns[n].from;
+        s->turns[n].end = from + list.n;
+    } else if (status == LLM_FULL && s->shift && n > 0) {
+        status = make_room(s, from + list.n);
+    }
+    free(list.data);
+    if (!status) {
+        begin_writing(s);
+        return 0;
+    }
+    if (open) {
+        free(s->turns[n - 1].text);
+        s->turns[n - 1].text = NULL;
+    }
+    free(copy);
+    s->n_turns = n;
+    return status;
 }
 
-/* Evaluates the prompt, or what stands for an empty one at the beginning of a text. */
+int llm_turns(const llm_session *s)
+{
+    return s->n_turns;
+}
+
+int llm_turn_start(const llm_session *s, int turn)
+{
+    return turn >= 0 && turn < s->n_turns ? s->turns[turn].from : -1;
+}
+
+const char *llm_turn_role(const llm_session *s, int turn)
+{
+    return turn >= 0 && turn < s->n_turns ? roles[s->turns[turn].role] : NULL;
+}
+
+const char *llm_turn_text(const llm_session *s, int turn)
+{
+    return turn >= 0 && turn < s->n_turns ? s->turns[turn].text : NULL;
+}
+
+/* Appends a text; at position 0 a text begins. */
+static int append(llm_session *s, const char *text)
+{
+    Tokens list = { 0 };
+    tokenizer_part part = { { text, strlen(text) }, 0 };
+    int status = add_parts(s->model, &list, &part, 1, s->position ? 0 : LLM_BEGIN | LLM_BOS);
+    if (!status && list.n > s->context - s->position) status = full(s, list.n, s->position);
+    if (!status && list.n) status = eval(s, list.data, list.n, NULL);
+    free(list.data);
+    return status;
+}
+
+/* Evaluates the prompt, or what stands for an empty one. */
 static int eval_prompt(llm_session *s, const char *prompt)
 {
     const llm_facts *c = &s->model->facts;
     int start = c->bos >= 0 ? c->bos : c->eos;
-    if (*prompt) return append(s, prompt, 0);
-    if (s->position > 0) return llm_logits(s) ? 0 : -1;
-    if (start < 0) return fail("the model has no token that begins a text: give a prompt");
-    return eval(s, &start, 1, NULL);
+    if (*prompt) return append(s, prompt);
+    if (s->position == 0) {
+        if (start < 0) return fail("the model has no token that begins a text: give a prompt");
+        return eval(s, &start, 1, NULL);
+    }
+    if (!s->has_logits && s->valid == s->position) s->valid--; /* for the last token's logits */
+    return eval(s, NULL, 0, NULL);
+}
+
+/* What llm_generate's callback is told, and what it said. */
+typedef struct {
+    llm_session *s;
+    int (*on_text)(void *user, const char *text, size_t len);
+    void *user;
+    int done, stopped; /* by on_text; by a stop text */
+} Writer;
+
+/* Moves the whole characters from s->piece to s->text, with U+FFFD for what is none. An unfinished
+ * character stays, unless this is the last call. */
+static void take_characters(llm_session *s, int last)
+{
+    const char *p = s->piece;
+    size_t n = s->n_piece;
+    while (n > 0) {
+        int length = tokenizer_char(p, n);
+        if (length == 0 && !last) break;
+        const char *character = length > 0 ? p : "\xef\xbf\xbd";
+        size_t size = length > 0 ? (size_t)length : 3;
+        memcpy(s->text + s->n_text, character, size);
+        s->n_text += size;
+        if (length <= 0) length = length == 0 ? (int)n : 1;
+        p += length;
+        n -= (size_t)length;
+    }
+    memmove(s->piece, p, n);
+    s->n_piece = n;
+}
+
+/* Gives out the first n bytes of the text, and drops `skip` more. */
+static void give(Writer *w, size_t n, size_t skip)
+{
+    llm_session *s = w->s;
+    size_t from = 0;
+    if (s->skip_space) from = strspn(s->text, " \n"), from = from < n ? from : n;
+    if (from < n) {
+        char next = s->text[n];
+        s->skip_space = 0;
+        s->text[n] = 0;
+        if (w->on_text && !w->done) w->done = w->on_text(w->user, s->text + from, n - from);
+        s->text[n] = next;
+    }
+    n += skip;
+    memmove(s->text, s->text + n, s->n_text - n);
+    s->n_text -= n;
+}
+
+/* What to look for in generated text: number 0 the mark at the next end of a thought, which may
+ * begin where an answer does; 1 what closes the turn; then the stop texts; NULL behind the last. */
+static const char *nth_stop(const llm_session *s, int i)
+{
+    const char *const *think = in_turn(s) && s->template->think[0] ? s->template->think : NULL;
+    if (i == 0) return !think ? "" : s->thinking ? think[1] : s->skip_space ? think[0] : "";
+    if (i == 1) return think && !s->thinking ? s->template->turns[ASSISTANT].close : "";
+    return s->stops ? s->stops[i - 2] : NULL;
+}
+
+/* Gives out the text up to what may be the beginning of a mark or of a stop text; all of it at the
+ * last call. */
+static void give_text(Writer *w, int last)
+{
+    llm_session *s = w->s;
+    const char *stop, *rest = in_turn(s) && s->skip_space ? rest_of_open(s) : "";
+    size_t size = strlen(rest);
+    if (s->n_text && !strncmp(s->text, rest, s->n_text < size ? s->n_text : size) && !s->thinking) {
+        if (s->n_text < size && !last) return; /* a mark that history has too */
+        if (s->n_text >= size) give(w, 0, size);
+    }
+    if (last && in_turn(s)) s->n_text = without_close(s->template, s->text, s->n_text);
+    while (s->n_text > 0 && !w->stopped) {
+        size_t first = s->n_text, length = 1;
+        int which = 0;
+        for (int i = 0; (stop = nth_stop(s, i)); i++) {
+            size_t at = find_stop(s->text, s->n_text, stop);
+            if (at < first) first = at, length = strlen(stop), which = i;
+        }
+        int whole = first + length <= s->n_text;
+        give(w, whole || !last ? first : s->n_text, whole ? length : 0);
+        if (!whole) return;
+        w->stopped = which > 0;
+        if (which == 0) s->thinking = !s->thinking, s->skip_space = 1;
+    }
+}
+
+/* After a stop text: the session goes back to the text in front of it. The last token is not
+ * evaluated yet. */
+static int unsay(llm_session *s, int start, int token, int flags)
+{
+    const int *tokens = s->tokens + start;
+    int n = s->position + 1 - start, k = 0;
+    size_t len, at, done = 0, piece, stop_at;
+    s->tokens[s->position] = token;
+    char *text = decode_text(s->model, tokens, n, flags, &len);
+    if (!text) return fail("out of memory");
+    at = len;
+    for (int i = 0; s->stops && s->stops[i]; i++) {
+        stop_at = find_stop(text, len, s->stops[i]);
+        if (stop_at < at && stop_at + strlen(s->stops[i]) <= len) at = stop_at;
+    }
+    for (; k < n; k++, done += piece) {
+        piece = llm_decode(s->model, tokens + k, 1, k ? flags & ~LLM_BEGIN : flags, NULL, 0);
+        if (done + piece > at) break;
+    }
+    cut(s, start + k < s->position ? start + k : s->position);
+    text[at] = 0;
+    int status = done < at ? append(s, text + done) : 0;
+    free(text);
+    return status;
+}
+
+int llm_is_thought(const llm_session *s)
+{
+    return s->thinking;
 }
 
 int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_sampling *sampling,
                  int (*on_text)(void *user, const char *text, size_t len), void *user)
 {
     const llm_model *m = s->model;
-    int count = 0, done = 0, flags;
-    if (!prompt) prompt = "";
-    flags = s->position == 0 && !*prompt ? LLM_BEGIN : 0;
+    Writer w = { s, on_text, user, 0, 0 };
+    int count = 0, flags = s->position == 0 && !(prompt && *prompt) ? LLM_BEGIN : 0, status;
+    int answer = in_turn(s);
     if (!m->tokenizer) return fail("the model file has no vocabulary");
-    if (eval_prompt(s, prompt)) return -1;
-    s->n_piece = 0;
-    while (!done && (max_tokens <= 0 || count < max_tokens) && s->position < s->context) {
+    if (prompt && *prompt) s->n_piece = s->n_text = 0;
+    if ((status = eval_prompt(s, prompt ? prompt : ""))) return status;
+    if (answer && s->template->think[0]) flags |= LLM_SPECIAL;
+    int start = s->position;
+    while (!w.done && !w.stopped && (max_tokens <= 0 || count < max_tokens)) {
+        if (s->position == s->context && answer && s->shift) {
+            if (make_room(s, s->position + 1)) break;
+            if ((status = eval_prompt(s, ""))) return status;
+            start = s->turns[s->n_turns - 1].end;
+        }
+        if (s->position == s->context) break;
         int token = llm_sample(s, sampling);
         if (token < 0) return -1;
-        if (llm_is_stop(m, token)) break;
+        if (llm_is_stop(m, token) || (answer && token == s->user_mark)) break;
         s->n_piece += llm_decode(m, &token, 1, flags, s->piece + s->n_piece, m->max_piece + 1);
-        size_t len = whole_characters(s, 0);
-        if (len && on_text) done = on_text(user, s->text, len);
-        if (eval(s, &token, 1, NULL)) return -1;
-        flags = 0;
-        count++;
+        take_characters(s, 0);
+        give_text(&w, 0);
+        status = w.stopped ? unsay(s, start, token, flags) : eval(s, &token, 1, NULL);
+        if (status && !w.stopped) s->position++; /* it was given out; the next call evaluates it */
+        if (w.stopped) s->n_piece = s->n_text = 0;
+        if (status) return status;
+        flags &= ~LLM_BEGIN;
+        count += !w.stopped;
     }
-    size_t len = whole_characters(s, 1);
-    if (len && on_text && !done) on_text(user, s->text, len);
+    if (s->position < s->context) take_characters(s, 1);
+    give_text(&w, 1);
     return count;
+}
+
+/* A session in a file: this header, the tokens, the turns with their texts, the logits, the keys
+ * and values of each layer and head, a checksum. Each part is filled up to 8 bytes. */
+typedef struct {
+    char magic[8], chat_format[24], cache[16];
+    uint64_t model, random; /* fingerprint of the model; random state */
+    int32_t position, valid, has_logits, n_turns;
+} Saved;
+
+typedef struct {
+    int32_t role, from, end, length; /* of the text; -1: the turn is open */
+} SavedTurn;
+
+static const char saved_magic[8] = "llmses1";
+
+static size_t padded(size_t n)
+{
+    return (n + 7) / 8 * 8;
+}
+
+/* Mixes n bytes, a multiple of 8, into a checksum. */
+static uint64_t checksum(uint64_t hash, const uint8_t *data, size_t n)
+{
+    for (size_t i = 0; i < n; i += 8) {
+        uint64_t word;
+        memcpy(&word, data + i, 8);
+        hash = (hash ^ word) * 0x9e3779b97f4a7c15;
+        hash ^= hash >> 29;
+    }
+    return hash;
+}
+
+/* Tells models apart: by the size of the file, what stands in front of the tensors, and how each of
+ * them begins. */
+static uint64_t fingerprint(const llm_model *m)
+{
+    const File *f = &m->file;
+    size_t first = f->size;
+    uint64_t hash = 1;
+    for (uint64_t i = 0; i < f->n_tensors; i++) {
+        const Tensor *t = &f->tensors[i];
+        size_t at = (size_t)(t->data - f->data);
+        hash = checksum(hash, t->data, t->bytes < 256 ? t->bytes / 8 * 8 : 256);
+        if (at < first) first = at;
+    }
+    return checksum(hash ^ f->size, f->data, first / 8 * 8);
+}
+
+typedef struct {
+    FILE *file;
+    uint64_t hash;
+    int failed;
+} Saver;
+
+static void save_bytes(Saver *w, const void *data, size_t n)
+{
+    uint8_t rest[8] = { 0 };
+    size_t whole = n / 8 * 8;
+    if (n > whole) memcpy(rest, (const uint8_t *)data + whole, n - whole);
+    w->hash = checksum(w->hash, data, whole);
+    if (n > whole) w->hash = checksum(w->hash, rest, 8);
+    w->failed |= fwrite(data, 1, whole, w->file) != whole ||
+                 (n > whole && fwrite(rest, 1, 8, w->file) != 8);
+}
+
+static void save_all(Saver *w, const llm_session *s)
+{
+    const llm_facts *c = &s->model->facts;
+    size_t head = (size_t)s->context * head_bytes(s), used = (size_t)s->valid * head_bytes(s);
+    Saved h = { .model = fingerprint(s->model),
+                .random = s->random,
+                .position = s->position,
+                .valid = s->valid,
+                .has_logits = s->has_logits,
+
+                .n_turns = s->n_turns };
+    memcpy(h.magic, saved_magic, sizeof h.magic);
+    snprintf(h.cache, sizeof h.cache, "%s", s->cache->name);
+    snprintf(h.chat_format, sizeof h.chat_format, "%s", s->template ? s->template->name : "");
+    save_bytes(w, &h, sizeof h);
+    save_bytes(w, s->tokens, (size_t)s->position * sizeof *s->tokens);
+    for (int i = 0; i < s->n_turns; i++) {
+        const Turn *t = &s->turns[i];
+        SavedTurn turn = { t->role, t->from, t->end, t->text ? (int)strlen(t->text) : -1 };
+        save_bytes(w, &turn, sizeof turn);
+        if (t->text) save_bytes(w, t->text, strlen(t->text));
+    }
+    if (s->has_logits) save_bytes(w, s->logits, (size_t)c->vocab_size * sizeof *s->logits);
+    for (size_t i = 0; i < (size_t)c->n_layers * (size_t)c->n_kv_heads; i++) {
+        save_bytes(w, s->keys + i * head, used);
+        save_bytes(w, s->values + i * head, used);
+    }
+    uint64_t hash = w->hash;
+    save_bytes(w, &hash, sizeof hash);
+}
+
+int llm_save(llm_session *s, const char *path)
+{
+    char *part = malloc(strlen(path) + 5);
+    if (!part) return fail("out of memory");
+    sprintf(part, "%s.tmp", path);
+    Saver w = { fopen(part, "wb"), 0, 0 };
+    int failed = !w.file;
+    if (w.file) {
+        save_all(&w, s);
+        failed = fclose(w.file) != 0 || w.failed;
+        if (failed || rename(part, path)) {
+            failed = errno ? errno : EIO;
+            unlink(part);
+        }
+    } else {
+        failed = errno;
+    }
+    free(part);
+    return failed ? fail("%s: %s", path, strerror(failed)) : 0;
+}
+
+/* The turns of a file, NULL where they make no sense. */
+static Turn *load_turns(const Saved *h, Cursor *c)
+{
+    Turn *turns = h->n_turns >= 0 && h->n_turns <= (c->end - c->at) / (int)sizeof(SavedTurn)
+                      ? calloc((size_t)h->n_turns + 1, sizeof *turns)
+                      : NULL;
+    int from = 0, ok = 1;
+    for (int i = 0; turns && i < h->n_turns; i++) {
+        SavedTurn t = { 0 };
+        const uint8_t *data = get(c, sizeof t), *text = NULL;
+        if (data) memcpy(&t, data, sizeof t);
+        if (data && t.length >= 0) text = get(c, padded((size_t)t.length));
+        ok = ok && data && t.role >= 0 && t.role < (int)ARRAY_LEN(roles) && t.from >= from &&
+             t.end >= t.from && t.end <= h->position &&
+             (text || (t.length == -1 && i == h->n_turns - 1 && t.role == ASSISTANT));
+        if (!ok) break;
+        turns[i] = (Turn){ t.role, t.from, t.end,
+                           text ? strndup((const char *)text, (size_t)t.length) : NULL };
+        ok = !text || turns[i].text;
+        from = t.end;
+    }
+    if (turns && ok) return turns;
+    if (turns) free_turns(turns, h->n_turns);
+    return NULL;
+}
+
+/* Whether a file is whole and of this session's kind. */
+static int check_saved(const llm_session *s, const Saved *h, const File *f)
+{
+    const char *format = s->template ? s->template->name : "";
+    uint64_t hash;
+    if (f->size < sizeof *h + 8 || memcmp(h->magic, saved_magic, sizeof h->magic)) {
+        return fail("this is no saved session");
+    }
+    memcpy(&hash, f->data + (f->size / 8 - 1) * 8, 8);
+    if (f->size % 8 || hash != checksum(0, f->data, f->size - 8)) {
+        return fail("this session is damaged: its checksum is wrong");
+    }
+    if (h->model != fingerprint(s->model)) return fail("this session is of another model");
+    if (strncmp(h->cache, s->cache->name, sizeof h->cache)) {
+        return fail("this session has a cache of %.16s, expected %s", h->cache, s->cache->name);
+    }
+    if (strncmp(h->chat_format, format, sizeof h->chat_format)) {
+        return fail("this session has the chat format %.16s, expected %s", h->chat_format, format);
+    }
+    if (h->position < 0 || h->position > s->context || h->valid < 0 || h->valid > h->position) {
+        return fail("this session has %d positions, the context %d", h->position, s->context);
+    }
+    return 0;
+}
+
+/* Takes over what was checked, or fails before anything is changed. */
+static int load_saved(llm_session *s, const Saved *h, Cursor c)
+{
+    size_t vocab = (size_t)s->model->facts.vocab_size,
+           heads = (size_t)s->model->facts.n_layers * (size_t)s->model->facts.n_kv_heads,
+           head = (size_t)s->context * head_bytes(s), used = (size_t)h->valid * head_bytes(s);
+    const uint8_t *tokens = get(&c, padded((size_t)h->position * sizeof *s->tokens)), *logits, *kv;
+    Turn *turns = tokens ? load_turns(h, &c) : NULL;
+    int bad = !turns || h->random == 0 || (h->n_turns > 0 && !s->template);
+    logits = h->has_logits ? get(&c, padded(vocab * sizeof *s->logits)) : NULL;
+    kv = get(&c, heads * 2 * padded(used));
+    for (int i = 0; tokens && i < h->position; i++) {
+        int32_t token;
+        memcpy(&token, tokens + (size_t)i * sizeof token, sizeof token);
+        bad |= token < 0 || token >= (int)vocab;
+    }
+    if (bad || !kv || c.end - c.at != 8) {
+        if (turns) free_turns(turns, h->n_turns);
+        return fail("this session is damaged: its parts do not fit together");
+    }
+    free_turns(s->turns, s->n_turns);
+    s->turns = turns, s->n_turns = h->n_turns;
+    s->position = h->position, s->valid = h->valid;
+    s->has_logits = !!logits, s->random = h->random;
+    memcpy(s->tokens, tokens, (size_t)h->position * sizeof *s->tokens);
+    begin_writing(s);
+    if (logits) memcpy(s->logits, logits, vocab * sizeof *s->logits);
+    for (size_t i = 0; i < heads; i++, kv += 2 * padded(used)) {
+        memcpy(s->keys + i * head, kv, used);
+        memcpy(s->values + i * head, kv + padded(used), used);
+    }
+    return 0;
+}
+
+int llm_load(llm_session *s, const char *path)
+{
+    File f = { 0 };
+    Saved h = { 0 };
+    int status = map_file(&f, path);
+    if (!status) {
+        memcpy(&h, f.data, f.size < sizeof h ? f.size : sizeof h);
+        status = check_saved(s, &h, &f);
+    }
+    if (!status) status = load_saved(s, &h, (Cursor){ f.data + sizeof h, f.data + f.size });
+    close_file(&f);
+    return status ? fail("%s: %s", path, error_text) : 0;
 }
 
 /* ==== 10. Command line ===========================================================================
@@ -2331,18 +3491,26 @@ int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_s
 
 #ifndef RUN_NO_MAIN
 
+#include <poll.h>
+#include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <termios.h>
 #include <time.h>
 
+enum { MAX_STOP_OPTIONS = 16 };
+
 typedef struct {
-    const char *mode, *prompt, *system, *prompt_file, *text_file, *cache;
-    int n, top_k, context, threads, likeliest;
+    const char *mode, *prompt, *system, *prompt_file, *text_file, *cache, *template, *think,
+        *session, *choices, *heat;
+    const char *stops[MAX_STOP_OPTIONS + 1];
+    int n, top_k, context, threads, likeliest, samples;
     double temperature, top_p, min_p, repeat;
     uint64_t seed;
-    int seed_given, no_echo, verbose, tokens, bos, bench, help, version;
+    int seed_given, no_echo, verbose, tokens, bos, bench, best, no_shift, help, version;
 } Settings;
 
-enum { FLAG, INTEGER, NUMBER, TEXT, SEED };
+enum { FLAG, INTEGER, NUMBER, TEXT, SEED, LIST, PAGE };
 
 /* To add one: a field in Settings, a row. The same table parses and prints the help. */
 static const struct Option {
@@ -2374,6 +3542,22 @@ static const struct Option {
     { "-s", "N", "seed: the same seed gives the same text (from the clock)", SEED,
       offsetof(Settings, seed), 0, 0, NULL },
     { "-y", "TEXT", "system prompt of a chat", TEXT, offsetof(Settings, system), 0, 0, NULL },
+    { "-r", "TEXT", "stop at this text and do not print it; may be given several times", LIST,
+      offsetof(Settings, stops), 0, 0, NULL },
+    { "--template", "NAME", "chat format, where the model file's own is not right; list shows all",
+      TEXT, offsetof(Settings, template), 0, 0, NULL },
+    { "--think", "HOW",
+      "thoughts: show, hide or off (show on a terminal, else hide; off: none where the format can)",
+      TEXT, offsetof(Settings, think), 0, 0, "show hide off" },
+    { "--session", "FILE", "go on with the chat saved there, and keep it there", TEXT,
+      offsetof(Settings, session), 0, 0, NULL },
+    { "--no-shift", NULL,
+      "a chat ends where its context is full, instead of losing its oldest turns", FLAG,
+      offsetof(Settings, no_shift), 0, 0, NULL },
+    { "--samples", "N", "N answers side by side, each with its mean log-probability, best first",
+      INTEGER, offsetof(Settings, samples), 1, 64, NULL },
+    { "--best", NULL, "with --samples: print the best one only", FLAG, offsetof(Settings, best), 0,
+      0, NULL },
     { "-c", "N", "context length (the model's, at most what fits memory)", INTEGER,
       offsetof(Settings, context), 1, 1 << 24, NULL },
     { "--cache", "TYPE", "format of the KV cache: f16, f32 or q8_0 (f16)", TEXT,
@@ -2383,8 +3567,13 @@ static const struct Option {
       NULL },
     { "-v", NULL, "facts and speed on stderr", FLAG, offsetof(Settings, verbose), 0, 0, NULL },
     { "-x", "FILE", "perplexity of a text file", TEXT, offsetof(Settings, text_file), 0, 0, NULL },
+    { "--choices", "FILE", "accuracy in multiple-choice questions, one a line", TEXT,
+      offsetof(Settings, choices), 0, 0, NULL },
     { "-l", "N", "the N likeliest next tokens after the prompt: id, probability, text", INTEGER,
       offsetof(Settings, likeliest), 1, 1e9, NULL },
+    { "--heat", "[PAGE.html]",
+      "colour the text (with -x that of the file) by how sure the model was; or write that page",
+      PAGE, offsetof(Settings, heat), 0, 0, NULL },
     { "--tokens", NULL, "the ids of the prompt's tokens", FLAG, offsetof(Settings, tokens), 0, 0,
       NULL },
     { "--bos", NULL, "with --tokens: also the beginning-of-text token, where the model wants one",
@@ -2415,7 +3604,7 @@ static void print_help(void)
         char left[32];
         snprintf(left, sizeof left, "%s %s", options[i].name,
                  options[i].argument ? options[i].argument : "");
-        printf("  %-13s %s\n", left, options[i].help);
+        printf("  %-16s %s\n", left, options[i].help);
     }
     puts("\n(in brackets: default; * a model file's own general.sampling.* keys come before it)");
 }
@@ -2437,7 +3626,14 @@ static int set_option(Settings *settings, const struct Option *o, const char *va
     double number = 0;
     errno = 0;
     if (o->kind == FLAG) *(int *)field = 1;
-    if (o->kind == TEXT) *(const char **)field = value;
+    if (o->kind == TEXT || o->kind == PAGE) *(const char **)field = value;
+    if (o->kind == LIST) {
+        int n = 0;
+        while (settings->stops[n]) n++;
+        if (n == MAX_STOP_OPTIONS) return complain(2, "%s more than %d times", o->name, n);
+        if (!*value) return complain(2, "%s with an empty text", o->name);
+        settings->stops[n] = value;
+    }
     if (o->choices && !is_choice(o->choices, value)) {
         return complain(2, "%s %s: expected one of %s", o->name, value, o->choices);
     }
@@ -2473,6 +3669,10 @@ static int parse_options(Settings *settings, const char **model, int argc, char 
         if (!o && *model) return complain(2, "two model files, %s and %s", *model, argv[i]);
         if (!o) {
             *model = argv[i];
+        } else if (o->kind == PAGE) { /* its value may be left out */
+            size_t len = i + 1 < argc ? strlen(argv[i + 1]) : 0;
+            int given = len > 5 && !strcmp(argv[i + 1] + len - 5, ".html");
+            set_option(settings, o, given ? argv[++i] : "");
         } else if (o->argument && i + 1 == argc) {
             return complain(2, "%s needs a value: %s", o->name, o->help);
         } else if (set_option(settings, o, o->argument ? argv[++i] : NULL)) {
@@ -2488,6 +3688,422 @@ static double seconds(void)
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
+
+/* ---- The terminal ---- */
+
+/* Set by Ctrl-C while the model reads or writes. */
+static volatile int ctrl_c;
+
+static void on_ctrl_c(int number)
+{
+    (void)number;
+    ctrl_c = 1;
+}
+
+/* Whether a stream is a terminal that knows more than letters, and whether it may have colours. */
+static int smart(int fd)
+{
+    const char *term = getenv("TERM");
+    return isatty(fd) && !(term && !strcmp(term, "dumb"));
+}
+
+static int coloured(int fd)
+{
+    const char *no_color = getenv("NO_COLOR");
+    return smart(fd) && !(no_color && *no_color);
+}
+
+/* Text with U+FFFD for what is no character; on a terminal without control characters but line
+ * feeds and tabs. */
+static void put_text(FILE *file, const char *text, size_t n)
+{
+    for (size_t i = 0, step; i < n; i += step) {
+        int length = tokenizer_char(text + i, n - i);
+        step = length > 0 ? (size_t)length : 1;
+        if (length <= 0) {
+            fputs("\xef\xbf\xbd", file);
+        } else if (!is_control(text + i, length) || strchr("\n\t", text[i]) ||
+                   !isatty(fileno(file))) {
+            fwrite(text + i, 1, step, file);
+        }
+    }
+}
+
+/* A remark of the program itself, in dim letters on stderr. */
+__attribute__((format(printf, 1, 2))) static void remark(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fputs(coloured(2) ? "\x1b[2m" : "", stderr);
+    vfprintf(stderr, format, args);
+    fputs(coloured(2) ? "\x1b[0m\n" : "\n", stderr);
+    va_end(args);
+}
+
+/* A line that is typed, with a history of earlier ones. */
+typedef struct {
+    char *text; /* (n) of (room) bytes */
+    size_t n, room, cursor;
+    int row, pasting; /* the row of the cursor below that of the prompt */
+    unsigned char input[4096];
+    ssize_t n_input, next_input;
+    char **history, *draft; /* draft: what was typed before the history was looked at */
+    int n_history, at_history;
+    struct termios before;
+} Editor;
+
+/* Keys that are no text. */
+enum {
+    END = -1,
+    RESIZED = -2,
+    OTHER = 256,
+    ENTER,
+    UP,
+    DOWN,
+    RIGHT,
+    LEFT,
+    WORD_RIGHT,
+    WORD_LEFT,
+    LINE_START,
+    LINE_END,
+    BACKSPACE,
+    DELETE,
+    CUT_START,
+    CUT_END,
+    CUT_WORD,
+    CLEAR,
+    CTRL_C,
+    CTRL_D,
+    PASTE,
+    PASTED
+};
+
+/* Whether more input is there, or comes within some milliseconds. */
+static int more_input(const Editor *e, int wait)
+{
+    struct pollfd p = { .fd = 0, .events = POLLIN };
+    return e->next_input < e->n_input || poll(&p, 1, wait) > 0;
+}
+
+static int next_byte(Editor *e)
+{
+    if (e->next_input == e->n_input) {
+        e->next_input = 0;
+        e->n_input = read(0, e->input, sizeof e->input);
+        if (e->n_input <= 0) {
+            int key = e->n_input < 0 && errno == EINTR ? RESIZED : END;
+            e->n_input = 0;
+            return key;
+        }
+    }
+    return e->input[e->next_input++];
+}
+
+/* A byte of text or a key. Keys arrive as control characters, ESC [ numbers letter, or ESC O
+ * letter. */
+static int next_key(Editor *e)
+{
+    static const struct {
+        const char *sequence;
+        int key;
+    } keys[] = {
+        { "\r", ENTER },
+        { "\n", ENTER },
+        { "\3", CTRL_C },
+        { "\4", CTRL_D },
+        { "\1", LINE_START },
+        { "\5", LINE_END },
+        { "\2", LEFT },
+        { "\6", RIGHT },
+        { "\20", UP },
+        { "\16", DOWN },
+        { "\b", BACKSPACE },
+        { "\177", BACKSPACE },
+        { "\13", CUT_END },
+        { "\25", CUT_START },
+        { "\27", CUT_WORD },
+        { "\14", CLEAR },
+        { "\33[A", UP },
+        { "\33[B", DOWN },
+        { "\33[C", RIGHT },
+        { "\33[D", LEFT },
+        { "\33OA", UP },
+        { "\33OB", DOWN },
+        { "\33OC", RIGHT },
+        { "\33OD", LEFT },
+        { "\33[H", LINE_START },
+        { "\33[F", LINE_END },
+        { "\33OH", LINE_START },
+        { "\33OF", LINE_END },
+        { "\33[1~", LINE_START },
+        { "\33[4~", LINE_END },
+        { "\33[7~", LINE_START },
+        { "\33[8~", LINE_END },
+        { "\33[3~", DELETE },
+        { "\33[1;5C", WORD_RIGHT },
+        { "\33[1;5D", WORD_LEFT },
+        { "\33[200~", PASTE },
+        { "\33[201~", PASTED },
+    };
+    char sequence[16] = { 0 };
+    int c = next_byte(e), n = 0;
+    if (c < 0 || (c >= ' ' && c != 127) || c == '\t') return c;
+    sequence[n++] = (char)c;
+    while (*sequence == 27 && n < 15 && more_input(e, 50)) {
+        c = next_byte(e);
+        if (c < 0) return c;
+        sequence[n++] = (char)c;
+        if (n == 2 ? c != '[' && c != 'O' : c == '~' || ((c | 32) >= 'a' && (c | 32) <= 'z')) break;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        if (!strcmp(keys[i].sequence, sequence)) return keys[i].key;
+    }
+    return OTHER;
+}
+
+/* Columns that a character takes on a terminal. */
+static int char_width(const char *text, int length)
+{
+    static const struct {
+        uint32_t first, last;
+        int width;
+    } ranges[] = { { 0x300, 0x36f, 0 },     { 0x200b, 0x200f, 0 },   { 0x20d0, 0x20ff, 0 },
+                   { 0xfe00, 0xfe0f, 0 },   { 0x1100, 0x115f, 2 },   { 0x2e80, 0xa4cf, 2 },
+                   { 0xac00, 0xd7a3, 2 },   { 0xf900, 0xfaff, 2 },   { 0xfe30, 0xfe6f, 2 },
+                   { 0xff00, 0xff60, 2 },   { 0xffe0, 0xffe6, 2 },   { 0x1f300, 0x1f64f, 2 },
+                   { 0x1f680, 0x1f6ff, 2 }, { 0x1f900, 0x1faff, 2 }, { 0x20000, 0x3fffd, 2 } };
+    uint32_t code = (unsigned char)*text & (length > 1 ? 0x7fu >> length : 0x7f);
+    for (int i = 1; i < length; i++) code = code << 6 | ((unsigned char)text[i] & 0x3f);
+    for (size_t i = 0; i < ARRAY_LEN(ranges); i++) {
+        if (code >= ranges[i].first && code <= ranges[i].last) return ranges[i].width;
+    }
+    return 1;
+}
+
+/* Writes the part of the line from byte `from` to `to` that follows column *column, and returns the
+ * number of rows that it begins. */
+static int show_text(FILE *out, const Editor *e, size_t from, size_t to, int columns, int *column)
+{
+    int rows = 0;
+    for (size_t i = from; i < to;) {
+        const char *text = e->text + i;
+        int length = tokenizer_char(text, e->n - i);
+        int visible = length > 0 && !is_control(text, length);
+        int width = visible ? char_width(text, length) : 1;
+        i += length > 0 ? (size_t)length : 1;
+        if (*text == '\n') {
+            fputs("\r\n", out);
+            rows++, *column = 0;
+            continue;
+        }
+        if (*column + width > columns) rows++, *column = 0; /* the terminal wraps by itself */
+        fwrite(visible ? text : "?", 1, visible ? (size_t)length : 1, out);
+        *column += width;
+    }
+    if (*column >= columns) { /* here it waits at its edge */
+        fputs("\r\n", out);
+        rows++, *column = 0;
+    }
+    return rows;
+}
+
+/* Draws the line anew, or of a very long one what is around the cursor. */
+static void draw(Editor *e, const char *prompt)
+{
+
+    struct winsize size;
+    char *text = NULL;
+    size_t len;
+    int known = !ioctl(2, TIOCGWINSZ, &size) && size.ws_col >= 10 && size.ws_row >= 4;
+    int columns = known ? size.ws_col : 80;
+    size_t most = known ? (size_t)size.ws_col * (size_t)(size.ws_row - 2) / 2 : 800;
+    int column = (int)strlen(prompt), rows, to_cursor, at_cursor;
+    size_t from = e->cursor > most ? e->cursor - most : 0;
+    size_t to = e->n - e->cursor > most ? e->cursor + most : e->n;
+    while (from > 0 && from < e->cursor && (e->text[from] & 0xc0) == 0x80) from++;
+    FILE *out = open_memstream(&text, &len); /* one write, so that nothing flickers */
+    if (!out) return;
+    if (e->row > 0) fprintf(out, "\x1b[%dA", e->row);
+    fprintf(out, "\r\x1b[J%s%s%s", coloured(2) ? "\x1b[1;32m" : "", prompt,
+            coloured(2) ? "\x1b[0m" : "");
+    to_cursor = show_text(out, e, from, e->cursor, columns, &column);
+    at_cursor = column;
+    rows = show_text(out, e, e->cursor, to, columns, &column);
+    if (rows > 0) fprintf(out, "\x1b[%dA", rows);
+    fprintf(out, "\r");
+    if (at_cursor > 0) fprintf(out, "\x1b[%dC", at_cursor);
+    e->row = to_cursor;
+    if (!fclose(out)) fwrite(text, 1, len, stderr);
+    fflush(stderr);
+    free(text);
+}
+
+static int insert(Editor *e, const char *bytes, size_t n)
+{
+    if (e->n + n + 1 > e->room) {
+        char *more = realloc(e->text, (e->n + n) * 2 + 64);
+        if (!more) return -1;
+        e->text = more;
+        e->room = (e->n + n) * 2 + 64;
+    }
+    memmove(e->text + e->cursor + n, e->text + e->cursor, e->n - e->cursor);
+    memcpy(e->text + e->cursor, bytes, n);
+    e->n += n;
+    e->cursor += n;
+    e->text[e->n] = 0;
+    return 0;
+}
+
+/* Removes the bytes between the cursor and another place. */
+static void erase(Editor *e, size_t other)
+{
+    size_t from = other < e->cursor ? other : e->cursor, to = other < e->cursor ? e->cursor : other;
+    memmove(e->text + from, e->text + to, e->n - to);
+    e->n -= to - from;
+    e->cursor = from;
+    e->text[e->n] = 0;
+}
+
+/* The beginning of the character before the cursor, or the end of the one behind it. */
+static size_t step(const Editor *e, int forward)
+{
+    size_t at = e->cursor;
+    if (forward) {
+        int length = at < e->n ? tokenizer_char(e->text + at, e->n - at) : 0;
+        return at < e->n ? at + (size_t)(length > 0 ? length : 1) : at;
+    }
+    if (at > 0) at--;
+    while (at > 0 && e->cursor - at < 4 && (e->text[at] & 0xc0) == 0x80) at--;
+    return at;
+}
+
+static size_t step_word(const Editor *e, int forward)
+{
+    Editor at = *e;
+    int in_word = 0;
+    for (;; at.cursor = step(&at, forward)) {
+        if (at.cursor == (forward ? e->n : 0)) break;
+        char c = e->text[forward ? at.cursor : at.cursor - 1];
+        if (in_word && c == ' ') break;
+        in_word |= c != ' ';
+    }
+    return at.cursor;
+}
+
+static void recall(Editor *e, int number)
+{
+    const char *text;
+    if (number < 0 || number > e->n_history) return;
+    if (e->at_history == e->n_history) {
+        free(e->draft);
+        e->draft = strdup(e->text);
+    }
+    text = number < e->n_history ? e->history[number] : e->draft;
+    e->at_history = number;
+    e->cursor = e->n = 0;
+    insert(e, text ? text : "", text ? strlen(text) : 0);
+}
+
+static size_t step_line(const Editor *e, int forward)
+{
+    return forward ? e->n : 0;
+}
+
+/* Keys that go from the cursor to another place, or erase all up to there. */
+static const struct {
+    int key;
+    size_t (*to)(const Editor *e, int forward);
+    int forward, erases;
+} moves[] = {
+    { RIGHT, step, 1, 0 },          { LEFT, step, 0, 0 },           { WORD_RIGHT, step_word, 1, 0 },
+    { WORD_LEFT, step_word, 0, 0 }, { LINE_END, step_line, 1, 0 },  { LINE_START, step_line, 0, 0 },
+    { DELETE, step, 1, 1 },         { BACKSPACE, step, 0, 1 },      { CUT_WORD, step_word, 0, 1 },
+    { CUT_END, step_line, 1, 1 },   { CUT_START, step_line, 0, 1 },
+};
+
+/* What a key does to the line; non-zero ends it: 1 it is done, -1 the input is at its end. */
+static int press(Editor *e, int key)
+{
+    char c = (char)(key == ENTER ? '\n' : key);
+    if (key >= 0 && (key < OTHER || (e->pasting && key == ENTER))) return insert(e, &c, 1);
+    if (e->pasting && key != PASTED && key != END) return 0;
+    for (size_t i = 0; i < ARRAY_LEN(moves); i++) {
+        if (moves[i].key != key) continue;
+        size_t to = moves[i].to(e, moves[i].forward);
+        if (moves[i].erases) erase(e, to);
+        e->cursor = moves[i].erases ? e->cursor : to;
+    }
+    if (key == ENTER) return 1;
+    if (key == UP) recall(e, e->at_history - 1);
+    if (key == DOWN) recall(e, e->at_history + 1);
+    if (key == PASTE || key == PASTED) e->pasting = key == PASTE;
+    if (key == CLEAR) fputs("\x1b[H\x1b[2J", stderr), e->row = 0;
+    if (key == END || ((key == CTRL_C || key == CTRL_D) && e->n == 0)) return -1;
+    if (key == CTRL_C) e->cursor = e->n = 0;
+    if (key == CTRL_D) erase(e, step(e, 1));
+    return 0;
+}
+
+static struct termios *volatile raw_before; /* the terminal's own ways while a line is edited */
+
+static void on_end(int number)
+{
+    if (raw_before && write(2, "\x1b[?2004l", 8) == 8) tcsetattr(0, TCSANOW, raw_before);
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
+static void on_resize(int number)
+{
+    (void)number;
+}
+
+/* Lets the user type a line; NULL at the end of the input. The caller does not free it. */
+static char *edit_line(Editor *e, const char *prompt)
+{
+    struct termios raw;
+    struct sigaction act = { .sa_handler = on_resize };
+    int done = 0;
+    if (!e->text && insert(e, "", 0)) return NULL;
+    tcgetattr(0, &e->before);
+    raw = e->before;
+    raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO | ISIG | IEXTEN);
+    raw.c_iflag &= ~(tcflag_t)(ICRNL | IXON);
+    raw.c_cc[VMIN] = 1, raw.c_cc[VTIME] = 0;
+    sigaction(SIGWINCH, &act, NULL); /* without SA_RESTART: read returns, and the line is drawn */
+    raw_before = &e->before;
+    tcsetattr(0, TCSADRAIN, &raw);
+    fputs("\x1b[?2004h", stderr);
+    e->n = e->cursor = 0, e->row = e->pasting = 0, e->text[0] = 0;
+    e->at_history = e->n_history;
+    while (!done) {
+        if (!more_input(e, 0)) draw(e, prompt);
+        done = press(e, next_key(e));
+    }
+    e->cursor = e->n;
+    draw(e, prompt);
+    fputs("\x1b[?2004l\n", stderr);
+    tcsetattr(0, TCSADRAIN, &e->before);
+    raw_before = NULL;
+    signal(SIGWINCH, SIG_DFL);
+    if (done < 0) return NULL;
+    char **more = e->n ? realloc(e->history, ((size_t)e->n_history + 1) * sizeof *more) : NULL;
+    if (more) {
+        e->history = more;
+        if ((more[e->n_history] = strdup(e->text))) e->n_history++;
+    }
+    return e->text;
+}
+
+static void free_editor(Editor *e)
+{
+    for (int i = 0; i < e->n_history; i++) free(e->history[i]);
+    free(e->history);
+    free(e->draft);
+    free(e->text);
+}
+
+/* ---- Text and files ---- */
 
 /* The bytes of a file ("-": stdin), with a zero behind them; NULL on failure, which is told. */
 static char *read_all(const char *path, size_t *len)
@@ -2570,56 +4186,353 @@ static double log_probability(const float *logits, int n, int token)
     return (double)logits[token] - top - log(sum);
 }
 
-/* The log-probability of tokens[1..n] after tokens[0]; fails after telling why. The windows overlap
- * by half, so that no token but the first ones has less than half a context before it. */
-static int score(const llm_model *m, llm_session *s, const int *tokens, int n, double *sum)
+typedef struct {
+    double p;
+    int id;
+} Likely;
+
+/* Writes the `count` likeliest tokens of n, likeliest first, with their probabilities; -1 if there
+ * are none because the logits are not numbers. */
+static int likeliest_tokens(const float *logits, int n, Likely *out, int count)
+{
+    int found = 0;
+    double norm = logits[0] - log_probability(logits, n, 0);
+    for (int i = 0; i < n; i++) {
+        int at = found < count ? found : count;
+        if (at == count && !(logits[i] > out[count - 1].p)) continue;
+        if (at == count) at--;
+        for (; at > 0 && logits[i] > out[at - 1].p; at--) out[at] = out[at - 1];
+        out[at] = (Likely){ logits[i], i };
+        if (found < count) found++;
+    }
+    for (int i = 0; i < found; i++) out[i].p = exp(out[i].p - norm);
+    return isfinite(norm) ? found : -1;
+}
+
+/* ---- Heat: text in the colours of how sure the model was of each token ---- */
+
+static const struct {
+    double least; /* probability */
+    int terminal; /* colour of 256 */
+    const char *page, *name;
+} heats[] = {
+    { 0.8, 34, "#b7e4c7", "80 % and more" }, { 0.5, 112, "#e3f1b0", "50 %" },
+    { 0.2, 220, "#fff1a8", "20 %" },         { 0.05, 208, "#ffd6a5", "5 %" },
+    { 0.0, 196, "#ffadad", "less" },
+};
+
+typedef struct {
+    const llm_model *model;
+    FILE *file; /* stdout or the page */
+    int page;
+    char piece[64]; /* bytes of a character that is not whole yet */
+    size_t n_piece;
+} Heat;
+
+/* Text for a page; control characters but the line feed become '?'. */
+static void print_html(FILE *file, const char *text, size_t n)
+{
+    for (size_t i = 0, step; i < n; i += step) {
+        int length = tokenizer_char(text + i, n - i);
+        step = length > 0 ? (size_t)length : 1;
+        if (text[i] == '<' || text[i] == '>' || text[i] == '&' || text[i] == '"') {
+            fprintf(file, "&#%d;", text[i]);
+        } else if (length <= 0) {
+            fputs("&#65533;", file);
+        } else if (is_control(text + i, length) && text[i] != '\n') {
+            fputc('?', file);
+        } else {
+            fwrite(text + i, 1, step, file);
+        }
+    }
+}
+
+static void heat_begin(Heat *h)
+{
+    if (!h->page) {
+        fprintf(stderr, "probability of each token:");
+        for (size_t i = 0; i < ARRAY_LEN(heats); i++) {
+            fprintf(stderr, " \x1b[38;5;%dm%s\x1b[0m", heats[i].terminal, heats[i].name);
+        }
+        fputc('\n', stderr);
+        return;
+    }
+    fputs(
+        "<!DOCTYPE html>\n<html><head><meta charset=\"utf-8\"><title>How sure the model was</title>"
+        "\n<style>\nbody { font: 16px/1.7 sans-serif; max-width: 46em; margin: 2em auto; padding: "
+        "0 1em; color: #111; background: #fff }\np { white-space: pre-wrap }\n"
+        "span { border-radius: 3px }\n",
+        h->file);
+    for (size_t i = 0; i < ARRAY_LEN(heats); i++) {
+        fprintf(h->file, ".h%zu { background: %s }\n", i, heats[i].page);
+    }
+    fputs("</style></head><body>\n<p>Probability of each token:", h->file);
+    for (size_t i = 0; i < ARRAY_LEN(heats); i++) {
+        fprintf(h->file, " <span class=\"h%zu\">%s</span>", i, heats[i].name);
+    }
+    fputs(". The likeliest tokens appear when the mouse rests on one.</p>\n<p>", h->file);
+}
+
+static void heat_plain(Heat *h, const char *text, size_t n)
+{
+    if (h->page) {
+        print_html(h->file, text, n);
+    } else {
+        put_text(h->file, text, n);
+    }
+}
+
+/* A token, its probability, and the logits that give it. */
+static void heat_token(Heat *h, const float *logits, int token, double p)
+{
+    Likely best[5];
+    int vocab = llm_info(h->model)->vocab_size;
+    size_t level = 0, whole = 0, len = llm_decode(h->model, &token, 1, 0, NULL, 0) + h->n_piece;
+    char *text = malloc(len + 1), other[64];
+    if (!text) return;
+    memcpy(text, h->piece, h->n_piece);
+    llm_decode(h->model, &token, 1, 0, text + h->n_piece, len - h->n_piece + 1);
+    for (int length; whole < len && (length = tokenizer_char(text + whole, len - whole));) {
+        whole += length > 0 ? (size_t)length : 1;
+    }
+    h->n_piece = len - whole;
+    memcpy(h->piece, text + whole, h->n_piece);
+    while (level + 1 < ARRAY_LEN(heats) && !(p >= heats[level].least)) level++;
+    if (whole && !h->page) {
+        fprintf(h->file, "\x1b[38;5;%dm", heats[level].terminal);
+        put_text(h->file, text, whole);
+        fputs("\x1b[0m", h->file);
+        fflush(h->file);
+    } else if (whole) {
+        int found = likeliest_tokens(logits, vocab, best, 5);
+        fprintf(h->file, "<span class=\"h%zu\" title=\"", level);
+        for (int i = 0; i < found; i++) {
+            len = llm_decode(h->model, &best[i].id, 1, LLM_SPECIAL, other, sizeof other);
+            fprintf(h->file, "%s%.1f %% ", i ? "\n" : "", 100 * best[i].p);
+            print_html(h->file, other, len < sizeof other ? len : sizeof other - 1);
+        }
+        fputs("\">", h->file);
+        print_html(h->file, text, whole);
+        fputs("</span>", h->file);
+    }
+    free(text);
+}
+
+/* Opens what --heat asked for; "" is the terminal. */
+static int open_heat(Heat *h, const llm_model *m, const char *page)
+{
+    *h = (Heat){ .model = m, .file = stdout, .page = *page != 0 };
+    if (h->page && !(h->file = fopen(page, "w"))) {
+        return complain(1, "%s: %s", page, strerror(errno));
+    }
+    heat_begin(h);
+    return 0;
+}
+
+/* Closes it; of a page that could not be finished nothing stays. */
+static int close_heat(Heat *h, const char *page, int status)
+{
+    if (h->n_piece) heat_plain(h, h->piece, 1); /* a character that was not finished */
+    if (!h->page) return fputc('\n', stdout) < 0 ? 1 : status;
+    fputs("</p>\n</body></html>\n", h->file);
+    int failed = ferror(h->file);
+    if ((fclose(h->file) || failed) && !status) {
+        status = complain(1, "%s: %s", page, strerror(errno));
+    }
+    if (status) unlink(page);
+    return status;
+}
+
+/* ---- Scores ---- */
+
+/* Evaluates tokens[from..to) and adds the log-probability of the token behind each of them. Returns
+ * what went wrong, or NULL. */
+static const char *add_scores(const llm_model *m, llm_session *s, const int *tokens, int from,
+                              int to, Heat *heat, double *sum)
 {
     enum { BATCH = 32 };
-    int vocab = llm_info(m)->vocab_size, context = llm_context(s), done = 0;
+    int vocab = llm_info(m)->vocab_size, failed = 0;
     float *logits = malloc(BATCH * (size_t)vocab * sizeof *logits);
-    int failed = !logits;
+    if (!logits) return "out of memory";
+    for (int count; !failed && from < to; from += count) {
+        count = to - from < BATCH ? to - from : BATCH;
+        failed = llm_eval_all(s, tokens + from, count, logits) != 0;
+        for (int i = 0; !failed && i < count; i++) {
+            const float *mine = logits + (size_t)i * (size_t)vocab;
+            double p = log_probability(mine, vocab, tokens[from + i + 1]);
+            *sum += p;
+            if (heat) heat_token(heat, mine, tokens[from + i + 1], exp(p));
+        }
+    }
+    free(logits);
+    if (failed) return llm_error();
+    return isfinite(*sum) ? NULL : "a probability of the text is no number, or 0";
+}
+
+/* The log-probability of tokens[1..n] after tokens[0]. The windows overlap by half, so that no
+ * token but the first ones has less than half a context before it. */
+static int score(const llm_model *m, llm_session *s, const int *tokens, int n, Heat *heat,
+                 double *sum)
+{
+    int context = llm_context(s), step = context > 1 ? context / 2 : 1, done = 0;
+    const char *why = NULL;
     *sum = 0;
-    for (int from = 0; !failed && done<n; from += context> 1 ? context / 2 : 1) {
+    for (int from = 0; !why && done < n; from += step) {
         int end = n - from > context ? from + context : n;
         llm_rewind(s, 0);
-        failed = done > from && !llm_eval(s, tokens + from, done - from);
-        for (int count; !failed && done < end; done += count) {
-            count = end - done < BATCH ? end - done : BATCH;
-            failed = llm_eval_all(s, tokens + done, count, logits) != 0;
-            for (int i = 0; !failed && i < count; i++) {
-                const float *mine = logits + (size_t)i * (size_t)vocab;
-                *sum += log_probability(mine, vocab, tokens[done + i + 1]);
-            }
-        }
-        if (isatty(2)) {
-            fprintf(stderr, "\r%d of %d tokens, perplexity %.4f", done, n, exp(-*sum / done));
+        if (done > from && !llm_eval(s, tokens + from, done - from)) why = llm_error();
+        for (int to; !why && done < end; done = to) {
+            to = end - done < 256 ? end : done + 256;
+            why = add_scores(m, s, tokens, done, to, heat, sum);
+            if (why || !isatty(2) || (heat && !heat->page)) continue;
+            fprintf(stderr, "\r%d of %d tokens, perplexity %.4f", to, n, exp(-*sum / to));
         }
     }
     if (isatty(2)) fputc('\n', stderr);
-    free(logits);
-    if (failed) return complain(1, "%s", logits ? llm_error() : "out of memory");
-    return isfinite(*sum) ? 0 : complain(1, "a probability of the text is no number, or 0");
+    return why ? complain(1, "%s", why) : 0;
 }
 
-static int print_perplexity(const llm_model *m, llm_session *s, const char *path)
+static int print_perplexity(const llm_model *m, llm_session *s, const Settings *o)
 {
     size_t len;
     double sum;
     int n = 0, status = 1;
-    char *text = read_all(path, &len);
+    Heat heat;
+    char *text = read_all(o->text_file, &len);
     int *tokens = text ? encode(m, text, len, LLM_BEGIN, &n) : NULL;
     int *all = tokens ? malloc(((size_t)n + 1) * sizeof *all) : NULL;
     if (tokens && !all) complain(1, "out of memory");
-    if (all && n == 0) complain(1, "%s has no text", path);
+    if (all && n == 0) complain(1, "%s has no text", o->text_file);
     if (all && n > 0 && (all[0] = start_token(m)) >= 0) {
         memcpy(all + 1, tokens, (size_t)n * sizeof *all);
-        status = score(m, s, all, n, &sum);
+        status = o->heat ? open_heat(&heat, m, o->heat) : 0;
+        if (!status) {
+            status = score(m, s, all, n, o->heat ? &heat : NULL, &sum);
+            if (o->heat) status = close_heat(&heat, o->heat, status);
+        }
     }
     if (!status) {
         printf("perplexity %.4f bits-per-byte %.4f tokens %d\n", exp(-sum / n),
                -sum / log(2) / (double)len, n);
     }
     free(text), free(tokens), free(all);
+    return status;
+}
+
+/* A field of a line of questions: up to the next tab, with its escapes resolved in place. Moves
+ * *line behind it, to NULL at the end of the line. */
+static char *next_field(char **line)
+{
+    char *field = *line, *end = field ? strchr(field, '\t') : NULL, *to = field;
+    if (!field) return NULL;
+    *line = end ? end + 1 : NULL;
+    if (end) *end = 0;
+    for (char *from = field; *from; from++) {
+        int escape = *from == '\\' && from[1] && strchr("nt\\", from[1]);
+        *to++ = !escape ? *from : *++from == 'n' ? '\n' : *from == 't' ? '\t' : '\\';
+    }
+    *to = 0;
+    return field;
+}
+
+/* The tokens of a prompt with a choice behind it, and in *first the first that is the choice's:
+ * both are encoded as one text, and what the prompt alone would give counts as prompt. */
+static int *encode_choice(const llm_model *m, const char *prompt, const char *choice, int *n,
+                          int *first)
+{
+    int n_prompt = 0, start, *head, *all = NULL;
+    size_t len = strlen(prompt), size = len + strlen(choice);
+    char *text = malloc(size + 1);
+    *first = 0;
+    if (!text) complain(1, "out of memory");
+    if (!text || !(head = encode(m, prompt, len, LLM_BEGIN | LLM_BOS, &n_prompt))) {
+        free(text);
+        return NULL;
+    }
+    sprintf(text, "%s%s", prompt, choice);
+    all = encode(m, text, size, LLM_BEGIN | LLM_BOS, n);
+    while (all && *first < n_prompt && *first < *n && all[*first] == head[*first]) ++*first;
+    free(head), free(text);
+    if (!all || *first > 0) return all;
+    if ((start = start_token(m)) >= 0) head = realloc(all, ((size_t)*n + 1) * sizeof *all);
+    if (start < 0 || !head) return free(all), NULL;
+    memmove(head + 1, head, (size_t)*n * sizeof *head); /* something must stand in front */
+    *head = start, *first = 1, ++*n;
+    return head;
+}
+
+/* The log-probability of a choice; what the session has of the prompt is not evaluated again.
+ * Returns what went wrong, "" if that was told already, or NULL. */
+static const char *score_choice(const llm_model *m, llm_session *s, const char *prompt,
+                                const char *choice, double *sum)
+{
+    static char why[128];
+    int n = 0, first, same = 0, *all = encode_choice(m, prompt, choice, &n, &first);
+    const char *wrong = all ? NULL : "";
+    *sum = 0;
+    if (all && first == n) wrong = "a choice is empty";
+    if (all && n > llm_context(s)) {
+        snprintf(why, sizeof why, "a prompt and a choice have %d tokens, the context %d positions",
+                 n, llm_context(s));
+        wrong = why;
+    }
+    while (all && same < first - 1 && same < llm_position(s) && llm_tokens(s)[same] == all[same]) {
+        same++;
+    }
+    if (!wrong) llm_rewind(s, same);
+    if (!wrong && same < first - 1 && !llm_eval(s, all + same, first - 1 - same)) {
+        wrong = llm_error();
+    }
+    if (!wrong) wrong = add_scores(m, s, all, first - 1, n - 1, NULL, sum);
+    free(all);
+    return wrong;
+}
+
+/* Adds up the questions of a file: right ones by log-probability, and by that for each byte. */
+static int score_questions(const llm_model *m, llm_session *s, const char *path, char *text)
+{
+    int number = 0, n = 0, right[2] = { 0 };
+    for (char *line = text, *next; line; line = next) {
+        char *end = NULL, *choice, *prompt, *index;
+        double sum, best[2] = { -INFINITY, -INFINITY };
+        int chosen[2] = { -1, -1 }, count = 0;
+        if ((next = strchr(line, '\n'))) *next++ = 0;
+        line[strcspn(line, "\r")] = 0;
+        number++;
+        if (!*line) continue;
+        index = next_field(&line), prompt = next_field(&line);
+        long answer = strtol(index, &end, 10);
+        for (; prompt && (choice = next_field(&line)); count++) {
+            const char *why = score_choice(m, s, prompt, choice, &sum);
+            if (why) return *why ? complain(1, "%s line %d: %s", path, number, why) : 1;
+            double scores[2] = { sum, sum / (double)(strlen(choice) ? strlen(choice) : 1) };
+            for (int i = 0; i < 2; i++) {
+                if (scores[i] > best[i]) best[i] = scores[i], chosen[i] = count;
+            }
+        }
+        if (end == index || *end || answer < 0 || answer >= count || count < 2) {
+            return complain(1,
+                            "%s line %d: expected the number of the right choice from 0 on, the "
+                            "prompt and at least two choices, with tabs between",
+                            path, number);
+        }
+        n++;
+        for (int i = 0; i < 2; i++) right[i] += chosen[i] == answer;
+        if (isatty(2)) fprintf(stderr, "\r%d questions, %.2f %% right", n, 100.0 * right[0] / n);
+    }
+    if (isatty(2) && n) fputc('\n', stderr);
+    if (n == 0) return complain(1, "%s has no questions", path);
+    printf("accuracy %.4f normalised %.4f questions %d\n", (double)right[0] / n,
+           (double)right[1] / n, n);
+    return 0;
+}
+
+static int print_accuracy(const llm_model *m, llm_session *s, const char *path)
+{
+    size_t len;
+    char *text = read_all(path, &len);
+    int status = text ? score_questions(m, s, path, text) : 1;
+    free(text);
     return status;
 }
 
@@ -2640,43 +4553,34 @@ static void print_escaped(const char *text, size_t len)
     }
 }
 
-typedef struct {
-    double p;
-    int id;
-} Likely;
-
-static int compare_likely(const void *a, const void *b)
-{
-    const Likely *x = a, *y = b;
-    return x->p != y->p ? (x->p < y->p) - (x->p > y->p) : (x->id > y->id) - (x->id < y->id);
-}
-
-/* The likeliest next tokens: id, probability and text, separated by tabs. */
+/* The likeliest next tokens: bars on a terminal, else id, probability and text with tabs. */
 static int print_likeliest(const llm_model *m, const llm_session *s, int count)
 {
     const float *logits = llm_logits(s);
-    int n = llm_info(m)->vocab_size;
-    Likely *all = malloc((size_t)n * sizeof *all);
+    int n = llm_info(m)->vocab_size, found;
+    if (count > n) count = n;
+    Likely *all = malloc((size_t)count * sizeof *all);
     if (!logits || !all) {
         free(all);
         return complain(1, "%s", logits ? "out of memory" : llm_error());
     }
-    for (int i = 0; i < n; i++) all[i] = (Likely){ logits[i], i };
-    double norm = logits[0] - log_probability(logits, n, 0);
-    if (!isfinite(norm)) {
-        free(all);
-        return complain(1, "the logits are not numbers: the weights hold NaN or infinity");
-    }
-    qsort(all, (size_t)n, sizeof *all, compare_likely);
-    for (int i = 0; i < count && i < n; i++) {
+    found = likeliest_tokens(logits, n, all, count);
+    for (int i = 0; i < found; i++) {
         char text[256];
         size_t len = llm_decode(m, &all[i].id, 1, LLM_SPECIAL, text, sizeof text);
-        printf("%d\t%.6f\t", all[i].id, exp(all[i].p - norm));
+        if (isatty(1)) {
+            printf("%8d %5.1f %% %s%-20.*s%s ", all[i].id, 100 * all[i].p,
+                   coloured(1) ? "\x1b[32m" : "", (int)(20 * all[i].p + 0.5),
+                   "####################", coloured(1) ? "\x1b[0m" : "");
+        } else {
+            printf("%d\t%.6f\t", all[i].id, all[i].p);
+        }
         print_escaped(text, len < sizeof text ? len : sizeof text - 1);
         puts("");
     }
     free(all);
-    return 0;
+    if (found >= 0) return 0;
+    return complain(1, "the logits are not numbers: the weights hold NaN or infinity");
 }
 
 static int compare_doubles(const void *a, const void *b)
@@ -2710,16 +4614,54 @@ static int bench(const llm_model *m, llm_session *s, const char *name, int n, in
 
 /* What the text callback needs, and what it measures. */
 typedef struct {
-    double first; /* when the first text came */
-    int failed;   /* stdout can't be written to */
+    const llm_session *session; /* whose thoughts are dim, NULL: it has none */
+    double first;               /* when the first text came */
+    int failed;                 /* stdout can't be written to */
+    int colour, hide_thoughts;
+    int thought, newline; /* the last text was a thought; it ended a line */
 } Output;
+
+static Output new_output(const llm_session *s, const Settings *o)
+{
+    int show = o->think ? !strcmp(o->think, "show") : isatty(1);
+    return (Output){ .session = s, .colour = coloured(1), .hide_thoughts = !show };
+}
+
+static void write_out(Output *out, const char *text, size_t len)
+{
+    errno = 0;
+    put_text(stdout, text, len);
+    if (fflush(stdout) || ferror(stdout)) out->failed = errno ? errno : EIO;
+    if (len) out->newline = text[len - 1] == '\n';
+}
 
 static int print_text(void *user, const char *text, size_t len)
 {
     Output *out = user;
+    int thought = out->session && llm_is_thought(out->session);
     if (out->first == 0) out->first = seconds();
-    if (fwrite(text, 1, len, stdout) != len || fflush(stdout)) out->failed = errno ? errno : EIO;
-    return out->failed;
+    if (thought && out->hide_thoughts) return out->failed || ctrl_c;
+    if (thought != out->thought) {
+        if (!thought) write_out(out, "\n\n", out->newline ? 1 : 2);
+        if (out->colour) fputs(thought ? "\x1b[2m" : "\x1b[0m", stdout);
+        out->thought = thought;
+    }
+    write_out(out, text, len);
+    return out->failed || ctrl_c;
+}
+
+/* Ends an answer with a line feed and the terminal's usual letters. */
+static void end_text(Output *out)
+{
+    if (out->thought && out->colour) fputs("\x1b[0m", stdout);
+    out->thought = 0;
+    write_out(out, "\n", 1);
+}
+
+static int output_status(const Output *out)
+{
+    return out->failed && out->failed != EPIPE ? complain(1, "stdout: %s", strerror(out->failed))
+                                               : 0;
 }
 
 static void print_facts(const llm_model *m, const llm_session *s, const Settings *o,
@@ -2733,14 +4675,42 @@ static void print_facts(const llm_model *m, const llm_session *s, const Settings
             "%d\n",
             c->n_layers, c->dim, c->hidden_dim, c->n_heads, c->head_dim, c->n_kv_heads,
             c->vocab_size);
-    fprintf(stderr, "session  context %d of %d, seed %llu, kernels %s, loaded in %.1f ms\n",
-            llm_context(s), c->context, (unsigned long long)o->seed, c->kernels, load_time * 1e3);
+    fprintf(stderr,
+            "session  context %d of %d, seed %llu, %d threads, kernels %s, loaded in %.1f ms\n",
+            llm_context(s), c->context, (unsigned long long)o->seed, llm_threads(s), c->kernels,
+            load_time * 1e3);
+}
+
+/* Bytes a second that the threads of the session read from memory: the best of three times. */
+static double read_bandwidth(int threads)
+{
+    enum { BLOCKS = 64, WORDS = 1 << 18 }; /* 128 MB */
+    uint64_t *data = malloc((size_t)BLOCKS * WORDS * sizeof *data), sums[BLOCKS];
+    double best = 0;
+    if (!data) return 0;
+    memset(data, 1, (size_t)BLOCKS * WORDS * sizeof *data);
+    for (int run = 0; run < 3; run++) {
+        double start = seconds();
+        PARALLEL_FOR (threads, int i = 0; i < BLOCKS; i++) {
+            const uint64_t *block = data + (size_t)i * WORDS;
+            uint64_t a = 0, b = 0, c = 0, d = 0;
+            for (int j = 0; j < WORDS; j += 4) {
+                a += block[j], b += block[j + 1], c += block[j + 2], d += block[j + 3];
+            }
+            sums[i] = a + b + c + d;
+        }
+        double speed = (double)BLOCKS * WORDS * sizeof *data / (seconds() - start);
+        if (speed > best && sums[run]) best = speed;
+    }
+    free(data);
+    return best;
 }
 
 /* After generating: speed, memory, and a hash of the last logits, which shows any change of the
- * arithmetic. */
+ * arithmetic. times: of reading the prompt, until the first text, of writing. measure: also what
+ * memory gives. */
 static void print_speed(const llm_model *m, const llm_session *s, int n_prompt, int n,
-                        const double times[3])
+                        const double times[3], int measure)
 {
     const float *logits = llm_logits(s);
     struct rusage use;
@@ -2750,14 +4720,19 @@ static void print_speed(const llm_model *m, const llm_session *s, int n_prompt, 
     }
     getrusage(RUSAGE_SELF, &use);
     double rate = n / (times[2] > 0 ? times[2] : 1e-9);
+    double bytes = rate * (double)llm_info(m)->bytes_read, most = 0;
+    if (measure) most = read_bandwidth(llm_threads(s));
     fprintf(stderr, "prompt   %d tokens, %.2f tok/s, first text after %.1f ms\n", n_prompt,
-            n_prompt / times[0], times[1] * 1e3);
-    fprintf(stderr, "generate %d tokens, %.2f tok/s, %.2f GB/s\n", n, rate,
-            rate * (double)llm_info(m)->bytes_read * 1e-9);
+            n_prompt / (times[0] > 0 ? times[0] : 1e-9), times[1] * 1e3);
+    fprintf(stderr, "generate %d tokens, %.2f tok/s, %.2f GB/s of weights", n, rate, bytes * 1e-9);
+    if (most > 0) {
+        fprintf(stderr, ", %.0f %% of the %.1f GB/s that memory gives", 100 * bytes / most,
+                most * 1e-9);
+    }
 #ifdef __APPLE__
     use.ru_maxrss /= 1024; /* bytes there, kilobytes elsewhere */
 #endif
-    fprintf(stderr, "memory   %.1f MB at most, with the parts of the file that were used\n",
+    fprintf(stderr, "\nmemory   %.1f MB at most, with the parts of the file that were used\n",
             (double)use.ru_maxrss / 1024);
     fprintf(stderr, "logits   hash %016llx\n", (unsigned long long)hash);
 }
@@ -2774,25 +4749,135 @@ static llm_sampling choose_sampling(const llm_model *m, const Settings *o)
     return p;
 }
 
-/* The likeliest next tokens after the prompt, or those that a text begins with. */
-static int likeliest(const llm_model *m, llm_session *s, const Settings *o, const char *prompt,
-                     size_t len)
+/* Tokens to generate outside a chat. */
+static int most_tokens(const Settings *o)
 {
-    int n = 1, start = len ? 0 : start_token(m);
-    int *tokens = len ? encode(m, prompt, len, LLM_BEGIN | LLM_BOS, &n) : NULL;
-    if (start < 0 || (len && !tokens)) return 1;
-    const float *logits = llm_eval(s, tokens ? tokens : &start, n);
-    free(tokens);
-    return logits ? print_likeliest(m, s, o->likeliest) : complain(1, "%s", llm_error());
+    return o->n < 0 ? 256 : o->n;
+}
+
+/* The text that follows, each token in the colour of its probability. */
+static int generate_heat(const llm_model *m, llm_session *s, const Settings *o, const char *prompt,
+                         size_t len)
+{
+    Heat heat;
+    llm_sampling p = choose_sampling(m, o);
+    int most = most_tokens(o), token = 0;
+    if (open_heat(&heat, m, o->heat)) return 1;
+    if (!o->no_echo) heat_plain(&heat, prompt, len);
+    for (int n = 0; (most == 0 || n < most) && llm_position(s) < llm_context(s); n++) {
+        token = llm_sample(s, &p);
+        if (token < 0 || llm_is_stop(m, token)) break;
+        const float *logits = llm_logits(s);
+        heat_token(&heat, logits, token,
+                   exp(log_probability(logits, llm_info(m)->vocab_size, token)));
+        if (!llm_eval(s, &token, 1)) token = -1;
+    }
+    return close_heat(&heat, o->heat, token < 0 ? complain(1, "%s", llm_error()) : 0);
+}
+
+/* One of several answers to a prompt. */
+typedef struct {
+    llm_session *session;
+    double sum; /* of the log-probabilities of its n tokens */
+    int from, n, done;
+} Sample;
+
+static int compare_samples(const void *a, const void *b)
+{
+    const Sample *x = a, *y = b;
+    double p = x->sum / (x->n ? x->n : 1), q = y->sum / (y->n ? y->n : 1);
+    return (p < q) - (p > q);
+}
+
+/* Draws a token for each answer that goes on, and evaluates them together. */
+static int step_samples(const llm_model *m, Sample *all, int count, int most, const llm_sampling *p)
+{
+    llm_session *going[64];
+    int tokens[64], n = 0;
+    for (int i = 0; i < count; i++) {
+        Sample *a = &all[i];
+        a->done |= llm_position(a->session) == llm_context(a->session);
+        if (a->done) continue;
+        int token = llm_sample(a->session, p);
+        if (token < 0) return -1;
+        a->sum += log_probability(llm_logits(a->session), llm_info(m)->vocab_size, token);
+        a->n++;
+        a->done = llm_is_stop(m, token) || a->n == most;
+        if (llm_is_stop(m, token)) continue;
+        tokens[n] = token;
+        going[n++] = a->session;
+    }
+    return n ? llm_eval_many(going, tokens, n) < 0 ? -1 : n : 0;
+}
+
+static int print_samples(const llm_model *m, const Sample *all, const Settings *o)
+{
+    Output out = new_output(NULL, o);
+    for (int i = 0; i < (o->best ? 1 : o->samples); i++) {
+        const int *tokens = llm_tokens(all[i].session) + all[i].from;
+        int n = llm_position(all[i].session) - all[i].from;
+        size_t len = llm_decode(m, tokens, n, 0, NULL, 0);
+        char *text = malloc(len + 1), head[64];
+        if (!text) return complain(1, "out of memory");
+        llm_decode(m, tokens, n, 0, text, len + 1);
+        int wrote = snprintf(head, sizeof head, "%s== %d: mean log-probability %.4f, %d tokens\n",
+                             i ? "\n" : "", i + 1, all[i].sum / (all[i].n ? all[i].n : 1),
+                             all[i].n);
+        if (!o->best) write_out(&out, head, (size_t)wrote);
+        write_out(&out, text, len);
+        write_out(&out, "\n", 1);
+        free(text);
+    }
+    return output_status(&out);
+}
+
+/* Answers to what the session has read, side by side. */
+static int samples(const llm_model *m, llm_session *s, const Settings *o)
+{
+    Sample all[64] = { { 0 } };
+    llm_sampling p = choose_sampling(m, o);
+    int status = 0, more = 1, most = most_tokens(o);
+    double start = seconds();
+    for (int i = 0; i < o->samples && !status; i++) {
+        all[i].session = llm_fork(s);
+        all[i].from = llm_position(s);
+        if (!all[i].session) status = complain(1, "%s", llm_error());
+        if (!status) llm_seed(all[i].session, o->seed + (uint64_t)i);
+    }
+    while (!status && more) {
+        more = step_samples(m, all, o->samples, most, &p);
+        if (more < 0) status = complain(1, "%s", llm_error());
+    }
+    if (!status && o->verbose) {
+        int n = 0;
+        for (int i = 0; i < o->samples; i++) n += all[i].n;
+        fprintf(stderr, "generate %d tokens in %d answers, %.2f tok/s\n", n, o->samples,
+                n / (seconds() - start));
+    }
+    qsort(all, (size_t)o->samples, sizeof *all, compare_samples);
+    if (!status) status = print_samples(m, all, o);
+    for (int i = 0; i < o->samples; i++) llm_session_free(all[i].session);
+    return status;
+}
+
+/* The prompt was read: what may follow, several answers, or one in colours. */
+static int look(const llm_model *m, llm_session *s, const Settings *o, const char *prompt,
+                size_t len)
+{
+    int start = llm_position(s) ? 0 : start_token(m);
+    if (start < 0) return 1;
+    if (!llm_position(s) && !llm_eval(s, &start, 1)) return complain(1, "%s", llm_error());
+    if (o->likeliest) return print_likeliest(m, s, o->likeliest);
+    return o->samples ? samples(m, s, o) : generate_heat(m, s, o, prompt, len);
 }
 
 /* The prompt and what the model makes of it. */
 static int generate(const llm_model *m, llm_session *s, const Settings *o, const char *prompt,
                     size_t len)
 {
-    Output out = { 0 };
+    Output out = new_output(NULL, o);
     llm_sampling p = choose_sampling(m, o);
-    int n_prompt = 0, most = o->n < 0 ? 256 : o->n, status = 0;
+    int n_prompt = 0, most = most_tokens(o), status = 0;
     int *tokens = len ? encode(m, prompt, len, LLM_BEGIN | LLM_BOS, &n_prompt) : NULL;
     if (len && !tokens) return 1;
     if (n_prompt > llm_context(s)) {
@@ -2800,57 +4885,425 @@ static int generate(const llm_model *m, llm_session *s, const Settings *o, const
         return complain(1, "the prompt has %d tokens, the context %d positions", n_prompt,
                         llm_context(s));
     }
-    if (!o->no_echo) print_text(&out, prompt, len);
-    double start = seconds();
+    if (!o->no_echo && !o->heat && !o->samples && !o->likeliest) print_text(&out, prompt, len);
+    double began = seconds();
     if (n_prompt && !llm_eval(s, tokens, n_prompt)) status = complain(1, "%s", llm_error());
-    double times[3] = { seconds() - start, 0, 0 };
+    double times[3] = { seconds() - began, 0, 0 };
     free(tokens);
-    if (status || out.failed) return status;
+    if (status || out.failed) return status || output_status(&out);
+    if (o->likeliest || o->samples || o->heat) return look(m, s, o, prompt, len);
     out.first = 0;
     int n = llm_generate(s, "", most, &p, print_text, &out);
     if (n < 0) return complain(1, "%s", llm_error());
-    times[1] = out.first - start;
-    times[2] = seconds() - start - times[0];
-    if (!out.failed) print_text(&out, "\n", 1);
+    times[1] = out.first ? out.first - began : 0;
+    times[2] = seconds() - began - times[0];
+    if (!out.failed) end_text(&out);
     if (llm_position(s) == llm_context(s) && (most == 0 || n < most)) {
         complain(0, "the context of %d positions is full", llm_context(s));
     }
-    if (o->verbose) print_speed(m, s, n_prompt, n, times);
-    return out.failed && out.failed != EPIPE ? complain(1, "stdout: %s", strerror(out.failed)) : 0;
+    if (o->verbose) print_speed(m, s, n_prompt, n, times, 1);
+    return output_status(&out);
 }
 
-/* A conversation: the prompt is the first user turn, then each line of stdin is one. Where stdin is
- * no terminal, only the answers are printed, and a prompt makes it a single turn. */
-static int chat(const llm_model *m, llm_session *s, const Settings *o, const char *prompt)
+/* ---- Chat ---- */
+
+typedef struct {
+    const llm_model *model;
+    llm_session *session;
+    Settings *o;
+    Output out;
+    Editor editor;
+    char *read;  /* the file that goes in front of the next message, or NULL */
+    int talking; /* with a person at a terminal, not a script */
+    int over;
+    int n_prompt, n; /* tokens of the last message and answer */
+    double times[3]; /* of reading it, until the first text, of writing */
+} Chat;
+
+/* A failure that a chat with a person survives and a script does not. */
+static int chat_failed(Chat *c, const char *why)
 {
-    Output out = { 0 };
-    llm_sampling p = choose_sampling(m, o);
-    int talking = isatty(0), status = 0;
-    char *line = NULL;
+    if (c->talking) remark("%s", why);
+    return c->talking ? 0 : complain(1, "%s", why);
+}
+
+/* Says so if turns were dropped to make room. */
+static void tell_dropped(const Chat *c, int before)
+{
+    int dropped = before - llm_turns(c->session);
+    if (dropped <= 0) return;
+    remark("(the context of %d positions was full: the oldest %d turns are forgotten)",
+           llm_context(c->session), dropped);
+}
+
+/* Begins a new conversation, with a system prompt unless it is "". */
+static int begin_chat(Chat *c, const char *system)
+{
+    int n = llm_turns(c->session);
+    if ((n && llm_drop(c->session, 0, n)) || (*system && llm_turn(c->session, "system", system))) {
+        return chat_failed(c, llm_error());
+    }
+    return 0;
+}
+
+static int keep_session(Chat *c)
+{
+    if (!c->o->session || !llm_save(c->session, c->o->session)) return 0;
+    return complain(1, "%s", llm_error());
+}
+
+/* Lets the model write its turn. */
+static int answer(Chat *c)
+{
+    llm_session *s = c->session;
+    llm_sampling p = choose_sampling(c->model, c->o);
+    int most = c->o->n < 0 ? 0 : c->o->n, turns = llm_turns(s) + 1, status = 0;
+    double start = seconds();
+    c->out.first = 0, c->out.newline = 1, c->n = 0;
+    if (llm_turn(s, "assistant", NULL)) return chat_failed(c, llm_error());
+    int n = llm_generate(s, NULL, most, &p, print_text, &c->out);
+    c->n = n > 0 ? n : 0;
+    c->times[2] = seconds() - start;
+    c->times[1] += c->out.first ? c->out.first - start : 0;
+    if (!c->out.failed) end_text(&c->out);
+    tell_dropped(c, turns);
+    if (ctrl_c) {
+        remark("(stopped)");
+    } else if (n < 0) {
+        status = chat_failed(c, llm_error());
+    } else if (llm_position(s) == llm_context(s) && !(most && n >= most)) {
+        char why[128];
+        snprintf(why, sizeof why, "the context of %d positions is full: the answer ends here%s",
+                 llm_context(s), c->talking ? "; /clear begins anew, /undo takes it back" : "");
+        status = chat_failed(c, why);
+    }
+    return status || keep_session(c);
+}
+
+/* A turn of the user, and the answer. */
+static int say(Chat *c, const char *text)
+{
+    int turns = llm_turns(c->session) + 1, before = llm_position(c->session);
+    double start = seconds();
+    if (llm_turn(c->session, "user", text)) {
+        if (!ctrl_c) return chat_failed(c, llm_error());
+        remark("(stopped: the message was not read)");
+        return 0;
+    }
+    tell_dropped(c, turns);
+    c->n_prompt = llm_position(c->session) - (turns == llm_turns(c->session) ? before : 0);
+    c->times[0] = c->times[1] = seconds() - start;
+    free(c->read);
+    c->read = NULL;
+    return answer(c);
+}
+
+static int command_help(Chat *c, const char *text);
+
+static int command_system(Chat *c, const char *text)
+{
+    remark(*text ? "(a new conversation, with this system prompt)"
+                 : "(a new conversation, without a system prompt)");
+    return begin_chat(c, text) || keep_session(c);
+}
+
+static int command_clear(Chat *c, const char *text)
+{
+    int n = llm_turns(c->session), keep = n && !strcmp(llm_turn_role(c->session, 0), "system");
+    (void)text;
+    remark("(a new conversation)");
+    if (n > keep && llm_drop(c->session, keep, n - keep)) return chat_failed(c, llm_error());
+    return keep_session(c);
+}
+
+/* Takes the last message and its answer back. */
+static int command_undo(Chat *c, const char *text)
+{
+    int n = llm_turns(c->session), i = n - 1;
+    (void)text;
+    while (i >= 0 && strcmp(llm_turn_role(c->session, i), "user")) i--;
+    if (i < 0) {
+        remark("(there is no message)");
+        return 0;
+    }
+    if (llm_drop(c->session, i, n - i)) return chat_failed(c, llm_error());
+    remark("(the last message is taken back)");
+    return keep_session(c);
+}
+
+static int command_regen(Chat *c, const char *text)
+{
+    int last = llm_turns(c->session) - 1;
+    (void)text;
+    if (last < 0 || strcmp(llm_turn_role(c->session, last), "assistant")) {
+        remark("(there is no answer)");
+        return 0;
+    }
+    if (llm_drop(c->session, last, 1)) return chat_failed(c, llm_error());
+    c->times[0] = c->times[1] = c->n_prompt = 0;
+    return answer(c);
+}
+
+static int command_read(Chat *c, const char *path)
+{
+    size_t len;
+    char *text = strcmp(path, "-") ? read_all(path, &len) : NULL; /* stdin is the chat itself */
+    if (!text) return 0;
+    free(c->read);
+    c->read = text;
+    remark("(%zu bytes of %s go in front of the next message)", strlen(text), path);
+    return 0;
+}
+
+static int command_save(Chat *c, const char *path)
+{
+    if (llm_save(c->session, path)) return chat_failed(c, llm_error());
+    remark("(saved: %d turns, %d tokens)", llm_turns(c->session), llm_position(c->session));
+    return 0;
+}
+
+static int command_load(Chat *c, const char *path)
+{
+    if (llm_load(c->session, path)) return chat_failed(c, llm_error());
+    remark("(loaded: %d turns, %d tokens)", llm_turns(c->session), llm_position(c->session));
+    return keep_session(c);
+}
+
+static int command_stats(Chat *c, const char *text)
+{
+    (void)text;
+    remark("%d turns, %d of %d positions in use", llm_turns(c->session), llm_position(c->session),
+           llm_context(c->session));
+    print_speed(c->model, c->session, c->n_prompt, c->n, c->times, 0);
+    return 0;
+}
+
+/* Changes an option of sampling: its name without dashes, and its value. */
+static int command_set(Chat *c, const char *text)
+{
+    static const char names[] = "t p k n s min-p repeat";
+    char name[32] = "", value[64] = "", rest[2] = "";
+    int n = sscanf(text, "%31s %63s %1s", name, value, rest);
+    if (n != 2 || !is_choice(names, name)) {
+        remark("/set NAME VALUE, where NAME is one of %s", names);
+        return 0;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+        if (strcmp(options[i].name + strspn(options[i].name, "-"), name)) continue;
+        if (!set_option(c->o, &options[i], value)) remark("(%s is %s)", name, value);
+    }
+    if (!strcmp(name, "s")) llm_seed(c->session, c->o->seed);
+    return 0;
+}
+
+static int command_quit(Chat *c, const char *text)
+{
+    (void)text;
+    c->over = 1;
+    return 0;
+}
+
+/* To add one: a function, a row. */
+static const struct Command {
+    const char *name, *argument, *help;
+    int (*run)(Chat *c, const char *text);
+} commands[] = {
+    { "/help", "", "this list", command_help },
+    { "/system", " TEXT", "a new conversation with this system prompt", command_system },
+    { "/clear", "", "a new conversation", command_clear },
+    { "/undo", "", "take the last message and its answer back", command_undo },
+    { "/regen", "", "answer the last message once more", command_regen },
+    { "/read", " FILE", "put the text of a file in front of the next message", command_read },
+    { "/save", " FILE", "keep the conversation in a file", command_save },
+    { "/load", " FILE", "go on with a conversation from a file", command_load },
+    { "/stats", "", "speed, memory and how full the context is", command_stats },
+    { "/set", " NAME VALUE", "change t, p, k, min-p, repeat, n or s", command_set },
+    { "/quit", "", "leave, like Ctrl-D", command_quit },
+};
+
+static int command_help(Chat *c, const char *text)
+{
+    (void)c, (void)text;
+    for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
+        char left[32];
+        snprintf(left, sizeof left, "%s%s", commands[i].name, commands[i].argument);
+        remark("  %-16s %s", left, commands[i].help);
+    }
+    remark("Several lines: end a line with \\, or put them between two lines of \"\"\".\n"
+           "Ctrl-C stops an answer. A message that begins with / is typed with two.");
+    return 0;
+}
+
+/* Runs the command that a line is. */
+static int run_command(Chat *c, const char *line)
+{
+    size_t len = strcspn(line, " ");
+    const char *text = line + len + strspn(line + len, " ");
+    for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
+        const struct Command *k = &commands[i];
+        if (strlen(k->name) != len || strncmp(k->name, line, len)) continue;
+        if (strcmp(k->name, "/system") && !*k->argument != !*text) {
+            remark("%s%s", k->name, k->argument);
+            return 0;
+        }
+        return k->run(c, text);
+    }
+    remark("there is no command %.*s; /help lists them", (int)len, line);
+    return 0;
+}
+
+/* A line of input without its end, or NULL; the caller frees it. */
+static char *read_line(Chat *c, const char *prompt)
+{
+    char *line = NULL, *to;
     size_t room = 0;
-    if (o->system && llm_turn(s, "system", o->system)) return complain(1, "%s", llm_error());
-    for (int first = 1; !status && !out.failed; first = 0) {
-        const char *text = first && *prompt ? prompt : NULL;
-        if (!text) {
-            if (talking) fputs("> ", stderr);
-            ssize_t n = !first && *prompt && !talking ? -1 : getline(&line, &room, stdin);
-            if (n < 0) break;
-            if (line[n - 1] == '\n') line[n - 1] = 0;
-            text = line;
-        }
-        if (!*text) continue;
-        if (llm_turn(s, "user", text) || llm_turn(s, "assistant", NULL) ||
-            llm_generate(s, "", o->n < 0 ? 0 : o->n, &p, print_text, &out) < 0) {
-            status = complain(1, "%s", llm_error());
-        }
-        if (!out.failed && !status) print_text(&out, "\n", 1);
-        if (!status && llm_position(s) == llm_context(s)) {
-            status = complain(1, "the context of %d positions is full", llm_context(s));
-        }
+    if (c->talking && smart(2)) {
+        line = edit_line(&c->editor, prompt);
+        return line ? strdup(line) : NULL;
+    }
+    if (c->talking) fputs(prompt, stderr);
+    void (*handler)(int) = signal(SIGINT, SIG_DFL); /* here Ctrl-C leaves */
+    ssize_t n = getline(&line, &room, stdin);
+    signal(SIGINT, handler);
+    if (n < 0) {
+        free(line);
+        return NULL;
+    }
+    to = line;
+    for (ssize_t i = 0; i < n; i++) { /* no text holds a zero */
+        if (line[i] && !(line[i] == '\n' && i == n - 1)) *to++ = line[i];
+    }
+    if (to > line && to[-1] == '\r') to--;
+    *to = 0;
+    return line;
+}
+
+/* Appends to *text, which is a message of several lines. */
+static int append_line(char **text, const char *line, size_t len)
+{
+    size_t old = *text ? strlen(*text) : 0;
+    char *more = realloc(*text, old + len + 2);
+    if (!more) return -1;
+    memcpy(more + old, line, len);
+    more[old + len] = 0;
+    *text = more;
+    return 0;
+}
+
+/* A message: a line, or several where a person says so. NULL at the end of the input. */
+static char *read_message(Chat *c)
+{
+    char *text = NULL, *line = read_line(c, "> ");
+    if (!line || !c->talking) return line;
+    int quoted = !strncmp(line, "\"\"\"", 3);
+    size_t skip = quoted ? 3 : 0;
+    while (line) {
+        size_t len = strlen(line);
+        const char *end = quoted ? strstr(line + skip, "\"\"\"") : NULL;
+        int goes_on = quoted ? !end : len > 0 && line[len - 1] == '\\';
+        if (end) len = (size_t)(end - line);
+        if (!quoted && goes_on) len--;
+        size_t before = text ? strlen(text) : 0;
+        if (end && len == 0 && before > 0) text[before - 1] = 0; /* the closing quotes' own line */
+        if (append_line(&text, line + skip, len - skip)) break;
+        if (goes_on && !(quoted && skip && len == skip)) append_line(&text, "\n", 1);
+        skip = 0;
+        free(line);
+        line = goes_on ? read_line(c, ". ") : NULL;
     }
     free(line);
-    if (out.failed && out.failed != EPIPE) status = complain(1, "stdout: %s", strerror(out.failed));
+    return text;
+}
+
+static int take_message(Chat *c, char *text)
+{
+    if (c->talking && *text == '/' && text[1] != '/') return run_command(c, text);
+    if (c->talking && *text == '/') text++;
+    if (!*text && !c->read) return 0;
+    if (!c->read) return say(c, text);
+    char *both = malloc(strlen(c->read) + strlen(text) + 2);
+    if (!both) return complain(1, "out of memory");
+    sprintf(both, "%s\n%s", c->read, text);
+    int status = say(c, both);
+    free(both);
     return status;
+}
+
+/* A conversation: the prompt is the first message, then each line of stdin is one. Where stdin is
+ * no terminal, only the answers are printed, and a prompt makes it a single turn. */
+static int run_chat(Chat *c, const char *prompt)
+{
+    struct stat st;
+    struct sigaction stop = { .sa_handler = on_ctrl_c, .sa_flags = SA_RESTART };
+    int status = 0, resumed = c->o->session && !stat(c->o->session, &st);
+    if (resumed && llm_load(c->session, c->o->session)) return complain(1, "%s", llm_error());
+    if (resumed && c->o->system) remark("(-y is for new conversations, this one goes on)");
+    if (!resumed) status = begin_chat(c, c->o->system ? c->o->system : "");
+    if (c->talking && resumed) {
+        remark("(going on with %d turns, %d tokens)", llm_turns(c->session),
+               llm_position(c->session));
+    } else if (c->talking) {
+        const char *name = llm_info(c->model)->name;
+        remark("%s; /help lists the commands, Ctrl-D leaves", *name ? name : "chat");
+    }
+    if (c->talking) sigaction(SIGINT, &stop, NULL);
+    if (*prompt && !status) status = say(c, prompt);
+    while (!status && !c->out.failed && !c->over && (c->talking || !*prompt)) {
+        ctrl_c = 0; /* from here on it is about the next message */
+        char *text = read_message(c);
+        if (!text) break;
+        status = take_message(c, text);
+        free(text);
+    }
+    if (ferror(stdin)) status = complain(1, "stdin: %s", strerror(errno));
+    return status;
+}
+
+static int chat(const llm_model *m, llm_session *s, const Settings *o, const char *prompt)
+{
+    Settings settings = *o;
+    Chat c = {
+        .model = m, .session = s, .o = &settings, .out = new_output(s, o), .talking = isatty(0)
+    };
+    struct sigaction end = { .sa_handler = on_end };
+    if (c.talking) sigaction(SIGTERM, &end, NULL), sigaction(SIGHUP, &end, NULL);
+    int status = run_chat(&c, prompt);
+    if (o->verbose && c.n) print_speed(m, s, c.n_prompt, c.n, c.times, 1);
+    free_editor(&c.editor);
+    free(c.read);
+    return output_status(&c.out) ? 1 : status;
+}
+
+/* Several answers to one message. */
+static int chat_samples(const llm_model *m, llm_session *s, const Settings *o, const char *prompt)
+{
+    if ((o->system && *o->system && llm_turn(s, "system", o->system)) ||
+        llm_turn(s, "user", prompt) || llm_turn(s, "assistant", NULL)) {
+        return complain(1, "%s", llm_error());
+    }
+    return samples(m, s, o);
+}
+
+/* What the options ask for. */
+static int run_task(const llm_model *m, llm_session *s, const Settings *o, const char *prompt,
+                    size_t len)
+{
+    int context = llm_context(s), chatting = o->mode && !strcmp(o->mode, "chat");
+    if (o->text_file) return print_perplexity(m, s, o);
+    if (o->choices) return print_accuracy(m, s, o->choices);
+    if (o->bench) {
+        int n = context < 512 ? context : 512;
+        return bench(m, s, "pp", n, n) || bench(m, s, "tg", context < 64 ? context : 64, 1);
+    }
+    if (chatting && !*llm_info(m)->chat_format && !o->template) {
+        return complain(1,
+                        "the model file has %s; --template NAME chooses a chat format, --template "
+                        "list shows them",
+                        *llm_info(m)->chat_template ? "a chat template of no known format"
+                                                    : "no chat template");
+    }
+    if (chatting) return o->samples ? chat_samples(m, s, o, prompt) : chat(m, s, o, prompt);
+    return generate(m, s, o, prompt, len);
 }
 
 /* Everything that needs a session. */
@@ -2858,9 +5311,17 @@ static int run_session(const llm_model *m, const Settings *o, const char *prompt
                        double load_time)
 {
     const llm_facts *c = llm_info(m);
-    llm_session *s = llm_session_new(m,
-                                     &(llm_options){ o->context, o->threads, o->seed, o->cache });
-    int status, context = s ? llm_context(s) : 0;
+    llm_options options = { .context = o->context,
+                            .threads = o->threads,
+                            .seed = o->seed,
+                            .cache = o->cache,
+                            .chat_format = o->template,
+                            .no_thinking = o->think && !strcmp(o->think, "off"),
+                            .shift = !o->no_shift,
+                            .stops = o->stops,
+                            .interrupt = &ctrl_c };
+    llm_session *s = llm_session_new(m, &options);
+    int context = s ? llm_context(s) : 0;
     if (!s) return complain(1, "%s", llm_error());
     if (!o->context && context < c->context) {
         complain(0, "the context is %d instead of %d, to fit memory; -c sets it", context,
@@ -2870,18 +5331,7 @@ static int run_session(const llm_model *m, const Settings *o, const char *prompt
         complain(0, "the context of %d is longer than the model's %d", context, c->context);
     }
     if (o->verbose) print_facts(m, s, o, load_time);
-    if (o->text_file) {
-        status = print_perplexity(m, s, o->text_file);
-    } else if (o->bench) {
-        int n = context < 512 ? context : 512;
-        status = bench(m, s, "pp", n, n) || bench(m, s, "tg", context < 64 ? context : 64, 1);
-    } else if (o->likeliest) {
-        status = likeliest(m, s, o, prompt, len);
-    } else if (o->mode && !strcmp(o->mode, "chat")) {
-        status = chat(m, s, o, prompt);
-    } else {
-        status = generate(m, s, o, prompt, len);
-    }
+    int status = run_task(m, s, o, prompt, len);
     llm_session_free(s);
     return status;
 }
@@ -2903,6 +5353,13 @@ static int run_model(const char *path, const Settings *o)
     return status;
 }
 
+static int known_format(const char *name)
+{
+    int i = 0;
+    while (llm_chat_format(i) && strcmp(llm_chat_format(i), name)) i++;
+    return llm_chat_format(i) != NULL;
+}
+
 int main(int argc, char **argv)
 {
     Settings o = {
@@ -2914,7 +5371,11 @@ int main(int argc, char **argv)
     if (parse_options(&o, &path, argc, argv)) return 2;
     clock_gettime(CLOCK_REALTIME, &now);
     if (!o.seed_given) o.seed = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-    if (o.help) {
+    if (o.template && !strcmp(o.template, "list")) {
+        for (int i = 0; llm_chat_format(i); i++) puts(llm_chat_format(i));
+    } else if (o.template && !known_format(o.template)) {
+        return complain(2, "--template %s: no such format; --template list shows them", o.template);
+    } else if (o.help) {
         print_help();
     } else if (o.version) {
         puts("run " RUN_VERSION);
@@ -2922,8 +5383,12 @@ int main(int argc, char **argv)
         return complain(2, "no model file: run MODEL.gguf [options]; -h lists them");
     } else if (o.prompt && o.prompt_file) {
         return complain(2, "-i and -f both give a prompt");
-    } else if (o.tokens + o.bench + !!o.text_file + !!o.likeliest > 1) {
-        return complain(2, "--tokens, -b, -x and -l go one at a time");
+    } else if (o.tokens + o.bench + !!o.text_file + !!o.likeliest + !!o.samples + !!o.choices > 1) {
+        return complain(2, "--tokens, -b, -x, -l, --samples and --choices go one at a time");
+    } else if (o.samples && *o.stops) {
+        return complain(2, "--samples does not look for the texts of -r");
+    } else if (o.heat && (o.likeliest || o.samples || (o.mode && !strcmp(o.mode, "chat")))) {
+        return complain(2, "--heat shows a generated text or that of -x");
     } else {
         status = run_model(path, &o);
     }

@@ -1112,16 +1112,23 @@ static void encode_words(Work *w, int pattern, const char *text, size_t len)
     }
 }
 
-/* Encodes text. As in Hugging Face transformers (legacy=False), the space prefix of SentencePiece
- * goes to the beginning of the text only, not behind special tokens or in front of one. */
-static void encode_text(Work *w, const char *text, size_t len, int flags)
+/* Encodes text, which is the parts joined. As in Hugging Face transformers (legacy=False), the
+ * space prefix of SentencePiece goes to the beginning of the text only, not behind special tokens
+ * or in front of one. */
+static void encode_text(Work *w, const char *text, const tokenizer_part *part, size_t len,
+                        int flags)
 {
+    size_t end = part->text.len; /* of the part that is looked at */
     w->prefix = w->t->vocab.add_space_prefix && flags & TOKENIZER_BEGIN;
+    flags &= ~TOKENIZER_SPECIAL;
     for (size_t start = 0, at = 0; start < len && !w->failed; start = at) {
         size_t length = 0;
         int id = NO_TOKEN;
-        while (at < len && (id = find_special(w->t, text + at, len - at, flags, &length)) < 0) {
-            at++;
+        for (; at < len; at++) {
+            while (at == end) end += (++part)->text.len;
+            id = find_special(w->t, text + at, end - at,
+                              flags | (part->special ? TOKENIZER_SPECIAL : 0), &length);
+            if (id >= 0) break;
         }
         if (at > start) encode_words(w, 0, text + start, at - start);
         if (id >= 0) emit(w, id);
@@ -1130,16 +1137,34 @@ static void encode_text(Work *w, const char *text, size_t len, int flags)
     }
 }
 
-int tokenizer_encode(const tokenizer *t, const char *text, size_t len, int flags, int *tokens,
-                     int max, char *error, size_t size)
+/* All parts in one piece of memory, which the caller frees where there are several. */
+static char *join_parts(const tokenizer_part *parts, int n, size_t len)
 {
+    char *text = n == 1 ? (char *)parts->text.data : malloc(len + 1), *to = text;
+    for (int i = 0; text && n > 1 && i < n; i++) {
+        if (parts[i].text.len) memcpy(to, parts[i].text.data, parts[i].text.len);
+        to += parts[i].text.len;
+    }
+    return text;
+}
+
+int tokenizer_encode_parts(const tokenizer *t, const tokenizer_part *parts, int n_parts, int flags,
+                           int *tokens, int max, char *error, size_t size)
+{
+    size_t len = 0;
+    for (int i = 0; i < n_parts && len <= MAX_TEXT; i++) {
+        len = parts[i].text.len > MAX_TEXT ? parts[i].text.len : len + parts[i].text.len;
+    }
     if (len > MAX_TEXT) {
         set_error(error, size, "the text has %zu bytes, more than 1 GB", len);
         return -1;
     }
+    char *text = n_parts > 0 ? join_parts(parts, n_parts, len) : NULL;
     Work *w = calloc(1, sizeof *w);
-    if (!w) {
-        set_error(error, size, "out of memory");
+    if (!w || (len && !text)) {
+        if (n_parts > 1) free(text);
+        free(w);
+        set_error(error, size, "out of memory for a text of %zu bytes", len);
         return -1;
     }
     *w = (Work){ .t = t, .tokens = tokens, .max = max > 0 ? (size_t)max : 0 };
@@ -1149,14 +1174,22 @@ int tokenizer_encode(const tokenizer *t, const char *text, size_t len, int flags
     w->search.now = w->search.ways[0];
     w->search.next = w->search.ways[1];
     if (flags & TOKENIZER_BOS && t->vocab.bos >= 0) emit(w, t->vocab.bos);
-    encode_text(w, text, len, flags);
+    if (len) encode_text(w, text, parts, len, flags);
     if (w->count > INT_MAX) set_error(error, size, "the text has %zu tokens, too many", w->count);
     int result = w->failed || w->count > INT_MAX ? -1 : (int)w->count;
+    if (n_parts > 1) free(text);
     free(w->symbols);
     free(w->heap);
     free(w->buffer);
     free(w);
     return result;
+}
+
+int tokenizer_encode(const tokenizer *t, const char *text, size_t len, int flags, int *tokens,
+                     int max, char *error, size_t size)
+{
+    tokenizer_part whole = { { text, len }, flags & TOKENIZER_SPECIAL };
+    return tokenizer_encode_parts(t, &whole, 1, flags, tokens, max, error, size);
 }
 
 /* ==== Decode ================================================================================== */

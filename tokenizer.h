@@ -76,6 +76,17 @@ const char *tokenizer_warning(const tokenizer *t);
 int tokenizer_encode(const tokenizer *t, const char *text, size_t len, int flags, int *tokens,
                      int max, char *error, size_t size);
 
+/* A part of a text. */
+typedef struct {
+    tokenizer_text text;
+    int special; /* as TOKENIZER_SPECIAL does: the text of control tokens becomes these tokens */
+} tokenizer_part;
+
+/* The same for a text that is given in n_parts. They are encoded as one text, in which words may
+ * reach from a part into the next, but special tokens don't. */
+int tokenizer_encode_parts(const tokenizer *t, const tokenizer_part *parts, int n_parts, int flags,
+                           int *tokens, int max, char *error, size_t size);
+
 /* Writes the first bytes of the text of n tokens, at most size with the closing zero, and returns
  * the length of the whole text without that zero, like snprintf. The text may end in the middle of
  * a UTF-8 character. Ids outside the vocabulary give nothing. */

@@ -193,7 +193,10 @@ static void add_vocabulary(Builder *b, int n, int chat)
         int control = i < 3 || (chat && (i == 290 || i == 291));
         put_int(&b->keys, i == 0 ? 2 : control ? 3 : i < 259 ? 6 : 1, 4);
     }
-    if (chat) add_string(b, "tokenizer.chat_template", "{{'<|im_start|>' + message['role']}}");
+    if (chat) {
+        add_string(b, "tokenizer.chat_template",
+                   "{{bos_token}}{{'<|im_start|>' + message['role']}}{{'<|im_end|>'}}");
+    }
     add_int(b, "tokenizer.ggml.bos_token_id", 1);
     add_int(b, "tokenizer.ggml.eos_token_id", 2);
     add_bool(b, "tokenizer.ggml.add_bos_token", 1);

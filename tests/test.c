@@ -41,7 +41,9 @@ static int passed, failed, skipped;
 #include "test_text.h"
 #include "test_tokenizer.h"
 #include "test_files.h"
+#include "test_bundled.h"
 #include "test_cli.h"
+#include "test_chat.h"
 
 int main(int argc, char **argv)
 {
@@ -49,9 +51,11 @@ int main(int argc, char **argv)
         const char *name;
         void (*run)(void);
     } groups[] = {
-        { "numbers", test_numbers }, { "forward", test_forward },     { "sampling", test_sampling },
-        { "text", test_text },       { "tokenizer", test_tokenizer }, { "files", test_files },
-        { "cli", test_cli },
+        { "numbers", test_numbers },     { "forward", test_forward },
+        { "sampling", test_sampling },   { "text", test_text },
+        { "tokenizer", test_tokenizer }, { "files", test_files },
+        { "bundled", test_bundled },     { "cli", test_cli },
+        { "chat", test_chats },
     };
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (size_t i = 0; i < ARRAY_LEN(groups); i++) {

@@ -105,7 +105,7 @@ static void test_generate_api(void)
     check(llm_generate(s, "", 3, &greedy, NULL, NULL) == 0, "nothing after the end");
     memset(long_prompt, 'e', sizeof long_prompt - 1);
     long_prompt[63] = 0;
-    check(llm_generate(s, long_prompt, 3, &greedy, NULL, NULL) == -1 &&
+    check(llm_generate(s, long_prompt, 3, &greedy, NULL, NULL) == LLM_FULL &&
               strstr(llm_error(), "63 tokens do not fit"),
           "%s", llm_error());
     check(llm_is_stop(m, 2) && llm_is_stop(m, 1) && !llm_is_stop(m, 260), "stop tokens");
@@ -160,7 +160,8 @@ static void test_turns(void)
     int full = llm_position(s);
     char much[100] = { 0 };
     memset(much, 'e', 90);
-    check(llm_turn(s, "user", much) == -1 && strstr(llm_error(), "do not fit"), "%s", llm_error());
+    check(llm_turn(s, "user", much) == LLM_FULL && strstr(llm_error(), "do not fit"), "%s",
+          llm_error());
     check(llm_position(s) == full, "a turn that does not fit leaves nothing behind");
     llm_session_free(s);
     s = llm_session_new(plain, NULL);

@@ -57,7 +57,9 @@ class Sampling(ctypes.Structure):
 
 
 class Options(ctypes.Structure):
-    _fields_ = [("context", c_int), ("threads", c_int), ("seed", c_uint64), ("cache", c_char_p)]
+    _fields_ = [("context", c_int), ("threads", c_int), ("seed", c_uint64), ("cache", c_char_p),
+                ("chat_format", c_char_p), ("no_thinking", c_int), ("stops", POINTER(c_char_p)),
+                ("interrupt", POINTER(c_int))]
 
 
 class Facts(ctypes.Structure):
@@ -89,12 +91,14 @@ PROTOTYPES = {
     "llm_fork": (c_void_p, [c_void_p]),
     "llm_position": (c_int, [c_void_p]),
     "llm_context": (c_int, [c_void_p]),
+    "llm_tokens": (Ints, [c_void_p]),
     "llm_rewind": (c_int, [c_void_p, c_int]),
     "llm_eval": (POINTER(c_float), [c_void_p, Ints, c_int]),
     "llm_eval_all": (c_int, [c_void_p, Ints, c_int, POINTER(c_float)]),
     "llm_eval_many": (c_int, [POINTER(c_void_p), Ints, c_int]),
     "llm_logits": (POINTER(c_float), [c_void_p]),
     "llm_sample": (c_int, [c_void_p, POINTER(Sampling)]),
+    "llm_turn": (c_int, [c_void_p, c_char_p, c_char_p]),
     "llm_generate": (c_int, [c_void_p, c_char_p, c_int, POINTER(Sampling), OnText, c_void_p]),
 }
 
@@ -198,12 +202,22 @@ class Model:
     def is_stop(self, token):
         return bool(self.lib.llm_is_stop(self.handle, token))
 
-    def session(self, context=0, threads=0, seed=0, cache=None):
-        options = Options(context, threads, seed, cache and cache.encode())
+    def session(self, context=0, threads=0, seed=0, cache=None, chat_format=None,
+                no_thinking=False):
+        options = Options(context, threads, seed, cache and cache.encode(),
+                          chat_format and chat_format.encode(), no_thinking)
         handle = self.lib.llm_session_new(self.handle, byref(options))
         if not handle:
             raise Error(error())
         return Session(self, handle)
+
+    def likelihood(self, tokens, cache=None):
+        """The mean log-probability of tokens[1:]."""
+        with self.session(cache=cache) as session:
+            logits = session.eval_all(tokens)[:-1].astype(np.float64)
+        logits -= logits.max(axis=1, keepdims=True)
+        chosen = logits[np.arange(len(tokens) - 1), tokens[1:]]
+        return float(np.mean(chosen - np.log(np.exp(logits).sum(axis=1))))
 
 
 class Session:
@@ -252,6 +266,14 @@ class Session:
         if token < 0:
             raise Error(error())
         return token
+
+    def turn(self, role, text):
+        """Appends a turn; None opens an answer to be written."""
+        if self.lib.llm_turn(self.handle, role.encode(), None if text is None else text.encode()):
+            raise Error(error())
+
+    def tokens(self):
+        return list(self.lib.llm_tokens(self.handle)[:self.position])
 
     def generate(self, prompt, most, sampling=Sampling()):
         """The text that follows, greedy by default."""

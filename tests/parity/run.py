@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = ["formats", "models", "stories", "export_check", "tokenizers_parity"]
+SCRIPTS = ["formats", "models", "stories", "bundled", "templates", "export_check",
+           "tokenizers_parity"]
 CLOSING = re.compile(r"(\d+) passed, (\d+) failed(?:, (\d+) skipped)?")
 
 # PyTorch and run.c each have OpenMP threads; those of one must not spin while the other computes.

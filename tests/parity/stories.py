@@ -8,8 +8,6 @@ import math
 import subprocess
 import sys
 
-import numpy as np
-
 import llm
 
 FOLDER = llm.ROOT.parent / "shared" / "data" / "stories260k"
@@ -27,15 +25,6 @@ def export(version, kind):
     return output
 
 
-def likelihood(model, tokens):
-    """The mean log-probability of tokens[1:]."""
-    with model.session() as session:
-        logits = session.eval_all(tokens)[:-1].astype(np.float64)
-    logits -= logits.max(axis=1, keepdims=True)
-    chosen = logits[np.arange(len(tokens) - 1), tokens[1:]]
-    return float(np.mean(chosen - np.log(np.exp(logits).sum(axis=1))))
-
-
 def main():
     checks = llm.Checks()
     if not FOLDER.exists():
@@ -49,7 +38,7 @@ def main():
         checks.that(same, f"{kind}: checkpoints v0 and v1 give other files")
         with llm.Model(path) as model:
             tokens = model.encode(story, llm.BEGIN | llm.BOS)
-            mean = likelihood(model, tokens)
+            mean = model.likelihood(tokens)
             base = mean if base is None else base
             with model.session() as session:
                 told = session.generate("", 300)

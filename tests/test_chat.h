@@ -1,0 +1,1494 @@
+/* Conversations. The library first: turns in every format, thoughts, stop texts, dropped turns,
+ * saved sessions, interruptions. Then the program: in a pipe, and at a terminal, where the test
+ * plays the person who types. */
+
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+
+/* ---- The library ---- */
+
+typedef struct {
+    const char *role, *text; /* NULL: the turn is open, and has the tokens of written_tokens[] */
+} Said;
+
+static const int written_tokens[] = { 262, 260, 261 };
+
+/* A model that evaluates fast, with ChatML's marks as tokens 290 and 291. */
+static llm_model *open_chat(uint64_t seed, Bytes *file)
+{
+    Shape shape = { .arch = "llama",
+                    .dim = 16,
+                    .hidden_dim = 16,
+                    .n_layers = 2,
+                    .n_heads = 2,
+                    .n_kv_heads = 1,
+                    .head_dim = 8,
+                    .n_rot = 8,
+                    .context = 1200,
+                    .vocab = 300,
+                    .chat = 1,
+                    .seed = seed };
+    return open_tiny(&shape, file);
+}
+
+static llm_session *new_chat(const llm_model *m, const char *format)
+{
+    llm_session *s = llm_session_new(
+        m, &(llm_options){ .threads = 1, .cache = "f32", .chat_format = format });
+    check(s, "format %s: %s", format ? format : "of the file", llm_error());
+    return s;
+}
+
+/* Gives a session the turns but those from `first` on, `count` of them. */
+static void talk(llm_session *s, const Said *turns, int n, int first, int count)
+{
+    for (int i = 0; i < n; i++) {
+        if (i >= first && i < first + count) continue;
+        check(!llm_turn(s, turns[i].role, turns[i].text), "turn %d: %s", i, llm_error());
+        if (!turns[i].text) llm_eval(s, written_tokens, ARRAY_LEN(written_tokens));
+    }
+}
+
+/* The text of all of a session's tokens, marks too; valid until the next call. */
+static const char *text_of(const llm_session *s)
+{
+    static char text[1 << 14];
+    llm_decode(s->model, s->tokens, s->position, LLM_SPECIAL, text, sizeof text);
+    return text;
+}
+
+/* Appends a mark as the tiny vocabulary spells it: a U+2581 is a space there. */
+static void add_mark(char *out, const char *mark)
+{
+    for (out += strlen(out); mark && *mark; mark++) {
+        int space = !strncmp(mark, "\xe2\x96\x81", 3);
+        out += sprintf(out, *mark == '\1' ? "</s>" : "%c", space ? ' ' : *mark);
+        if (space) mark += 2;
+    }
+}
+
+static void add_said(char *out, const char *text, int trim)
+{
+    size_t skip = trim ? strspn(text, " \t\n") : 0, len = strlen(text);
+    while (trim && len > skip && strchr(" \t\n", text[len - 1])) len--;
+    strncat(out, text + skip, len - skip);
+}
+
+/* The conversation as the row of templates[] describes it. */
+static const char *written(const Template *t, const char *system, const Said *turns, int n)
+{
+    static char out[1 << 14];
+    enum { BOS_LENGTH = 3 };
+    strcpy(out, "<s>");
+    add_mark(out, t->begin);
+    if (system && t->system == SYSTEM_INSIDE) add_mark(out, t->turns[USER].open);
+    if (system) {
+        add_mark(out, t->turns[SYSTEM].open);
+        add_said(out, system, t->trim & TRIM_SYSTEM);
+        add_mark(out, t->turns[SYSTEM].close);
+    }
+    for (int i = 0; i < n; i++) {
+        int user = !strcmp(turns[i].role, "user"), role = user ? USER : ASSISTANT;
+        int opened = i == 0 && system && t->system == SYSTEM_INSIDE;
+        if (!turns[i].text) {
+            add_mark(out, t->ask ? t->ask : t->turns[role].open);
+        } else {
+            if (!opened) add_mark(out, t->turns[role].open);
+            add_said(out, turns[i].text, t->trim & (user ? TRIM_USER : TRIM_ASSISTANT));
+            add_mark(out, t->turns[role].close);
+        }
+    }
+    return strncmp(out, "<s><s>", 6) ? out : out + BOS_LENGTH; /* the text begins once */
+}
+
+/* Every format writes a conversation as its row says, with and without a system prompt. */
+static void test_formats(const llm_model *m)
+{
+    static const char system[] = "\n be kind ";
+    static const Said turns[] = { { "user", " tea\t" },
+                                  { "assistant", "\n eat" },
+                                  { "user", "a <b> \n" },
+                                  { "assistant", NULL } };
+    int n = ARRAY_LEN(turns);
+    for (int i = 0; llm_chat_format(i); i++) {
+        const Template *t = &templates[i];
+        for (int with = 0; with < 2; with++) {
+            llm_session *s = new_chat(m, t->name);
+            int failed = with && llm_turn(s, "system", system);
+            for (int j = 0; j < n; j++) failed |= llm_turn(s, turns[j].role, turns[j].text) != 0;
+            const char *want = written(t, with ? system : NULL, turns, n), *got = text_of(s);
+            check(!failed && llm_turns(s) == n + with, "%s: %s", t->name, llm_error());
+            check(!strcmp(got, want), "%s: \"%s\", expected \"%s\"", t->name, got, want);
+            check(llm_logits(s) && s->tokens[0] == 1 && s->tokens[1] != 1,
+                  "%s: the text begins with one BOS", t->name);
+            llm_session_free(s);
+        }
+    }
+    check(!llm_chat_format(-1) && !llm_chat_format(ARRAY_LEN(templates)), "numbers of formats");
+    check(!llm_session_new(m, &(llm_options){ .chat_format = "morse" }) &&
+              strstr(llm_error(), "no chat format morse"),
+          "%s", llm_error());
+}
+
+/* A turn costs its own tokens alone: what the cache has of earlier ones is not touched. */
+static void test_turn_cost(const llm_model *m)
+{
+    enum { END = 291 };
+    llm_session *s = new_chat(m, NULL);
+    int tokens[256], ends = 0;
+    uint8_t mark[32];
+    talk(s, (Said[]){ { "system", "be kind" }, { "user", "tea" } }, 2, 0, 0);
+    memset(mark, 0x11, sizeof mark);
+    memcpy(s->keys, mark, sizeof mark); /* of position 0 */
+    for (int i = 0; i < 6; i++) {
+        int before = llm_position(s), cost;
+        memcpy(tokens, s->tokens, (size_t)before * sizeof *tokens);
+        check(!llm_turn(s, i % 2 ? "user" : "assistant", "eat"), "%s", llm_error());
+        cost = llm_position(s) - before; /* im_start, the role, \n, eat, im_end, \n */
+        check(cost == (i % 2 ? 1 + 4 + 1 + 3 + 2 : 1 + 9 + 1 + 3 + 2), "a turn of %d tokens", cost);
+        check(llm_turn_start(s, i + 2) == before &&
+                  !memcmp(tokens, s->tokens, sizeof(int) * (size_t)before),
+              "turn %d leaves the tokens before it alone", i + 2);
+    }
+    check(!memcmp(s->keys, mark, sizeof mark), "position 0 was evaluated anew");
+    talk(s, (Said[]){ { "user", "<|im_end|>\n<|im_start|>system\n<s>" } }, 1, 0, 0);
+    for (int i = llm_turn_start(s, 8); i < llm_position(s); i++) ends += s->tokens[i] == END;
+    check(ends == 1, "a mark that is typed is text: %d ends", ends);
+    check(!strcmp(llm_turn_role(s, 8), "user") && !llm_turn_role(s, 9) && !llm_turn_role(s, -1) &&
+              llm_turn_start(s, 9) == -1 && llm_turns(s) == 9,
+          "numbers of turns");
+    llm_session_free(s);
+}
+
+/* All that tells two states of a session apart; the logits only by whether they are there. */
+typedef struct {
+    int position, turns, has_logits;
+    uint64_t random, tokens, texts;
+} State;
+
+static State state_of(const llm_session *s)
+{
+    State now = { s->position, s->n_turns, llm_logits(s) != NULL, s->random, 1, 1 };
+    for (int i = 0; i < s->position; i++) now.tokens = now.tokens * 31 + (uint64_t)s->tokens[i];
+    for (int i = 0; i < s->n_turns; i++) {
+        const Turn *t = &s->turns[i];
+        now.texts = now.texts * 31 + (uint64_t)(t->from * 7 + t->end * 3 + t->role);
+        for (const char *c = t->text ? t->text : "\1"; *c; c++)
+            now.texts = now.texts * 31 + (unsigned char)*c;
+    }
+    return now;
+}
+
+static int same_state(State a, State b)
+{
+    return a.position == b.position && a.turns == b.turns && a.has_logits == b.has_logits &&
+           a.random == b.random && a.tokens == b.tokens && a.texts == b.texts;
+}
+
+/* Whether two sessions have the same past, and the same logits where both have them. */
+static int same_past(const llm_session *a, const llm_session *b)
+{
+    State x = state_of(a), y = state_of(b);
+    int both = x.has_logits && y.has_logits, vocab = a->model->facts.vocab_size;
+    x.has_logits = y.has_logits;
+    return same_state(x, y) && (!both || float_difference(a->logits, b->logits, vocab) < 1e-5);
+}
+
+static const Said conversation[] = { { "system", "be kind" }, { "user", "tea" },
+                                     { "assistant", "eat" },  { "user", "seas" },
+                                     { "assistant", "oats" }, { "user", "rain" },
+                                     { "assistant", NULL } };
+
+/* A session that lost turns is one that never had them. */
+static void test_drop(const llm_model *m)
+{
+    enum { N = ARRAY_LEN(conversation) };
+    static const char *const names[] = { "chatml", "llama2", "gemma", "deepseek-coder", "qwen3" };
+    static const int drops[][2] = { { 1, 2 }, { 3, 2 }, { 5, 2 }, { 0, 1 },
+                                    { 6, 1 }, { 1, 4 }, { 0, N } };
+    static const int wrong[][2] = { { -1, 1 }, { 0, 0 },       { N, 1 },       { 0, N + 1 },
+                                    { 6, 2 },  { INT_MAX, 1 }, { 1, INT_MAX }, { 2, -1 } };
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        for (size_t j = 0; j < ARRAY_LEN(drops); j++) {
+            int first = drops[j][0], count = drops[j][1];
+            llm_session *a = new_chat(m, names[i]), *b = new_chat(m, names[i]);
+            talk(a, conversation, N, 0, 0);
+            talk(b, conversation, N, first, count);
+            check(!llm_drop(a, first, count), "%s", llm_error());
+            check(same_past(a, b), "%s without turns %d to %d: \"%s\"", names[i], first,
+                  first + count - 1, text_of(a));
+            talk(a, &(Said){ "user", "more" }, 1, 0, 0);
+            talk(b, &(Said){ "user", "more" }, 1, 0, 0);
+            check(llm_logits(a) && same_past(a, b), "%s, a turn later: \"%s\"", names[i],
+                  text_of(a));
+            llm_session_free(a), llm_session_free(b);
+        }
+    }
+    llm_session *s = new_chat(m, NULL);
+    talk(s, conversation, N, 0, 0);
+    State before = state_of(s);
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+        check(llm_drop(s, wrong[i][0], wrong[i][1]) == -1 && strstr(llm_error(), "of 7") &&
+                  same_state(before, state_of(s)),
+              "%d turns from number %d on: %s", wrong[i][1], wrong[i][0], llm_error());
+    }
+    llm_session_free(s);
+}
+
+/* Appends a text that the model is taken to have written. */
+static void pretend(llm_session *s, const char *text)
+{
+    int tokens[256], n = llm_encode(s->model, text, strlen(text), LLM_SPECIAL, tokens, 256);
+    check(llm_eval(s, tokens, n), "%s", llm_error());
+}
+
+/* In each format that knows thoughts: the next turn leaves of an answer what one without thoughts
+ * has, and nothing of a thought that did not end. */
+static void test_thoughts_go(const llm_model *m)
+{
+    for (const Template *t = templates; t < templates + ARRAY_LEN(templates); t++) {
+        const char *open = t->turns[ASSISTANT].open, *ask = t->ask ? t->ask : open;
+        const char *begun = t->think[0] ? strstr(ask, t->think[0]) : NULL;
+        size_t shared = 0;
+        if (!t->think[0]) continue;
+        if (begun && strstr(begun, t->think[1])) begun = NULL;
+        while (open[shared] && open[shared] == ask[shared]) shared++;
+        for (int i = 0; i < 4; i++) {
+            static const char *const what[] = { "thought", "half", "plain", "no_think" };
+            char text[256];
+            if ((i == 3 && !t->no_think) || (i == 2 && (begun || ask[shared]))) continue;
+            llm_session *a = llm_session_new(m, &(llm_options){ .threads = 1,
+                                                                .cache = "f32",
+                                                                .chat_format = t->name,
+                                                                .no_thinking = i == 3 });
+            llm_session *b = new_chat(m, t->name);
+            talk(a, &(Said){ "user", "tea?" }, 1, 0, 0);
+            talk(b, (Said[]){ { "user", "tea?" }, { "assistant", i == 1 ? "" : "yes" } }, 2, 0, 0);
+            check(!llm_turn(a, "assistant", NULL), "%s: %s", t->name, llm_error());
+            if (i == 3) {
+                const char *end = text_of(a) + strlen(text_of(a)) - strlen(t->no_think);
+                check(strchr(t->no_think, (char)0xe2) || !strcmp(end, t->no_think), "%s: \"%s\"",
+                      t->name, end);
+            }
+            snprintf(text, sizeof text, "%s\nhm\n%s%s", begun ? "" : t->think[0],
+                     i ? "" : t->think[1], i ? "" : "\n\nyes");
+            if (i >= 2) snprintf(text, sizeof text, "%syes", i == 2 ? open + shared : "");
+            pretend(a, text);
+            talk(a, &(Said){ "user", "so" }, 1, 0, 0);
+            talk(b, &(Said){ "user", "so" }, 1, 0, 0);
+            check(same_past(a, b), "%s, %s: \"%s\"", t->name, what[i], text_of(a));
+            llm_session_free(a), llm_session_free(b);
+        }
+    }
+}
+
+/* The token of a character in the tiny vocabulary: a letter's or a byte's. */
+static int token_of(char c)
+{
+    static const char letters[] = " etaoinshrdlucmfwypvbgkqjxz";
+    const char *letter = strchr(letters, c);
+    return letter ? 259 + (int)(letter - letters) : 3 + (unsigned char)c;
+}
+
+/* What chain_model gives for a list that is spelt: its characters, each only once, and the tokens
+ * that are renamed, as "\1" "four" each; "\2" ends the text, "\3" goes back to its second token. */
+static llm_model *spelling_model(const char *text, int context, Bytes *file)
+{
+    static const char *const names[] = { " 286", "e287", "t288", "a289", "o290", "i291" };
+    int chain[64] = { 0 }, n = 0, renamed = 0;
+    const char *from[ARRAY_LEN(names)];
+    for (const char *c = text; *c; c++) {
+        if (*c == '\1') {
+            from[renamed] = c + 1;
+            chain[n++] = 286 + renamed++;
+            c += 4;
+        } else {
+            chain[n++] = *c == '\2' ? 2 : *c == '\3' ? chain[1] : *c == '^' ? 1 : token_of(*c);
+        }
+    }
+    llm_close(chain_model(chain, n, context, file));
+    for (int i = 0; i < renamed; i++) {
+        memcpy(memmem(file->data, file->size, names[i], 4), from[i], 4);
+    }
+    llm_model *m = llm_open_memory(file->data, file->size);
+    check(m, "%s", llm_error());
+    return m;
+}
+
+typedef struct {
+    const llm_session *session;
+    char thought[256], answer[256];
+} Mind;
+
+static int listen(void *user, const char *text, size_t len)
+{
+    Mind *mind = user;
+    (void)len;
+    strcat(llm_is_thought(mind->session) ? mind->thought : mind->answer, text);
+    return 0;
+}
+
+/* What on_text hears of thoughts, whose marks come in pieces. */
+static void test_thoughts_heard(void)
+{
+    static const struct {
+        const char *format, *chain; /* the opening of an answer ends with a line feed */
+        const char *thought, *answer;
+        int no_thinking;
+    } cases[] = {
+        { "qwen3", "\n\1<thi\1nk>\nhm\1</th\1ink>yes\2", "hm", "yes", 0 },
+        { "qwen3", "\nyes\2", "", "yes", 0 },
+        { "qwen3", "\nyes\2", "", "yes", 1 },
+        { "qwen3", "\n\1<thius\2", "", "<thius", 0 },
+        { "qwen3", "\n<thik\2", "", "<thik", 0 },
+        { "qwq", "\nhm\1</th\1ink>yes\2", "hm", "yes", 0 },
+        { "qwq", "\nhm\1</thu\2", "hm</thu", "", 0 },
+        { "glm4", "\n\1<thi\1nk>\nhm\2", "", "<think>\nhm", 0 },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        Bytes file;
+        llm_model *m = spelling_model(cases[i].chain, 300, &file);
+        llm_session *s = llm_session_new(m, &(llm_options){ .chat_format = cases[i].format,
+                                                            .no_thinking = cases[i].no_thinking });
+        Mind mind = { .session = s };
+        talk(s, &(Said){ "user", "tea?" }, 1, 0, 0);
+        check(!llm_turn(s, "assistant", NULL), "%s", llm_error());
+        check(llm_generate(s, NULL, 0, &(llm_sampling){ 0 }, listen, &mind) > 0, "%s", llm_error());
+        check(!strcmp(mind.thought, cases[i].thought) && !strcmp(mind.answer, cases[i].answer),
+              "%s: thought \"%s\", answer \"%s\", expected \"%s\", \"%s\"", cases[i].format,
+              mind.thought, mind.answer, cases[i].thought, cases[i].answer);
+        llm_session_free(s);
+        llm_close(m);
+        free(file.data);
+    }
+}
+
+/* Texts that end the generation: not given out, not in the session, wherever tokens begin. */
+static void test_stops(void)
+{
+    static const struct {
+        const char *chain, *stops[3];
+        int max;
+        const char *heard;
+        int tokens; /* of them in the session */
+    } cases[] = {
+        { "^etENDo\2", { "END" }, 0, "et", 2 },
+        { "^etENo\2", { "END" }, 0, "etENo", 5 },
+        { "^etENDo\2", { "END" }, 4, "etEN", 4 },
+        { "^etENDo\2", { "o", "ND" }, 0, "etE", 3 },
+        { "^etENDo\2", { "DX", "tE", "END" }, 0, "e", 1 },
+        { "^ENDo\2", { "END" }, 0, "", 0 },
+        { "^eto\2", { "o" }, 0, "et", 2 },
+        { "^e\1aENDo\2", { "END" }, 0, "ea", 2 },
+        { "^e\1atEN\1Dooo\2", { "END" }, 0, "eat", 3 },
+        { "^e\1tEEN\1Dooo\2", { "END" }, 0, "etE", 3 },
+        { "^e\1taEN\1Eooo\2", { "END" }, 0, "etaENEooo", 3 },
+        { "^et\xc3\xa9o\2", { "\xc3\xa9o" }, 0, "et", 2 },
+        { "^et\xc3\xa9z\2", { "\xc3\xa9o" }, 0, "et\xc3\xa9z", 5 },
+        { "^etENDo\2", { "nowhere", "" }, 0, "", -1 },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        Bytes file;
+        const char *stops[4] = { cases[i].stops[0], cases[i].stops[1], cases[i].stops[2], NULL };
+        llm_model *m = spelling_model(cases[i].chain, 60, &file);
+        llm_session *s = llm_session_new(m, &(llm_options){ .stops = stops });
+        Mind mind = { .session = s };
+        check((s == NULL) == (cases[i].tokens < 0), "an empty stop text: %s", llm_error());
+        if (s) llm_generate(s, NULL, cases[i].max, &(llm_sampling){ 0 }, listen, &mind);
+        check(!strcmp(mind.answer, cases[i].heard), "%s: \"%s\", expected \"%s\"", cases[i].chain,
+              mind.answer, cases[i].heard);
+        check(!s || !strcmp(text_of(s) + 3, cases[i].heard), "the session has \"%s\"", text_of(s));
+        check(!s || llm_position(s) == 1 + cases[i].tokens, "%s: %d tokens", cases[i].chain,
+              s ? llm_position(s) : 0);
+        llm_session_free(s);
+        llm_close(m);
+        free(file.data);
+    }
+}
+
+/* The lengths that a stop text may have. */
+static void test_stop_lengths(const llm_model *m)
+{
+    for (int length = MAX_STOP - 1; length <= MAX_STOP; length++) {
+        char text[MAX_STOP + 1] = { 0 };
+        memset(text, 'e', (size_t)length);
+        llm_session *s = llm_session_new(
+            m, &(llm_options){ .stops = (const char *const[]){ "tea", text, NULL } });
+        check((length < MAX_STOP) == (s != NULL), "a stop text of %d bytes", length);
+        check(s || strstr(llm_error(), "a stop text of 256 bytes, expected 1 to 255"), "%s",
+              llm_error());
+        llm_session_free(s);
+    }
+}
+
+static const char saved[] = TMP "/session";
+
+/* A conversation in which the model has begun to answer. */
+static llm_session *begun_chat(const llm_model *m, const char *cache, int context)
+{
+    llm_session *s = llm_session_new(
+        m, &(llm_options){ .threads = 1, .cache = cache, .seed = 4, .context = context });
+    check(s, "%s", llm_error());
+    if (s) talk(s, conversation, ARRAY_LEN(conversation), 0, 0);
+    return s;
+}
+
+/* Saved in the middle of an answer, or with nothing in it: another session goes on just so. */
+static void test_save(const llm_model *m)
+{
+    for (int i = 0; i < 3; i++) {
+        Mind mind[2] = { { 0 } };
+        llm_session *a = i == 2 ? new_chat(m, NULL) : begun_chat(m, "f32", 400), *b;
+        if (i == 1) talk(a, &(Said){ "user", "so" }, 1, 0, 0);
+        b = new_chat(m, NULL);
+        talk(b, &(Said){ "user", "something else" }, 1, 0, 0);
+        check(!llm_save(a, saved) && access(TMP "/session.tmp", F_OK), "%s", llm_error());
+        check(!llm_load(b, saved), "%s", llm_error());
+        check(same_state(state_of(a), state_of(b)) && same_past(a, b), "%d: \"%s\"", i, text_of(b));
+        mind[0].session = a, mind[1].session = b;
+        llm_sampling p = { .temperature = 1 };
+        int said[2] = { llm_generate(a, NULL, 20, &p, listen, &mind[0]),
+                        llm_generate(b, NULL, 20, &p, listen, &mind[1]) };
+        check(said[0] > 0 && said[0] == said[1] && same_state(state_of(a), state_of(b)),
+              "%d: %d tokens, %d tokens: %s", i, said[0], said[1], llm_error());
+        check(!strcmp(mind[0].answer, mind[1].answer), "%d: heard \"%s\" and \"%s\"", i,
+              mind[0].answer, mind[1].answer);
+        talk(a, &(Said){ "user", "bye" }, 1, 0, 0);
+        talk(b, &(Said){ "user", "bye" }, 1, 0, 0);
+        check(same_past(a, b), "%d, a turn later: \"%s\"", i, text_of(b));
+        llm_session_free(a), llm_session_free(b);
+    }
+}
+
+/* An answer goes on in a fork and in another session as it does here: white space at its beginning
+ * is not heard, between words it is. */
+static void test_white_space(void)
+{
+    Bytes file;
+    llm_model *m = spelling_model("\n\1 tea so\2", 300, &file);
+    for (int said = 0; said < 2; said++) {
+        llm_session *a = new_chat(m, "chatml"), *b = new_chat(m, "chatml"), *all[] = { b, NULL, a };
+        talk(a, &(Said){ "user", "hum" }, 1, 0, 0);
+        check(!llm_turn(a, "assistant", NULL), "%s", llm_error());
+        if (said) llm_generate(a, NULL, said, &(llm_sampling){ 0 }, NULL, NULL);
+        check(!llm_save(a, saved) && !llm_load(b, saved), "%s", llm_error());
+        all[1] = llm_fork(a);
+        for (int i = 0; i < 3; i++) {
+            static const char *const names[] = { "a loaded session", "a fork", "the session" };
+            Mind mind = { .session = all[i] };
+            llm_generate(all[i], NULL, 0, &(llm_sampling){ 0 }, listen, &mind);
+            check(!strcmp(mind.answer, said ? " so" : "tea so"), "%s goes on with \"%s\"", names[i],
+                  mind.answer);
+            llm_session_free(all[i]);
+        }
+    }
+    llm_close(m);
+    free(file.data);
+}
+
+/* Loading must fail: with a sentence of one line that has `part`, and the session as it was. */
+static int refused(llm_session *s, const char *part)
+{
+    State before = state_of(s);
+    return llm_load(s, saved) == -1 && !strncmp(llm_error(), saved, strlen(saved)) &&
+           strstr(llm_error(), part) && !strchr(llm_error(), '\n') &&
+           same_state(before, state_of(s));
+}
+
+static void write_saved(const void *data, size_t size)
+{
+    FILE *out = fopen(saved, "wb");
+    if (!out || fwrite(data, 1, size, out) != size) check(0, "%s can't be written", saved);
+    if (out) fclose(out);
+}
+
+/* A file of another model, cache, format or size; nothing; no file. */
+static void test_other_sessions(const llm_model *m)
+{
+    Bytes file;
+    llm_model *other = open_chat(2, &file);
+    llm_session *s = begun_chat(m, "f32", 400), *sessions[] = {
+        begun_chat(other, "f32", 400), begun_chat(m, "f16", 400), begun_chat(m, "f32", 150),
+        llm_session_new(m, &(llm_options){ .cache = "f32", .chat_format = "qwen3" })
+    };
+    static const char *const why[] = { "another model", "a cache of F32, expected F16",
+                                       "positions, the context 150",
+                                       "the chat format chatml, expected qwen3" };
+    talk(s, (Said[]){ { "user", "this tea in the rain" }, { "assistant", "so it is" } }, 2, 0, 0);
+    check(llm_position(s) > 150 && !llm_save(s, saved), "%s", llm_error());
+    for (int i = 0; i < 4; i++) {
+        check(refused(sessions[i], why[i]), "expected \"%s\": %s", why[i], llm_error());
+        llm_session_free(sessions[i]);
+    }
+    write_saved("", 0);
+    check(refused(s, "empty"), "%s", llm_error());
+    unlink(saved);
+    check(refused(s, "No such file"), "%s", llm_error());
+    check(llm_load(s, TMP) == -1 && strstr(llm_error(), "a directory"), "%s", llm_error());
+    check(llm_save(s, TMP "/nowhere/x") == -1 &&
+              !strcmp(llm_error(), TMP "/nowhere/x: No such file or directory") &&
+              access(TMP "/nowhere", F_OK),
+          "%s", llm_error());
+    mkdir(TMP "/folder", 0777);
+    check(llm_save(s, TMP "/folder") == -1 && access(TMP "/folder.tmp", F_OK), "%s", llm_error());
+    rmdir(TMP "/folder");
+    llm_session_free(s);
+    llm_close(other);
+    free(file.data);
+}
+
+/* Files that were cut, changed in a byte, or are noise: all are refused. */
+static void test_damaged_sessions(const llm_model *m)
+{
+    llm_session *s = begun_chat(m, "f16", 400);
+    static char file[1 << 16], copy[1 << 16];
+    uint64_t random = 3;
+    int wrong = 0;
+    check(!llm_save(s, saved), "%s", llm_error());
+    FILE *in = fopen(saved, "rb");
+    size_t size = in ? fread(file, 1, sizeof file, in) : 0;
+    if (in) fclose(in);
+    check(size > 5000 && size < sizeof file, "%zu bytes", size);
+    for (size_t n = 1; n < size; n += 7) write_saved(file, n), wrong += !refused(s, ":");
+    check(!wrong, "%d shortened files: %s", wrong, llm_error());
+    for (int i = 0; i < 2000; i++) {
+        size_t at = (size_t)(random_unit(&random) * (double)size);
+        memcpy(copy, file, size);
+        copy[at] ^= (char)(1 << i % 8);
+        write_saved(copy, size);
+        wrong += !refused(s, ":");
+    }
+    check(!wrong, "%d changed files: %s", wrong, llm_error());
+    for (int i = 0; i < 100; i++) {
+        for (size_t j = i % 2 ? 0 : 8; j < 999; j++)
+            copy[j] = (char)(int)(random_unit(&random) * 256);
+        write_saved(copy, 999 - (size_t)i % 8);
+        wrong += !refused(s, "session");
+    }
+    check(!wrong, "%d files of noise: %s", wrong, llm_error());
+    memcpy(copy, file, size);
+    write_saved(file, size);
+    check(!llm_load(s, saved), "%s", llm_error());
+    llm_session_free(s);
+}
+
+/* Loads a file with a good checksum and some bad number in it. What loads must be of use. */
+static int try_forged(llm_session *s, uint8_t *file, size_t size)
+{
+    uint64_t hash = checksum(0, file, size - 8);
+    State before = state_of(s);
+    memcpy(file + size - 8, &hash, 8);
+    write_saved(file, size);
+    if (llm_load(s, saved)) return same_state(before, state_of(s)) && *llm_error() != 0;
+    llm_generate(s, NULL, 2, NULL, NULL, NULL);
+    llm_turn(s, "user", "tea");
+    llm_turn(s, "assistant", NULL);
+    llm_generate(s, NULL, 2, NULL, NULL, NULL);
+    llm_drop(s, 1, 2);
+    llm_drop(s, 0, 1);
+    return llm_position(s) <= llm_context(s) && llm_position(s) >= 0;
+}
+
+/* Someone who knows the checksum can't break a session either. */
+static void test_forged_sessions(const llm_model *m)
+{
+    static const int32_t values[] = { -1,  0,   1,   2,       3,       7,      100,
+                                      300, 399, 400, 1 << 20, INT_MAX, INT_MIN };
+    static uint8_t file[1 << 16], copy[1 << 16];
+    llm_session *s = begun_chat(m, "f16", 400);
+    size_t places[128], n = 0, fields = offsetof(Saved, position), at;
+    int wrong = 0;
+    check(!llm_save(s, saved), "%s", llm_error());
+    FILE *in = fopen(saved, "rb");
+    size_t size = in ? fread(file, 1, sizeof file, in) : 0;
+    if (in) fclose(in);
+    for (; fields + 4 <= sizeof(Saved); fields += 4) places[n++] = fields;
+    places[n++] = sizeof(Saved), places[n++] = sizeof(Saved) + 40; /* tokens */
+    at = sizeof(Saved) + padded((size_t)s->position * sizeof(int32_t));
+    for (int i = 0; i < s->n_turns; i++) {
+        int32_t length;
+        for (size_t j = 0; j < 4; j++) places[n++] = at + 4 * j;
+        memcpy(&length, file + at + offsetof(SavedTurn, length), sizeof length);
+        at += sizeof(SavedTurn) + padded(length > 0 ? (size_t)length : 0);
+    }
+    for (size_t i = 0; i < n; i++) {
+        for (size_t j = 0; j < 2 + ARRAY_LEN(values); j++) {
+            int32_t value;
+            memcpy(copy, file, size);
+            memcpy(&value, copy + places[i], sizeof value);
+            value = j < 2 ? value + 1 - 2 * (int32_t)j : values[j - 2];
+            memcpy(copy + places[i], &value, sizeof value);
+            wrong += !try_forged(s, copy, size);
+        }
+    }
+    memcpy(copy, file, size);
+    memset(copy + offsetof(Saved, random), 0, 8); /* no state of the random numbers */
+    check(!wrong && try_forged(s, copy, size), "%d forged files: %s", wrong, llm_error());
+    memcpy(copy, file, size);
+    check(try_forged(s, copy, size) && llm_turns(s) > 3, "the file itself: %s", llm_error());
+    llm_session_free(s);
+}
+
+static volatile int interrupting;
+
+static int interrupt(void *user, const char *text, size_t len)
+{
+    (void)text, (void)len;
+    interrupting = --*(int *)user <= 0;
+    return 0;
+}
+
+/* An evaluation that is interrupted leaves the session as it was, and can be done again. */
+static void test_interrupt(const llm_model *m)
+{
+    int tokens[1000], calls = 3, vocab = m->facts.vocab_size;
+    llm_options options = { .threads = 1, .cache = "f32", .interrupt = &interrupting };
+    llm_session *a = llm_session_new(m, &options), *b = llm_session_new(m, &options);
+    random_tokens(tokens, 1000, vocab);
+    talk(a, conversation, 2, 0, 0);
+    talk(b, conversation, 2, 0, 0);
+    State before = state_of(a);
+    interrupting = 1;
+    check(!llm_eval(a, tokens, 1000) && strstr(llm_error(), "interrupted"), "%s", llm_error());
+    check(llm_turn(a, "user", "tea") == -1 && llm_drop(a, 0, 1) == -1 &&
+              strstr(llm_error(), "interrupted"),
+          "%s", llm_error());
+    before.has_logits = 0;
+    check(same_state(before, state_of(a)), "an interrupted session changed: %s", text_of(a));
+    interrupting = 0;
+    check(llm_eval(a, tokens, 1000) && llm_eval(b, tokens, 1000) &&
+              float_difference(a->logits, b->logits, vocab) < 1e-5,
+          "an evaluation that is repeated: %s", llm_error());
+    llm_rewind(a, before.position);
+    check(!llm_turn(a, "assistant", NULL), "%s", llm_error());
+    int position = llm_position(a);
+    check(llm_generate(a, NULL, 0, NULL, interrupt, &calls) == -1 && calls == 0 &&
+              strstr(llm_error(), "interrupted"),
+          "%d more calls: %s", calls, llm_error());
+    check(llm_position(a) >= position + 2 && llm_position(a) < position + 20,
+          "%d tokens before the interruption", llm_position(a) - position);
+    interrupting = 0;
+    check(llm_generate(a, NULL, 5, NULL, NULL, NULL) >= 0 && !llm_turn(a, "user", "so"), "%s",
+          llm_error());
+    llm_session_free(a), llm_session_free(b);
+}
+
+/* What is heard of an answer is in the session, also where it was interrupted and goes on. */
+static void test_interrupted_answer(void)
+{
+    Bytes file;
+    llm_model *m = spelling_model("\nteaso\2", 300, &file);
+    llm_session *s = llm_session_new(
+        m, &(llm_options){ .chat_format = "chatml", .interrupt = &interrupting });
+    Mind mind = { .session = s };
+    int calls = 2;
+    talk(s, &(Said){ "user", "hum" }, 1, 0, 0);
+    check(!llm_turn(s, "assistant", NULL), "%s", llm_error());
+    check(llm_generate(s, NULL, 0, &(llm_sampling){ 0 }, interrupt, &calls) == -1, "it goes on");
+    interrupting = 0;
+    check(llm_generate(s, NULL, 0, &(llm_sampling){ 0 }, listen, &mind) > 0, "%s", llm_error());
+    check(!strcmp(mind.answer, "aso"), "\"te\" was heard, then \"%s\"", mind.answer);
+    llm_session_free(s);
+    llm_close(m);
+    free(file.data);
+}
+
+/* Turns that are cut by going back are gone; a fork has all of them; a seed begins draws anew. */
+static void test_back_and_fork(const llm_model *m)
+{
+    enum { N = ARRAY_LEN(conversation) };
+    static const char *const names[] = { "chatml", "llama3", "llama2", "gemma", "vicuna" };
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        llm_session *s = new_chat(m, names[i]), *t;
+        talk(s, conversation, N, 0, 0);
+        t = llm_fork(s);
+        check(same_state(state_of(s), state_of(t)) && s->user_mark == t->user_mark,
+              "%s: a fork, whose turns of the user begin with %d, expected %d", names[i],
+              t->user_mark, s->user_mark);
+        check(!llm_turn(t, "user", "so") && llm_turns(s) == N, "%s", llm_error());
+        for (int turn = N - 1; turn >= 2; turn--) {
+            int start = llm_turn_start(s, turn);
+            if (s->turns[turn].end > start) /* else nothing of it is cut */
+                check(!llm_rewind(s, start + 1) && llm_turns(s) == turn && !llm_logits(s),
+                      "%s: %d turns after a cut in number %d", names[i], llm_turns(s), turn);
+            check(!llm_rewind(s, start) && llm_turns(s) == turn, "%s: %d turns in front of it",
+                  names[i], llm_turns(s));
+        }
+        check(!llm_rewind(s, 0) && llm_turns(s) == 0, "%s: %d turns at position 0", names[i],
+              llm_turns(s));
+        check(llm_rewind(s, 1) == -1 && llm_rewind(s, -1) == -1, "positions that are none");
+        llm_session_free(s), llm_session_free(t);
+    }
+    llm_session *s = begun_chat(m, "f16", 400);
+    int first[20], start = llm_position(s), different = 0;
+    for (int i = 0; i < 3; i++) {
+        llm_seed(s, i == 1 ? 6 : 5);
+        check(llm_generate(s, NULL, 20, &(llm_sampling){ .temperature = 1 }, NULL, NULL) >= 0, "%s",
+              llm_error());
+        int n = llm_position(s) - start;
+        if (i == 0) memcpy(first, s->tokens + start, (size_t)n * sizeof *first);
+        if (i == 1) different = memcmp(first, s->tokens + start, (size_t)n * sizeof *first);
+        if (i == 2) different *= !memcmp(first, s->tokens + start, (size_t)n * sizeof *first);
+        llm_rewind(s, start);
+    }
+    check(different, "seeds and what they draw");
+    llm_session_free(s);
+}
+
+static void test_library_chat(void)
+{
+    Bytes file;
+    llm_model *m = open_chat(1, &file);
+    test_formats(m);
+    test_turn_cost(m);
+    test_drop(m);
+    test_thoughts_go(m);
+    test_thoughts_heard();
+    test_stops();
+    test_stop_lengths(m);
+    test_save(m);
+    test_white_space();
+    test_other_sessions(m);
+    test_damaged_sessions(m);
+    test_forged_sessions(m);
+    test_interrupt(m);
+    test_interrupted_answer();
+    test_back_and_fork(m);
+    llm_close(m);
+    free(file.data);
+}
+
+/* ---- The program in a pipe ---- */
+
+static void write_text(const char *path, const char *text)
+{
+    Bytes file = { 0 };
+    put(&file, text, strlen(text) + 1);
+    file.size--;
+    write_file(path, file);
+}
+
+/* Models whose answers are known: to anything "eta", or "etaeta..." without an end. */
+static void write_models(void)
+{
+    Shape shape = small_shape;
+    Bytes file;
+    shape.chat = 1;
+    write_file(TMP "/chat.gguf", tiny_model(&shape));
+    llm_close(spelling_model("\neta\2", 4000, &file));
+    write_file(TMP "/eta.gguf", file);
+    llm_close(spelling_model("\neta\3", 20000, &file));
+    write_file(TMP "/endless.gguf", file);
+}
+
+#define ETA "$RUN $T/eta.gguf --template chatml -m chat -t 0"
+
+/* Lines are messages, and only answers are printed. */
+static void test_piped_chat(void)
+{
+    static const struct {
+        const char *call, *out;
+    } cases[] = {
+        { "printf 'tea\nsea\n' | " ETA, "eta\neta\n" },
+        { "printf 'tea\nsea\n' | " ETA " -i tea", "eta\n" },
+        { "printf 'tea\nse' | " ETA, "eta\neta\n" },
+        { "printf '\n\ntea\n\r\n' | " ETA, "eta\n" },
+        { "printf '/quit\n//help\n\"\"\"\nsea\\' | " ETA, "eta\neta\neta\neta\n" },
+        { "printf 'te\\0a\n\\0\n' | " ETA, "eta\n" },
+        { "printf '\\377\\376\n' | " ETA " -y '\\'", "eta\n" },
+        { "printf 'tea\n' | " ETA " -n 2", "et\n" },
+        { "printf 'tea\n' | " ETA " -r ta", "e\n" },
+        { "printf 'tea\n' | " ETA " -r x -r a", "et\n" },
+        { "printf 'tea' >$T/text; " ETA " -f $T/text </dev/null", "eta\n" },
+        { "printf 'tea\n' | " ETA " -i -", "eta\n" },
+        { ETA " </dev/null", "" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        int code = cli("%s", cases[i].call);
+        check(code == 0 && !strcmp(cli_out, cases[i].out) && !*cli_err,
+              "%s: exit %d, \"%s\" \"%s\", expected \"%s\"", cases[i].call, code, cli_out, cli_err,
+              cases[i].out);
+    }
+    check(cli("head -c 1000000 /dev/zero | tr '\\0' e | " ETA) == 1 && !*cli_out &&
+              lines(cli_err) == 1 && strstr(cli_err, "10000") && strstr(cli_err, " 4000 positions"),
+          "a line of 1 MB: \"%s\" \"%s\"", cli_out, cli_err);
+    check_refused(2, "-r with an empty text", "$T/eta.gguf -r ''");
+    check_refused(2, "more than 16 times",
+                  "$T/eta.gguf -r 1 -r 2 -r 3 -r 4 -r 5 -r 6 -r 7 -r 8 -r 9 -r 10 -r 11 -r 12 "
+                  "-r 13 -r 14 -r 15 -r 16 -r 17");
+    check_refused(2, "--template morse: no such format", "$T/eta.gguf --template morse");
+    check_refused(1, "--template NAME", "$T/eta.gguf -m chat -i tea");
+    check(cli("$RUN --template list") == 0 && lines(cli_out) == ARRAY_LEN(templates) &&
+              strstr(cli_out, "\nchatml\n"),
+          "--template list: %s", cli_out);
+}
+
+/* A conversation that is longer than the context loses its oldest turns, or ends. */
+static void test_long_chat(void)
+{
+    char text[30 * 16 + 1] = "";
+    const char *told;
+    int forgotten = 0, code;
+    for (int i = 0; i < 30; i++) strcat(text, "the tea is here\n");
+    write_text(TMP "/lines", text);
+    code = cli(ETA " -y 'be kind' -c 512 <$T/lines");
+    told = cli_err;
+    while ((told = strstr(told, "are forgotten)\n"))) told++, forgotten++;
+    check(code == 0 && lines(cli_out) == 30 && forgotten > 2 && forgotten == lines(cli_err),
+          "30 turns: exit %d, \"%s\" \"%s\"", code, cli_out, cli_err);
+    for (const char *line = cli_out; *line; line += strcspn(line, "\n") + 1)
+        check(!strncmp(line, "eta\n", 4), "an answer in a full context: %.20s", line);
+    for (int context = 300; context < 330; context += 6) { /* full at each step of a turn */
+        code = cli(ETA " -c %d <$T/lines", context);
+        check(code == 0 && lines(cli_out) == 30, "a context of %d: exit %d, %d answers, \"%s\"",
+              context, code, lines(cli_out), cli_err);
+    }
+    code = cli(ETA " --no-shift -c 512 <$T/lines");
+    check(code == 1 && lines(cli_out) > 3 && lines(cli_out) < 30 && lines(cli_err) == 1 &&
+              strstr(cli_err, " 512 positions"),
+          "--no-shift: exit %d, %d answers, \"%s\"", code, lines(cli_out), cli_err);
+    code = cli("$RUN $T/endless.gguf --template chatml -m chat -t 0 -c 200 -i tea");
+    check(code == 1 && lines(cli_out) == 1 && strlen(cli_out) > 50 && lines(cli_err) == 1 &&
+              strstr(cli_err, "is full"),
+          "an answer without an end: exit %d, %zu bytes, \"%s\"", code, strlen(cli_out), cli_err);
+}
+
+#define KEPT "$RUN $T/chat.gguf -m chat -n 9 -s 3 --session $T/kept"
+
+/* A conversation in a file goes on as if it had not been interrupted; a bad file stays as it is. */
+static void test_kept_chat(void)
+{
+    unlink(TMP "/kept");
+    check(cli("printf 'tea\nsea\n' | $RUN $T/chat.gguf -m chat -n 9 -s 3 >$T/both; "
+              "printf 'tea\n' | " KEPT " >$T/one; printf 'sea\n' | " KEPT " -s 8 >>$T/one; "
+              "cmp $T/both $T/one") == 0 &&
+              !*cli_err,
+          "a conversation in two parts: %s %s", cli_out, cli_err);
+    check(
+        cli("cp $T/kept $T/copy; printf x >>$T/copy; cp $T/copy $T/kept; printf 'tea\n' | " KEPT) ==
+                1 &&
+            !*cli_out && lines(cli_err) == 1 && strstr(cli_err, "is damaged") &&
+            cli("cmp $T/copy $T/kept") == 0,
+        "a damaged session: \"%s\" \"%s\"", cli_out, cli_err);
+    check(cli("printf 'tea\n' | $RUN $T/chat.gguf -m chat -n 9 --session $T/nowhere/kept") == 1 &&
+              lines(cli_err) == 1 && strstr(cli_err, "nowhere/kept: No such file"),
+          "a folder that is none: %s", cli_err);
+    check(access(TMP "/kept.tmp", F_OK) != 0, "a half written file stays");
+}
+
+static int is_utf8(const char *text)
+{
+    for (int n; *text; text += n) {
+        if ((n = tokenizer_char(text, strlen(text))) <= 0) return 0;
+    }
+    return 1;
+}
+
+/* Several answers, best first; the likeliest next tokens. */
+static void test_samples(void)
+{
+    double last = 0, p;
+    int number, n, answers = 0;
+    check(cli("$RUN $T/chat.gguf -i tea -n 30 -s 2 --samples 3") == 0 && !*cli_err, "--samples: %s",
+          cli_err);
+    for (const char *at = cli_out; (at = strstr(at, "== ")); at++) {
+        if (sscanf(at, "== %d: mean log-probability %lf, %d tokens\n", &number, &p, &n) != 3) break;
+        check(number == ++answers && p < last && n >= 1 && n <= 30, "answer %d: %.40s", answers,
+              at);
+        last = p;
+    }
+    check(answers == 3, "%d answers: \"%s\"", answers, cli_out);
+    char first[4096];
+    const char *text = strchr(cli_out, '\n'), *end = text ? strstr(text, "\n== 2") : NULL;
+    snprintf(first, sizeof first, "%.*s", end ? (int)(end - text - 1) : 0, text ? text + 1 : "");
+    check(cli("$RUN $T/chat.gguf -i tea -n 30 -s 2 --samples 3 --best") == 0 &&
+              !strcmp(cli_out, first),
+          "--best: \"%s\", expected \"%s\"", cli_out, first);
+    check(cli("$RUN $T/chat.gguf -i tea -n 200 -s 2 --samples 3") == 0 && is_utf8(cli_out),
+          "bytes that are no characters become U+FFFD in answers side by side");
+    cli(ETA " -i tea --samples 2");
+    check(strstr(cli_out, ", 4 tokens\neta\n\n== 2: ") && lines(cli_out) == 5,
+          "in a chat: \"%s\" \"%s\"", cli_out, cli_err);
+    number = cli(ETA " -i tea --samples 2 -r t --best");
+    check(number == 2 || !strcmp(cli_out, "e\n"), "--samples with -r: exit %d, \"%s\"", number,
+          cli_out);
+    check(cli("$RUN $T/eta.gguf -i e -l 2") == 0 && !strncmp(cli_out, "261\t0.", 6) &&
+              lines(cli_out) == 2 && !strncmp(cli_out + strcspn(cli_out, "\n") - 2, "\tt\n0\t", 5),
+          "-l: \"%s\"", cli_out);
+}
+
+/* Takes the colours out of a text. */
+static char *uncoloured(char *text)
+{
+    char *to = text;
+    for (const char *from = text; *from;) {
+        if (from[0] == 27 && from[1] == '[') {
+            from += 2 + strspn(from + 2, "0123456789;");
+            from += *from == 'm';
+        } else {
+            *to++ = *from++;
+        }
+    }
+    *to = 0;
+    return text;
+}
+
+/* Whether each element of a page ends in order; <meta> and <!DOCTYPE> have no end. */
+static int is_balanced(const char *page)
+{
+    char open[16][16];
+    int n = 0;
+    while ((page = strchr(page, '<'))) {
+        size_t len = strcspn(++page, " >");
+        int closes = *page == '/';
+        if (len >= 16 || n == 16) return 0;
+        if (*page == '!' || !strncmp(page, "meta", 4)) continue;
+        if (closes && (n-- == 0 || strncmp(open[n], page + 1, strlen(open[n])))) return 0;
+        if (!closes) snprintf(open[n++], sizeof *open, "%.*s", (int)len, page);
+    }
+    return n == 0;
+}
+
+/* Text in colours is the text; a page is one that a browser can read. */
+static void test_heat(void)
+{
+    static char plain[1 << 16];
+    static const char *const calls[] = { "$RUN $T/eta.gguf -i 'so e' -t 0",
+                                         "$RUN $T/eta.gguf -i 'so e' -t 0 -n 2 -e",
+                                         "$RUN $T/chat.gguf -i 'so e' -n 200 -s 4" };
+    for (size_t i = 0; i < ARRAY_LEN(calls); i++) {
+        check(cli("%s", calls[i]) == 0, "%s", cli_err);
+        snprintf(plain, sizeof plain, "%.65000s", cli_out);
+        check(cli("%s --heat", calls[i]) == 0 && strstr(cli_out, "\x1b[38;5;") &&
+                  strstr(cli_err, "80 % and more"),
+              "--heat: \"%s\" \"%s\"", cli_out, cli_err);
+        check(!strcmp(uncoloured(cli_out), plain), "%s --heat: \"%s\", expected \"%s\"", calls[i],
+              cli_out, plain);
+    }
+    write_text(TMP "/text", "<b> & \"tea\" \xc3\xa9 'sea'\n");
+    for (int i = 0; i < 2; i++) {
+        check(cli("$RUN $T/chat.gguf %s --heat $T/page.html",
+                  i ? "-x $T/text" : "-f $T/text -n 200 -s 4") == 0 &&
+                  (i ? !strncmp(cli_out, "perplexity ", 11) : !*cli_out),
+              "a page: \"%s\" \"%s\"", cli_out, cli_err);
+        slurp(TMP "/page.html", plain, sizeof plain);
+        check(is_balanced(plain) && is_utf8(plain) && strstr(plain, "80 % and more") &&
+                  strstr(plain, "</html>\n"),
+              "a page: %s", plain);
+        check(i || strstr(plain, "&#60;b&#62; &#38; &#34;tea&#34; \xc3\xa9"), "its text: %s",
+              plain);
+        check(!i || (strstr(plain, ">&#60;</span>") && strstr(plain, ">\xc3\xa9</span>")),
+              "its tokens: %s", plain);
+    }
+    check_refused(1, "nowhere/x.html: No such file", "$T/eta.gguf -i e --heat $T/nowhere/x.html");
+    check_refused(2, "--heat", "$T/eta.gguf -m chat --template chatml -i e --heat");
+}
+
+/* Multiple choice; in this model t follows e. */
+static void test_choices(void)
+{
+    static const char *const bad[] = {
+        "x\te\tt\ta", "2\te\tt\ta", "-1\te\tt\ta", "0\te\tt",   "0\te",
+        "0",          "\te\tt\ta",  "0\te\tt\t",   "0\te\t\tt", "0\teeeeeeeeeeeeeeeee\tt\ta"
+    };
+    write_text(TMP "/choices", "0\te\tt\ta\n\n1\te\tt\ta\n0\tso\\te\tta\tat\n1\te\ta\tt");
+    check(cli("$RUN $T/eta.gguf --choices $T/choices") == 0 &&
+              !strcmp(cli_out, "accuracy 0.7500 normalised 0.7500 questions 4\n") && !*cli_err,
+          "--choices: \"%s\" \"%s\"", cli_out, cli_err);
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        char text[128];
+        snprintf(text, sizeof text, "0\te\tt\ta\n%s\n0\te\tt\ta\n", bad[i]);
+        write_text(TMP "/choices", text);
+        check(cli("$RUN $T/eta.gguf -c 16 --choices $T/choices") == 1 && !*cli_out &&
+                  lines(cli_err) == 1 && strstr(cli_err, "choices line 2"),
+              "\"%s\": \"%s\" \"%s\"", bad[i], cli_out, cli_err);
+    }
+    check_refused(1, "has no questions", "$T/eta.gguf --choices /dev/null");
+    check_refused(1, "nowhere: No such file", "$T/eta.gguf --choices nowhere");
+}
+
+/* ---- The program at a terminal ---- */
+
+/* A terminal with the program at its other end. */
+static struct {
+    int master, slave, lost; /* lost: it did not do what was waited for */
+    pid_t pid;
+    char *screen; /* (n) bytes that it wrote; those before `seen` were waited for */
+    size_t n, room, seen;
+    struct termios before;
+} terminal;
+
+static void set_columns(int columns)
+{
+    struct winsize size = { .ws_row = 24, .ws_col = (unsigned short)columns };
+    ioctl(terminal.master, TIOCSWINSZ, &size);
+}
+
+/* In the child: makes the terminal its own and becomes the program. */
+static void run_on_terminal(const char *name, const char *command)
+{
+    setsid();
+    int fd = open(name, O_RDWR);
+    ioctl(fd, TIOCSCTTY, 0);
+    for (int i = 0; i < 3; i++) dup2(fd, i);
+    close(fd);
+    close(terminal.master), close(terminal.slave);
+    setenv("TERM", "xterm", 1);
+    unsetenv("NO_COLOR");
+    execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+    _exit(127);
+}
+
+/* Starts a command line, as cli does, on a terminal of that width. */
+static int open_terminal(int columns, const char *command)
+{
+    char full[2048];
+    const char *program = getenv("RUN"), *name;
+    snprintf(full, sizeof full, "RUN=%s; T=%s; exec %s", program ? program : "./run", TMP, command);
+    terminal.master = posix_openpt(O_RDWR | O_NOCTTY);
+    if (terminal.master < 0 || grantpt(terminal.master) || unlockpt(terminal.master) ||
+        !(name = ptsname(terminal.master))) {
+        return -1;
+    }
+    terminal.slave = open(name, O_RDWR | O_NOCTTY);
+    terminal.n = terminal.seen = 0, terminal.lost = 0;
+    set_columns(columns);
+    tcgetattr(terminal.slave, &terminal.before);
+    fflush(stdout);
+    terminal.pid = fork();
+    if (terminal.pid == 0) run_on_terminal(name, full);
+    fcntl(terminal.master, F_SETFL, O_NONBLOCK);
+    return terminal.slave < 0 || terminal.pid < 0 ? -1 : 0;
+}
+
+/* Takes what the program writes, for at most some milliseconds. */
+static void look_at_screen(int milliseconds)
+{
+    struct pollfd p = { .fd = terminal.master, .events = POLLIN };
+    if (terminal.room - terminal.n < 1 << 16) {
+        terminal.room = terminal.room * 2 + (1 << 17);
+        terminal.screen = realloc(terminal.screen, terminal.room);
+        if (!terminal.screen) abort();
+    }
+    if (poll(&p, 1, milliseconds) <= 0) return;
+    ssize_t n = read(terminal.master, terminal.screen + terminal.n, 1 << 15);
+    if (n > 0) terminal.n += (size_t)n;
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+enum { PATIENCE = 100 }; /* seconds; on a machine that is not busy nothing takes one */
+
+/* Waits for a text on the screen, behind the last one that was waited for. */
+static void expect(const char *text)
+{
+    double end = now() + PATIENCE;
+    if (terminal.lost) return;
+    while (!terminal.lost) {
+        char *at = NULL;
+        if (terminal.n > terminal.seen) {
+            at = memmem(terminal.screen + terminal.seen, terminal.n - terminal.seen, text,
+                        strlen(text));
+        }
+        if (at) terminal.seen = (size_t)(at - terminal.screen) + strlen(text);
+        if (at) break;
+        terminal.lost = now() > end;
+        look_at_screen(20);
+    }
+    check(!terminal.lost, "\"%s\" does not come; on the screen: \"%.*s\"", text,
+          (int)(terminal.n - terminal.seen < 900 ? terminal.n - terminal.seen : 900),
+          terminal.screen + terminal.seen);
+}
+
+/* Waits until a line can be typed. */
+static void expect_prompt(void)
+{
+    expect("\x1b[?2004h");
+}
+
+static void type_bytes(const char *bytes, size_t n)
+{
+    double end = now() + PATIENCE;
+    for (ssize_t wrote; n > 0 && !terminal.lost;) {
+        wrote = write(terminal.master, bytes, n);
+        if (wrote > 0) bytes += wrote, n -= (size_t)wrote;
+        look_at_screen(wrote > 0 ? 0 : 10);
+        if (n > 0 && now() > end) terminal.lost = 1;
+    }
+}
+
+static void type(const char *text)
+{
+    type_bytes(text, strlen(text));
+}
+
+/* Waits until the terminal takes Ctrl-C for a signal, as it does but while a line is edited. */
+static void expect_signals(void)
+{
+    struct termios t;
+    double end = now() + PATIENCE;
+    while (!tcgetattr(terminal.slave, &t) && !(t.c_lflag & ISIG) && now() < end) look_at_screen(5);
+    check(t.c_lflag & ISIG, "Ctrl-C stays a key");
+}
+
+/* Waits for the program's end and returns its exit code, 128 and more for a signal. The terminal
+ * must be as it was. */
+static int close_terminal(void)
+{
+    double end = now() + PATIENCE;
+    int status = 0, over;
+    struct termios after;
+    while (!(over = waitpid(terminal.pid, &status, WNOHANG) == terminal.pid) && now() < end &&
+           !terminal.lost) {
+        look_at_screen(10);
+    }
+    if (!over) kill(terminal.pid, SIGKILL), waitpid(terminal.pid, &status, 0);
+    look_at_screen(0);
+    tcgetattr(terminal.slave, &after);
+    check(after.c_iflag == terminal.before.c_iflag && after.c_oflag == terminal.before.c_oflag &&
+              after.c_lflag == terminal.before.c_lflag &&
+              !memcmp(after.c_cc, terminal.before.c_cc, sizeof after.c_cc),
+          "the terminal's settings are others than before");
+    int pasting = 0;
+    for (size_t i = 0; i + 8 <= terminal.n; i++) {
+        if (!memcmp(terminal.screen + i, "\x1b[?2004", 7)) pasting = terminal.screen[i + 7] == 'h';
+    }
+    check(!pasting, "the terminal still marks what is pasted");
+    close(terminal.master), close(terminal.slave);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* Leaves the chat with Ctrl-D. */
+static void leave(void)
+{
+    type("\4");
+    int code = close_terminal();
+    check(code == 0, "Ctrl-D: exit %d", code);
+}
+
+/* Every command, right and wrong. */
+static const struct {
+    const char *line, *answer;
+} typed_commands[] = {
+    { "/help", "Ctrl-C stops an answer" },
+    { "/nonsense", "there is no command /nonsense;" },
+    { "/", "there is no command /;" },
+    { "/helpme", "there is no command /helpme;" },
+    { "/help me", "/help\x1b[0m" },
+    { "/undo", "(there is no message)" },
+    { "/regen", "(there is no answer)" },
+    { "tea", "eta" },
+    { "/regen", "eta" },
+    { "/stats", "2 turns, " },
+    { "/undo", "(the last message is taken back)" },
+    { "/stats", "0 turns, 0 of 4000 positions" },
+    { "//help", "eta" },
+    { "/system be kind", "(a new conversation, with this system prompt)" },
+    { "/stats", "1 turns, " },
+    { "/clear", "(a new conversation)" },
+    { "tea", "eta" },
+    { "/save $T/shelf", "(saved: 3 turns, " },
+    { "/system", "(a new conversation, without a system prompt)" },
+    { "/load $T/shelf", "(loaded: 3 turns, " },
+    { "/undo", "(the last message is taken back)" },
+    { "/undo", "(there is no message)" },
+    { "/save", "/save FILE" },
+    { "/save $T/nowhere/shelf", "nowhere/shelf: No such file" },
+    { "/load", "/load FILE" },
+    { "/load $T/nowhere", "nowhere: No such file" },
+    { "/load Makefile", "Makefile: this is no saved session" },
+    { "/read", "/read FILE" },
+    { "/read $T/nowhere", "nowhere: No such file" },
+    { "/read $T", ": Is a directory" },
+    { "/read $T/text", "(4 bytes of " },
+    { "", "eta" },
+    { "/set", "/set NAME VALUE" },
+    { "/set t", "/set NAME VALUE" },
+    { "/set c 5", "/set NAME VALUE" },
+    { "/set t 1 2", "/set NAME VALUE" },
+    { "/set t warm", "-t warm: expected a number" },
+    { "/set p 2", "-p 2: expected 0 to 1" },
+    { "/set k 5", "(k is 5)" },
+    { "/set min-p 0.1", "(min-p is 0.1)" },
+    { "/set repeat 1", "(repeat is 1)" },
+    { "/set s 7", "(s is 7)" },
+    { "/set t 0", "(t is 0)" },
+    { "/set n 2", "(n is 2)" },
+    { "tea", "et\r\n" },
+};
+
+static void test_commands(void)
+{
+    write_text(TMP "/text", "tea\n");
+    check(!open_terminal(80, "env " ETA), "a terminal: %s", strerror(errno));
+    expect("tiny; /help lists the commands");
+    for (size_t i = 0; i < ARRAY_LEN(typed_commands) && !terminal.lost; i++) {
+        char line[256];
+        const char *at = strstr(typed_commands[i].line, "$T");
+        snprintf(line, sizeof line, "%.*s%s%s\r",
+                 (int)(at ? at - typed_commands[i].line : (ssize_t)strlen(typed_commands[i].line)),
+                 typed_commands[i].line, at ? TMP : "", at ? at + 2 : "");
+        expect_prompt();
+        type(line);
+        expect("\x1b[?2004l");
+        expect(typed_commands[i].answer);
+    }
+    expect_prompt();
+    type("/quit\r");
+    int code = close_terminal();
+    check(code == 0, "/quit: exit %d", code);
+}
+
+/* The last message of the conversation that the program keeps in a file. */
+static const char *last_message(const llm_model *m)
+{
+    static char text[1024];
+    llm_session *s = llm_session_new(m, &(llm_options){ .chat_format = "chatml" });
+    int status = s ? llm_load(s, TMP "/typed") : -1, n = s ? llm_turns(s) : 0;
+    snprintf(text, sizeof text, "%s", status || n < 2 ? llm_error() : llm_turn_text(s, n - 2));
+    llm_session_free(s);
+    return text;
+}
+
+#define TYPED ETA " --session $T/typed"
+
+/* Keys, and the message that they type. */
+static const struct {
+    const char *keys, *message;
+} typed_keys[] = {
+    { "tea\r", "tea" },
+    { "ta\x1b[De\r", "tea" },
+    { "ta\2e\6s\r", "teas" },
+    { "ea\x1b[Ht\x1b[Fs\r", "teas" },
+    { "ea\x1bOHt\x1b[4~s\r", "teas" },
+    { "ea\1t\5s\r", "teas" },
+    { "tea sea\x1b[D\x1b[D\x1b[D\13\r", "tea " },
+    { "sea tea\2\2\2\25\r", "tea" },
+    { "tea sea\27\27s\r", "s" },
+    { "tea sea  \27\r", "tea " },
+    { "tea\xc3\xa9\x7f\r", "tea" },
+    { "\xe8\x8c\xb6\xe8\x8c\xb6\10\r", "\xe8\x8c\xb6" },
+    { "\xc3\xa9tea\x1b[H\x1b[3~\r", "tea" },
+    { "xtea\1\4\r", "tea" },
+    { "t\xe8\x8c\xb6"
+      "a\x1b[D\x1b[De\r",
+      "te\xe8\x8c\xb6"
+      "a" },
+    { "t\xf0\x9f\xa6\x99"
+      "a\1\6\6e\r",
+      "t\xf0\x9f\xa6\x99"
+      "ea" },
+    { "tea sea\x1b[1;5Dx\x1b[1;5Cy\r", "tea xseay" },
+    { "\x1b[A\r", "tea xseay" },
+    { "\x1b[A\x1b[A\x1b[A\x1b[B\r", "tea xseay" },
+    { "new\x1b[A\x1b[Bold\r", "newold" },
+    { "\20\20\16!\r", "newold!" },
+    { "x\1\2\x7f\x1b[D\x1b[D\5\6\6\x1b[3~\x1b[C\r", "x" },
+    { "xyz\3tea\r", "tea" },
+    { "te\x1b[15~\x1b[Z\x1b[1;2A\7\0327a\14\r", "te7a" },
+    { "\x1b[200~one\rtwo\n\tthree\x1b[201~\r", "one\ntwo\n\tthree" },
+    { "so \x1b[200~one\x1b[201~ two\r", "so one two" },
+    { "tea\\\rsea\\\r\r", "tea\nsea\n" },
+    { "\"\"\"one\r two\\\r\"three\"\"\"\r", "one\n two\\\n\"three" },
+    { "\"\"\"\rone\r/two\r\"\"\"\r", "one\n/two" },
+    { "\"\"\"tea\"\"\"\r", "tea" },
+    { "//tea /sea\r", "/tea /sea" },
+    { "t\xff\xfe"
+      "a\x80\r",
+      "t\xff\xfe"
+      "a\x80" },
+    { "t\xff\2e\xe8\r", "te\xe8\xff" },
+    { "\x80\x80\x80\x80\x80\x80\x7f\x7f\x7f\x7f\x7f\x7ftea\r", "tea" },
+};
+
+static void test_keys(const llm_model *m)
+{
+    unlink(TMP "/typed");
+    check(!open_terminal(80, "env " TYPED), "a terminal: %s", strerror(errno));
+    for (size_t i = 0; i < ARRAY_LEN(typed_keys) && !terminal.lost; i++) {
+        const char *line = typed_keys[i].keys, *end;
+        for (; *line; line = end) { /* each with a prompt of its own */
+            const char *pasted = strstr(line, "\x1b[201~");
+            end = pasted ? pasted : line;
+            end += strcspn(end, "\r") + 1;
+            expect_prompt();
+            type_bytes(line, (size_t)(end - line));
+            expect("\x1b[?2004l");
+        }
+        expect("eta\r\n");
+        expect("\x1b[?2004h"), terminal.seen -= 8;
+        check(!strcmp(last_message(m), typed_keys[i].message),
+              "keys \"%s\": \"%s\", expected \"%s\"", typed_keys[i].keys, last_message(m),
+              typed_keys[i].message);
+    }
+    leave();
+}
+
+/* Narrow and changing windows, and lines that are longer than them. */
+static void test_windows(const llm_model *m)
+{
+    static char much[1 << 20];
+    char line[128] = "";
+    while (strlen(line) < 90) strcat(line, "the tea \xe8\x8c\xb6");
+    memset(much, 'e', sizeof much - 1);
+    unlink(TMP "/typed");
+    check(!open_terminal(20, "env " TYPED), "a terminal: %s", strerror(errno));
+    expect_prompt();
+    type(line);
+    set_columns(11);
+    type("\1");
+    set_columns(4);
+    type("so ");
+    set_columns(200);
+    type("\5\r");
+    expect("eta\r\n");
+    expect_prompt();
+    check(!strncmp(last_message(m), "so the tea ", 11) && !strcmp(last_message(m) + 3, line),
+          "typed in a window that changes: \"%s\"", last_message(m));
+    type_bytes(much, sizeof much - 1);
+    type("\1\5\r");
+    expect(" 4000 positions");
+    expect_prompt();
+    type("\x1b[A\25tea\r");
+    expect("eta\r\n");
+    expect_prompt();
+    leave();
+}
+
+#define ENDLESS "$RUN $T/endless.gguf --template chatml -m chat -t 0 -j 1"
+
+/* Ctrl-C stops an answer, or the reading of a message; at an empty line it leaves. */
+static void test_ctrl_c(void)
+{
+    static char much[6001];
+    memset(much, 'e', sizeof much - 1);
+    check(!open_terminal(80, "env " ENDLESS), "a terminal: %s", strerror(errno));
+    expect_prompt();
+    type("tea\r");
+    expect("etaetaeta");
+    type("\3");
+    expect("(stopped)");
+    expect_prompt();
+    type("\x1b[200~");
+    type(much);
+    type("\x1b[201~\r");
+    expect("\x1b[?2004l");
+    expect_signals();
+    type("\3");
+    expect("(stopped: the message was not read)");
+    expect_prompt();
+    type("/stats\r");
+    expect("2 turns");
+    expect_prompt();
+    type("sea\r");
+    expect("etaetaeta");
+    type("\23\3"); /* Ctrl-S holds the output */
+    expect("(stopped)");
+    expect_prompt();
+    type("half\3");
+    type("\3");
+    int code = close_terminal();
+    check(code == 0, "Ctrl-C at an empty line: exit %d", code);
+}
+
+/* The end comes from outside, while a line is typed or an answer is written. */
+static void test_ends(void)
+{
+    for (int i = 0; i < 4; i++) {
+        check(!open_terminal(80, "env " ENDLESS), "a terminal: %s", strerror(errno));
+        expect_prompt();
+        type(i % 2 ? "tea\r" : "te");
+        expect(i % 2 ? "etaeta" : "te");
+        if (i < 2) {
+            kill(terminal.pid, SIGTERM);
+            int code = close_terminal();
+            check(code == 128 + SIGTERM, "SIGTERM %d: exit %d", i, code);
+        } else {
+            int status = 0, over = 0;
+            double end = now() + PATIENCE;
+            close(terminal.slave), close(terminal.master);
+            while (!(over = waitpid(terminal.pid, &status, WNOHANG)) && now() < end) usleep(10000);
+            if (!over) kill(terminal.pid, SIGKILL), waitpid(terminal.pid, &status, 0);
+            check(over && (WIFEXITED(status) || WTERMSIG(status) == SIGHUP),
+                  "the program lives on without its terminal, status %d", status);
+        }
+    }
+}
+
+/* Colours, unless the user does not want them. */
+static void test_colours(void)
+{
+    static const char *const calls[] = { "env " ETA, "env NO_COLOR=1 " ETA, "env TERM=dumb " ETA };
+    for (int i = 0; i < 3; i++) {
+        int coloured = 0;
+        check(!open_terminal(80, calls[i]), "a terminal: %s", strerror(errno));
+        expect(i == 2 ? "> " : "\x1b[?2004h"); /* a dumb terminal edits lines itself */
+        type("tea\r");
+        expect("eta\r\n");
+        expect(i == 2 ? "> " : "\x1b[?2004h");
+        leave();
+        for (size_t j = 0; j + 2 < terminal.n; j++) {
+            const char *at = terminal.screen + j;
+            if (at[0] != 27 || at[1] != '[') continue;
+            for (j += 2; j < terminal.n && strchr("0123456789;", terminal.screen[j]);) j++;
+            coloured |= j < terminal.n && terminal.screen[j] == 'm';
+        }
+        check(coloured == (i == 0), "%s: %s colours", calls[i], coloured ? "with" : "without");
+    }
+}
+
+/* Thoughts: in this format an answer begins inside one, and the bundled model never ends it. */
+#define THINKING "$RUN " BUNDLED " -m chat --template qwen3.5 -t 0"
+static void test_thoughts_shown(void)
+{
+    check(!cli(THINKING " -i 'What is 3 + 4?'") && !strcmp(cli_out, "\n"), "in a pipe: %s",
+          cli_out);
+    check(!cli(THINKING " -i 'What is 3 + 4?' --think hide") && !strcmp(cli_out, "\n"),
+          "hidden: %s", cli_out);
+    check(!cli(THINKING " -i 'What is 3 + 4?' --think show") && strlen(cli_out) > 9, "shown: %s",
+          cli_out);
+    check(!cli(THINKING " -i 'What is 3 + 4?' --think off") && strlen(cli_out) > 1, "off: %s",
+          cli_out);
+    check(!open_terminal(80, THINKING), "a terminal: %s", strerror(errno));
+    expect("\x1b[?2004h");
+    type("What is 3 + 4?\r");
+    expect("\x1b[2m");
+    expect("\x1b[0m\r\n");
+    expect_prompt(); /* a Ctrl-D typed before is a mark in the terminal's buffer, not a key */
+    leave();
+}
+
+static void test_terminal(void)
+{
+    llm_model *m = llm_open(TMP "/eta.gguf");
+    check(m, "%s", llm_error());
+    test_commands();
+    test_keys(m);
+    test_windows(m);
+    test_ctrl_c();
+    test_ends();
+    test_colours();
+    test_thoughts_shown();
+    free(terminal.screen);
+    terminal.screen = NULL, terminal.room = 0;
+    llm_close(m);
+}
+
+static void test_chats(void)
+{
+    test_library_chat();
+    write_models();
+    test_piped_chat();
+    test_long_chat();
+    test_kept_chat();
+    test_samples();
+    test_heat();
+    test_choices();
+    test_terminal();
+}
