@@ -222,14 +222,23 @@ _Static_assert(sizeof(size_t) == 8, "a model is larger than the address space of
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof *(a))
 
+/* Unrolls the loop that follows. */
+#define PRAGMA(...) _Pragma(#__VA_ARGS__)
+#ifdef __clang__
+#define UNROLL(n) PRAGMA(clang loop unroll(full))
+#else
+#define UNROLL(n) PRAGMA(GCC unroll n)
+#endif
+
 /* A loop whose rounds are shared by n threads, where there is OpenMP. */
 #ifdef _OPENMP
 #include <omp.h>
-#define PRAGMA(...) _Pragma(#__VA_ARGS__)
+#define THREAD omp_get_thread_num()
 #define PARALLEL_FOR(n, ...) \
     PRAGMA(omp parallel for schedule(dynamic) num_threads(n) if ((n) > 1)) \
     for (__VA_ARGS__)
 #else
+#define THREAD 0
 #define PARALLEL_FOR(n, ...) \
     (void)(n); \
     for (__VA_ARGS__)
@@ -240,14 +249,17 @@ _Static_assert(sizeof(size_t) == 8, "a model is larger than the address space of
  * object; a file is read through a cursor that can't leave it. */
 
 enum {
-    CHUNK = 512,     /* rows that are evaluated at once; bounds the scratch memory of a session */
-    LOGIT_ROWS = 16, /* rows whose logits are computed at once */
-    PANEL_ROWS = 16, /* a panel of unpacked weights: rows and columns; it stays in the L1 cache */
-    PANEL_COLS = 256,
-    TASK_ROWS = 256,  /* rows of a matrix that a thread takes at a time, at most */
-    ATTEND_ROWS = 16, /* a tile of attention: query rows, positions unpacked at once */
-    ATTEND_BLOCK = 16,
-    MIN_WORK = 100000,  /* multiply-adds below which a second thread costs more than it brings */
+    CHUNK = 512,      /* rows that are evaluated at once; bounds the scratch memory of a session */
+    LOGIT_ROWS = 16,  /* rows whose logits are computed at once */
+    BAND = 32,        /* rows of a matrix that are worked on side by side */
+    BAND_COLS = 256,  /* its columns that are worked on at once; they stay in the L1 cache */
+    BAND_WORDS = 80,  /* in the widest format, and what may be read behind them */
+    FLOAT_COLS = 256, /* the same for weights that are unpacked */
+    ROW_COLS = 1024,  /* a row that is unpacked alone */
+    ATTEND_ROWS = 32, /* a tile of attention: query rows, and those times heads */
+    ATTEND_HEADS = 1024,
+    MIN_WORK = 400000,  /* multiply-adds below which a second thread costs more than it brings */
+    MIN_ROWS = 8,       /* rows of a batch, the same */
     REPEAT_WINDOW = 64, /* tokens that the repetition penalty looks back */
     MAX_THREADS = 256,
     MAX_LAYERS = 1024,
@@ -350,7 +362,7 @@ static float bits_float(uint32_t u)
 static float f16_float(uint16_t h)
 {
     uint32_t u = float_bits(bits_float((uint32_t)(h & 0x7fff) << 13) * 0x1p112f);
-    if ((h & 0x7c00) == 0x7c00) u |= 0x7f800000;
+    u |= (h & 0x7c00) == 0x7c00 ? 0x7f800000 : 0;
     return bits_float(u | (uint32_t)(h & 0x8000) << 16);
 }
 
@@ -610,30 +622,32 @@ static void pack_q8_0(void *row, const float *x, int n)
     }
 }
 
-/* To add one: its block, an unpack function that agrees bit for bit with the gguf package, a row.
- * The index is the type number in the file. */
+/* To add one: its block, an unpack function that agrees bit for bit with the gguf package, a row; to
+ * make it fast, a split_x in section 11. The index is the type number in the file. */
 typedef struct {
     const char *name;
-    int block, bytes; /* numbers and bytes of a block */
+    int block, bytes;  /* numbers and bytes of a block */
+    int group, digits; /* numbers that share a scale; digits to the base of 128 that x needs so as
+                          not to add to the format's error; 0: it is no format of integers */
     void (*unpack)(const void *row, float *y, int n);
     void (*pack)(void *row, const float *x, int n); /* NULL: not for the KV cache */
 } Format;
 
 static const Format formats[] = {
-    [0] = { "F32", 1, 4, unpack_f32, pack_f32 },
-    [1] = { "F16", 1, 2, unpack_f16, pack_f16 },
-    [2] = { "Q4_0", 32, sizeof(BlockQ4_0), unpack_q4_0, NULL },
-    [3] = { "Q4_1", 32, sizeof(BlockQ4_1), unpack_q4_1, NULL },
-    [6] = { "Q5_0", 32, sizeof(BlockQ5_0), unpack_q5_0, NULL },
-    [7] = { "Q5_1", 32, sizeof(BlockQ5_1), unpack_q5_1, NULL },
-    [8] = { "Q8_0", 32, sizeof(BlockQ8_0), unpack_q8_0, pack_q8_0 },
-    [12] = { "Q4_K", 256, sizeof(BlockQ4_K), unpack_q4_K, NULL },
-    [13] = { "Q5_K", 256, sizeof(BlockQ5_K), unpack_q5_K, NULL },
-    [14] = { "Q6_K", 256, sizeof(BlockQ6_K), unpack_q6_K, NULL },
-    [30] = { "BF16", 1, 2, unpack_bf16, NULL },
+    [0] = { "F32", 1, 4, 0, 0, unpack_f32, pack_f32 },
+    [1] = { "F16", 1, 2, 0, 0, unpack_f16, pack_f16 },
+    [2] = { "Q4_0", 32, sizeof(BlockQ4_0), 32, 1, unpack_q4_0, NULL },
+    [3] = { "Q4_1", 32, sizeof(BlockQ4_1), 32, 1, unpack_q4_1, NULL },
+    [6] = { "Q5_0", 32, sizeof(BlockQ5_0), 32, 1, unpack_q5_0, NULL },
+    [7] = { "Q5_1", 32, sizeof(BlockQ5_1), 32, 1, unpack_q5_1, NULL },
+    [8] = { "Q8_0", 32, sizeof(BlockQ8_0), 32, 2, unpack_q8_0, pack_q8_0 },
+    [12] = { "Q4_K", 256, sizeof(BlockQ4_K), 32, 1, unpack_q4_K, NULL },
+    [13] = { "Q5_K", 256, sizeof(BlockQ5_K), 32, 1, unpack_q5_K, NULL },
+    [14] = { "Q6_K", 256, sizeof(BlockQ6_K), 16, 2, unpack_q6_K, NULL },
+    [30] = { "BF16", 1, 2, 0, 0, unpack_bf16, NULL },
 };
 
-enum { F32 = 0, N_FORMATS = ARRAY_LEN(formats) };
+enum { F32 = 0, F16 = 1, N_FORMATS = ARRAY_LEN(formats) };
 
 static size_t row_bytes(const Format *f, int64_t cols)
 {
@@ -1506,6 +1520,50 @@ typedef struct {
     float *logits; /* where they go (vocab_size), NULL: not asked for */
 } Row;
 
+/* The kernels work on bands: BAND rows of a matrix side by side, each in a lane, so that a number of
+ * x is multiplied with a whole band at once. */
+typedef uint32_t Words[BAND];  /* four bytes of each row of a band */
+typedef float FloatBand[BAND]; /* a number of each */
+
+/* A piece of a band in a quantized format: its columns' quanta, four to a word, and what becomes of
+ * them: w = q d + m, with a d and an m for each 16 or 32 columns. */
+typedef struct {
+    Words q[BAND_COLS / 4];
+    FloatBand d[BAND_COLS / 16], m[BAND_COLS / 16];
+} Quanta;
+
+/* Rows of x, quantized for the integer products: 32 numbers share d. One digit is a whole number up
+ * to 127; two are digits to the base of 128, high ones before low ones, as the finer formats need
+ * so that x does not add to their error. */
+typedef struct {
+    int8_t *q;   /* (n, digits, cols) */
+    float *d;    /* (n, cols / 32) */
+    float *sums; /* (n, cols / 16) of the numbers that q stands for */
+} Act;
+
+/* The result of softmax so far, which goes over the positions in bands (arxiv.org/abs/1805.02867):
+ * `top` is the largest score, `sum` the sum of exp(score - top). A band with a larger score shrinks
+ * what was summed up before. */
+typedef struct {
+    float top, sum;
+} Softmax;
+
+/* What one thread works with. */
+typedef struct {
+    FloatBand y[CHUNK];                           /* a band of a product, for all rows of x */
+    Words words[BAND_WORDS];                      /* a piece of a band as it is in the file */
+    uint8_t copy[BAND][BAND_WORDS * 4];           /* the same, row by row */
+    Quanta quanta;                                /* the same, as integers */
+    float rows[BAND][FLOAT_COLS + 16];            /* a piece of a band, unpacked */
+    FloatBand lanes[FLOAT_COLS + 16];             /* the same, side by side */
+    float row[ROW_COLS];                          /* a piece of a single row, unpacked */
+    float values[BAND * MAX_HEAD_DIM];            /* a band of positions: keys, then values */
+    FloatBand keys[MAX_HEAD_DIM];                 /* the keys, side by side */
+    FloatBand scores[MAX_GROUP], tail[MAX_GROUP]; /* of queries; columns that fill no band */
+    Softmax softmax[ATTEND_HEADS];                /* of queries and heads */
+    int visible[MAX_GROUP];                       /* positions of the band that a query sees */
+} Work;
+
 typedef struct {
     float p; /* logit, later probability */
     int id;
@@ -1547,6 +1605,8 @@ struct llm_session {
     float *k, *v;           /* (rows, n_kv_heads, head_dim) */
     float *gate, *up;       /* (rows, hidden_dim) */
     float *cos, *sin;       /* (rows, n_rot / 2) of the rotation at the rows' positions */
+    Act acts[2];            /* (rows, widest input) with one digit and with two */
+    Work *work;             /* (threads) */
     float *out;             /* (LOGIT_ROWS, vocab_size) */
     Candidate *candidates;  /* (vocab_size) */
     char *piece, *text; /* bytes of generated tokens before and after they are made valid UTF-8; the
@@ -1623,6 +1683,14 @@ static void session_buffers(llm_session *s)
     s->up = take(&s->arena, rows, (size_t)c->hidden_dim * f);
     s->cos = take(&s->arena, rows, (size_t)m->n_rot / 2 * f);
     s->sin = take(&s->arena, rows, (size_t)m->n_rot / 2 * f);
+    for (size_t digits = 1; digits <= 2; digits++) {
+        size_t widest = dim > q_dim ? dim : q_dim;
+        if (widest < (size_t)c->hidden_dim) widest = (size_t)c->hidden_dim;
+        s->acts[digits - 1] = (Act){ take(&s->arena, rows, widest * digits),
+                                     take(&s->arena, rows, (widest / 32 + 1) * f),
+                                     take(&s->arena, rows, (widest / 16 + 1) * f) };
+    }
+    s->work = take(&s->arena, (size_t)s->threads, sizeof *s->work);
     s->out = take(&s->arena, LOGIT_ROWS, vocab * f);
     s->candidates = take(&s->arena, vocab, sizeof *s->candidates);
     s->piece = take(&s->arena, m->max_piece + 8, 1);
@@ -1818,26 +1886,51 @@ const float *llm_logits(const llm_session *s)
 /* ==== 6. Math ====================================================================================
  * The steps of a layer, portable and complete. Legend: x residual stream, h hidden, q k v a
  * attention's queries, keys, values and result, n rows of the batch, l layer. By far the most time
- * is spent in matmul. */
+ * is spent in matmul. It works on bands: BAND rows of a matrix side by side, each in a lane, so that
+ * a number of x is multiplied with a whole band at once. Everything that a processor can do faster
+ * with instructions of its own goes through the row of isas[] in use. */
 
-/* y(t, r) += sum over k of w(r, k) x(t, k), for `rows` rows of w, `cols` columns and n rows of x. A
- * matrix with stride ld begins a new row every ld floats. */
-typedef void Gemm(float *y, size_t ldy, const float *w, size_t ldw, const float *x, size_t ldx,
-                  int rows, int cols, int n);
+/* Memory that will be read soon. Asking for it a little at a time keeps memory and arithmetic busy
+ * at once. */
+typedef struct {
+    const uint8_t *at;
+    int lines; /* of 64 bytes to ask for at each call */
+} Ahead;
 
-/* To add one: its functions in section 11, a row in isas[] there. */
+/* To add one: its functions in section 11, a row in isas[] there. Matrices with stride ld begin a
+ * new row every ld numbers. */
 typedef struct {
     const char *name;
     int (*usable)(void);
-    Gemm *gemm;
+    /* to(bytes / 4) = the words of a band whose rows begin every `stride` bytes. Reads, and writes,
+     * up to 63 bytes more. */
+    void (*deal)(Words *to, const uint8_t *rows, size_t stride, int bytes, Ahead *ahead);
+    /* The inner product of n numbers. */
+    float (*dot)(const float *w, const float *x, int n);
+    /* y(t, 0..BAND) += sum over k of w(k, 0..BAND) x(t, k) */
+    void (*gemm)(float *y, size_t ldy, const float *w, size_t ldw, const float *x, size_t ldx,
+                 int cols, int n);
+    /* See softmax_band and swiglu_row. */
+    float (*softmax)(Softmax *f, float *scores, int visible, float scale);
+    void (*swiglu)(float *gate, const float *up, int n);
+    void (*unpack_f16)(const void *row, float *y, int n);
+    void (*pack_f16)(void *row, const float *x, int n);
+    /* The products of integers; NULL: weights are unpacked instead. y(t, 0..BAND) += sum over k of
+     * w(k, 0..BAND) x(t, k), for columns that begin at number k of x, whose rows have ldx numbers. */
+    void (*split[N_FORMATS])(Quanta *restrict to, const Words *restrict from, int cols,
+                             Ahead *ahead);
+    void (*quantize)(Act *to, const float *x, int row, int cols, int digits);
+    void (*gemm_int)(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k, int cols, int n,
+                     const Format *f, Ahead *ahead);
 } Isa;
 
 static const Isa *kernels; /* picked when the first model is opened */
 
+#define BODY static inline __attribute__((always_inline))
+
 typedef float F32x4 __attribute__((vector_size(16), aligned(4), may_alias));
 
-/* The inner product of one row with one row: memory delivers w fastest as one stream. */
-static float dot(const float *w, const float *x, int n)
+static float dot_portable(const float *w, const float *x, int n)
 {
     F32x4 sum[4] = { { 0 } };
     int k = 0;
@@ -1852,91 +1945,195 @@ static float dot(const float *w, const float *x, int n)
     return total;
 }
 
-/* The inner products of R rows of w with two rows of x; the sums stay in registers. */
-static inline __attribute__((always_inline)) void tile(float *y, size_t ldy, const float *w,
-                                                       size_t ldw, const float *x, size_t ldx,
-                                                       int cols, const int R)
+static void deal_portable(Words *to, const uint8_t *rows, size_t stride, int bytes, Ahead *ahead)
 {
-    F32x4 sum[4][2] = { { { 0 } } };
-    int k = 0;
-    for (; k + 4 <= cols; k += 4) {
-        F32x4 x0 = *(const F32x4 *)(x + k), x1 = *(const F32x4 *)(x + ldx + k);
-        for (int r = 0; r < R; r++) {
-            F32x4 a = *(const F32x4 *)(w + (size_t)r * ldw + k);
-            sum[r][0] += a * x0;
-            sum[r][1] += a * x1;
-        }
-    }
-    for (int i = 0; i < 2 * R; i++) {
-        int r = i / 2, t = i % 2;
-        float total = (sum[r][t][0] + sum[r][t][1]) + (sum[r][t][2] + sum[r][t][3]);
-        for (int j = k; j < cols; j++) total += w[(size_t)r * ldw + j] * x[(size_t)t * ldx + j];
-        y[(size_t)t * ldy + r] += total;
+    (void)ahead;
+    for (int r = 0; r < BAND; r++, rows += stride) {
+        for (int i = 0; 4 * i < bytes; i++) memcpy(&to[i][r], rows + 4 * i, 4);
     }
 }
 
+/* Sixteen rows of the band and two of x at a time: the sums stay in registers. */
 static void gemm_portable(float *y, size_t ldy, const float *w, size_t ldw, const float *x,
-                          size_t ldx, int rows, int cols, int n)
+                          size_t ldx, int cols, int n)
 {
-    int t = 0;
-    for (; t + 2 <= n; t += 2, y += 2 * ldy, x += 2 * ldx) {
-        int r = 0;
-        for (; r + 4 <= rows; r += 4) tile(y + r, ldy, w + (size_t)r * ldw, ldw, x, ldx, cols, 4);
-        for (; r < rows; r++) tile(y + r, ldy, w + (size_t)r * ldw, ldw, x, ldx, cols, 1);
+    for (int t = 0; t < n; t += 2, y += 2 * ldy, x += 2 * ldx) {
+        const float *x1 = t + 1 < n ? x + ldx : x;
+        for (int r = 0; r < BAND; r += 16) {
+            F32x4 sum[4][2] = { { { 0 } } };
+            for (int k = 0; k < cols; k++) {
+                for (int i = 0; i < 4; i++) {
+                    F32x4 a = *(const F32x4 *)(w + (size_t)k * ldw + r + 4 * i);
+                    sum[i][0] += a * x[k];
+                    sum[i][1] += a * x1[k];
+                }
+            }
+            for (int i = 0; i < 4; i++) {
+                *(F32x4 *)(y + r + 4 * i) += sum[i][0];
+                if (t + 1 < n) *(F32x4 *)(y + ldy + r + 4 * i) += sum[i][1];
+            }
+        }
     }
-    for (int r = 0; t < n && r < rows; r++) y[r] += dot(w + (size_t)r * ldw, x, cols);
 }
 
-/* Rows first to first + count of matmul. The weights are unpacked in panels small enough for the L1
- * cache, each used for all rows of the batch. */
-static void matmul_rows(float *y, const Mat *w, const float *x, int n, int first, int count)
+/* Unpacks n numbers of a row in format f; F16 is what a processor may have instructions for. */
+static void unpack(const Format *f, const void *row, float *y, int n)
 {
-    float panel[PANEL_ROWS * PANEL_COLS];
+    (f == &formats[F16] ? kernels->unpack_f16 : f->unpack)(row, y, n);
+}
+
+/* The columns of a matrix that are unpacked at once. */
+static int piece(const Mat *w, int k, int most)
+{
+    return w->cols - k < most ? w->cols - k : most;
+}
+
+/* y(count) = rows first to first + count of w, times one row of x: memory delivers a row fastest as
+ * one stream. */
+static void band_one(Work *work, const Mat *w, const float *x, int first, int count)
+{
+    float *y = work->y[0];
+    const uint8_t *data = w->data + (size_t)first * row_bytes(w->format, w->cols);
+    for (int r = 0; r < count; r++, data += row_bytes(w->format, w->cols)) {
+        if (w->format == &formats[F32]) {
+            y[r] = kernels->dot((const float *)data, x, w->cols);
+            continue;
+        }
+        y[r] = 0;
+        for (int k = 0; k < w->cols; k += ROW_COLS) {
+            int cols = piece(w, k, ROW_COLS);
+            unpack(w->format, data + row_bytes(w->format, k), work->row, cols);
+            y[r] += kernels->dot(work->row, x + k, cols);
+        }
+    }
+}
+
+/* The same for n rows of x and a whole band: y(n, BAND). The weights are unpacked in pieces small
+ * enough for the L1 cache, each used for all rows of x. */
+static void band_floats(Work *work, const Mat *w, const float *x, int n, int first, int count)
+{
+    Ahead none = { w->data, 0 };
     size_t stride = row_bytes(w->format, w->cols);
-    int direct = w->format == &formats[F32];
-    int step = direct && n == 1 ? w->cols
-                                : PANEL_COLS; /* one row of x stays in the cache as it is */
-    y += first;
-    for (int t = 0; t < n; t++) {
-        for (int r = 0; r < count; r++) {
-            y[(size_t)t * (size_t)w->rows + (size_t)r] = w->bias ? w->bias[first + r] : 0;
-        }
-    }
-    for (int k = 0; k < w->cols; k += step) {
-        int cols = w->cols - k < step ? w->cols - k : step;
+    for (int k = 0; k < w->cols; k += FLOAT_COLS) {
+        int cols = piece(w, k, FLOAT_COLS);
         const uint8_t *data = w->data + (size_t)first * stride + row_bytes(w->format, k);
-        for (int r = 0; !direct && r < count; r++) {
-            w->format->unpack(data + (size_t)r * stride, panel + r * PANEL_COLS, cols);
+        for (int r = 0; r < count; r++) {
+            unpack(w->format, data + (size_t)r * stride, work->rows[r], cols);
         }
-        kernels->gemm(y, (size_t)w->rows, direct ? (const float *)data : panel,
-                      direct ? (size_t)w->cols : PANEL_COLS, x + k, (size_t)w->cols, count, cols,
-                      n);
+        kernels->deal((Words *)work->lanes, (const uint8_t *)work->rows, sizeof *work->rows,
+                      cols * 4, &none);
+        kernels->gemm(work->y[0], BAND, work->lanes[0], BAND, x + k, (size_t)w->cols, cols, n);
     }
 }
 
-/* y(n, rows) = x(n, cols) w^T + bias. A task is a run of rows, long enough for memory to stream and
- * short enough to spread over the threads. */
-static void matmul(float *y, const Mat *w, const float *x, int n, int threads)
+/* The same with the integers of a quantized format, and x quantized alike. While a piece is worked
+ * on, its share of the next band is on its way from memory. */
+static void band_ints(Work *work, const Mat *w, const Act *x, int n, int first, int count)
 {
-    int useful = (double)w->rows * w->cols * n < MIN_WORK ? 1 : threads;
-    int rows = w->rows / (4 * threads) / PANEL_ROWS * PANEL_ROWS; /* of a task */
-    rows = rows < PANEL_ROWS ? PANEL_ROWS : rows < TASK_ROWS ? rows : TASK_ROWS;
-    PARALLEL_FOR (useful, int first = 0; first < w->rows; first += rows) {
-        int end = w->rows - first < rows ? w->rows : first + rows;
-        for (int r = first; r < end; r += PANEL_ROWS) {
-            matmul_rows(y, w, x, n, r, end - r < PANEL_ROWS ? end - r : PANEL_ROWS);
+    const Format *f = w->format;
+    size_t stride = row_bytes(f, w->cols);
+    const uint8_t *data = w->data + (size_t)first * stride;
+    int last = first + BAND >= w->rows; /* nothing may be read behind it */
+    for (int k = 0; k < w->cols; k += BAND_COLS) {
+        int cols = piece(w, k, BAND_COLS), bytes = (int)row_bytes(f, cols);
+        int steps = (bytes + 63) / 64 * 2 + cols / 32 * 2;
+        const uint8_t *from = data + row_bytes(f, k);
+        Ahead ahead = { data + (size_t)BAND * (stride + row_bytes(f, k)),
+                        last ? 0 : (BAND * bytes / 64 + steps - 1) / steps };
+        for (int r = 0; last && r < count; r++) {
+            memcpy(work->copy[r], from + (size_t)r * stride, (size_t)bytes);
         }
+        kernels->deal(work->words, last ? work->copy[0] : from, last ? sizeof *work->copy : stride,
+                      bytes, &ahead);
+        kernels->split[f - formats](&work->quanta, (const Words *)work->words, cols, &ahead);
+        kernels->gemm_int(work->y, &work->quanta, x, w->cols, k, cols, n, f, &ahead);
+    }
+}
+
+/* A product to be: y(n, rows) = x(n, cols) w^T + bias. */
+typedef struct {
+    float *y;
+    const Mat *w;
+} Product;
+
+static int runs_on_ints(const Format *f)
+{
+    return kernels->split[f - formats] != NULL;
+}
+
+/* Rows first to first + count of a product; count is at most BAND. */
+static void band(Work *work, const Product *p, const float *x, const Act *acts, int n, int first,
+                 int count)
+{
+    const Mat *w = p->w;
+    memset(work->y, 0, (size_t)n * sizeof *work->y);
+    if (runs_on_ints(w->format)) {
+        band_ints(work, w, &acts[w->format->digits - 1], n, first, count);
+    } else if (n == 1) {
+        band_one(work, w, x, first, count);
+    } else {
+        band_floats(work, w, x, n, first, count);
+    }
+    for (int t = 0; t < n; t++) {
+        float *to = p->y + (size_t)t * (size_t)w->rows + first;
+        for (int r = 0; r < count; r++) to[r] = work->y[t][r] + (w->bias ? w->bias[first + r] : 0);
+    }
+}
+
+/* Bands first to first + count of several products. */
+static void bands(Work *work, const Product *p, const float *x, const Act *acts, int n, int first,
+                  int count)
+{
+    for (; count > 0; first++, count--) {
+        while (first * BAND >= p->w->rows) first -= (p->w->rows + BAND - 1) / BAND, p++;
+        int left = p->w->rows - first * BAND;
+        band(work, p, x, acts, n, first * BAND, left < BAND ? left : BAND);
+    }
+}
+
+/* Products of one x with several matrices of as many columns. Each thread begins with a long run of
+ * bands, for memory to stream; short ones that go to whoever is free make up for a slow core. */
+static void matmul(llm_session *s, const float *x, int n, const Product *p, int products)
+{
+    int all = 0, threads = s->threads, cols = p->w->cols, wanted[2] = { 0 };
+    double work = 0;
+    for (int i = 0; i < products; i++) {
+        const Mat *w = p[i].w;
+        all += (w->rows + BAND - 1) / BAND;
+        work += (double)w->rows * cols * n;
+        if (runs_on_ints(w->format)) wanted[w->format->digits - 1] = 1;
+    }
+    if (work < MIN_WORK) threads = 1;
+    for (int i = 0; i < 2; i++) {
+        PARALLEL_FOR (n < MIN_ROWS ? 1 : threads, int t = 0; t < n * wanted[i]; t++) {
+            kernels->quantize(&s->acts[i], x + (size_t)t * (size_t)cols, t, cols, i + 1);
+        }
+    }
+    int big = all * 5 / 8 / threads, small = all / (8 * threads) + 1;
+    int tasks = threads + (all - big * threads + small - 1) / small;
+    PARALLEL_FOR (threads, int i = 0; i < tasks; i++) {
+        int first = i < threads ? i * big : threads * big + (i - threads) * small;
+        int count = i < threads ? big : all - first < small ? all - first : small;
+        bands(&s->work[THREAD], p, x, s->acts, n, first, count);
     }
 }
 
 /* RMS norm (arxiv.org/abs/1910.07467): y(n, dim) = x / sqrt(mean(x^2) + eps) weight; y may be x. */
-static void norm(float *y, const float *x, const float *weight, int n, int dim, float eps)
+static void norm(float *y, const float *x, const float *weight, int n, int dim, float eps,
+                 int threads)
 {
-    for (int t = 0; t < n; t++, x += dim, y += dim) {
-        double squares = 0;
-        for (int i = 0; i < dim; i++) squares += (double)x[i] * x[i];
-        float scale = 1 / sqrtf((float)(squares / dim) + eps);
-        for (int i = 0; i < dim; i++) y[i] = x[i] * scale * weight[i];
+    PARALLEL_FOR (n < 8 ? 1 : threads, int t = 0; t < n; t++) {
+        const float *from = x + (size_t)t * (size_t)dim;
+        float *to = y + (size_t)t * (size_t)dim;
+        double squares[8] = { 0 }, sum = 0;
+        int i = 0;
+        for (; i + 8 <= dim; i += 8) {
+            for (int j = 0; j < 8; j++) squares[j] += (double)from[i + j] * from[i + j];
+        }
+        for (int j = 0; i < dim; i++, j++) squares[j] += (double)from[i] * from[i];
+        for (int j = 0; j < 8; j++) sum += squares[j];
+        float scale = 1 / sqrtf((float)(sum / dim) + eps);
+        for (i = 0; i < dim; i++) to[i] = from[i] * scale * weight[i];
     }
 }
 
@@ -1994,95 +2191,145 @@ static void remember(const llm_session *s, int l, int n)
     }
 }
 
-/* Softmax goes over the positions in blocks (arxiv.org/abs/1805.02867): `top` is the largest score
- * so far, `sum` the sum of exp(score - top). A block with a larger score shrinks what was summed up
- * before. */
-typedef struct {
-    float top, sum;
-} Softmax;
-
-/* Takes a block of scores of which the first `visible` count, makes them exp(score - top), and
- * shrinks a. */
-static void softmax_block(Softmax *f, float *scores, int visible, float scale, float *a, int dim)
+/* e^x within 2 units in the last place, 0 below -87; a loop over it becomes vector code. x is
+ * split into n log 2 + r (Cody and Waite), e^r is a polynomial, and 2^n goes into the exponent. */
+BODY float exponential(float x)
 {
-    float top = f->top, shrink;
-    for (int j = 0; j < visible; j++) {
-        scores[j] *= scale;
-        if (scores[j] > top) top = scores[j];
-    }
-    shrink = expf(f->top - top);
-    f->sum *= shrink;
-    f->top = top;
-    for (int i = 0; i < dim && shrink != 1; i++) a[i] *= shrink;
-    for (int j = 0; j < visible; j++) {
-        scores[j] = expf(scores[j] - top);
-        f->sum += scores[j];
-    }
+    float clamped = x > 88.0f ? 88.0f : x;
+    clamped = clamped < -87.0f ? -87.0f : clamped;
+    float shifted = clamped * 1.44269504f + 0x1.8p23f, n = shifted - 0x1.8p23f;
+    float r = clamped - n * 0.693359375f + n * 2.12194440e-4f;
+    float e = 1.9875691500e-4f;
+    e = e * r + 1.3981999507e-3f;
+    e = e * r + 8.3334519073e-3f;
+    e = e * r + 4.1665795894e-2f;
+    e = e * r + 1.6666665459e-1f;
+    e = e * r + 5.0000001201e-1f;
+    e = e * r * r + r + 1;
+    e = bits_float(float_bits(e) + (float_bits(shifted) << 23));
+    e = x < -87.0f ? 0 : e;
+    return x != x ? x : e;
 }
 
-/* a(dim) += sum over j of p(j) v(j, dim) */
-static void weigh(float *a, const float *p, const float *v, int positions, int dim)
+/* Takes a band of scores of which the first `visible` count, and makes them exp(score - top), the
+ * others 0. Returns by how much what was summed up before shrinks. */
+BODY float softmax_band(Softmax *f, float *scores, int visible, float scale)
 {
-    int j = 0;
-    for (; j + 4 <= positions; j += 4, v += 4 * dim) {
-        const float *v1 = v + dim, *v2 = v1 + dim, *v3 = v2 + dim;
-        for (int i = 0; i < dim; i++) {
-            a[i] += p[j] * v[i] + p[j + 1] * v1[i] + p[j + 2] * v2[i] + p[j + 3] * v3[i];
+    float tops[16], sums[16] = { 0 }, top = f->top;
+    for (int j = 0; j < BAND; j++) scores[j] = j < visible ? scores[j] * scale : -INFINITY;
+    for (int j = 0; j < 16; j++) tops[j] = scores[j] > scores[j + 16] ? scores[j] : scores[j + 16];
+    for (int j = 0; j < 16; j++) top = tops[j] > top ? tops[j] : top;
+    for (int j = 0; j < BAND; j++) scores[j] = exponential(scores[j] - top);
+    for (int j = 0; j < BAND; j++) sums[j % 16] += scores[j];
+    float shrink = expf(f->top - top);
+    f->sum *= shrink;
+    f->top = top;
+    for (int j = 0; j < 16; j++) f->sum += sums[j];
+    return shrink;
+}
+
+/* SwiGLU (arxiv.org/abs/2002.05202): gate = silu(gate) * up, silu(z) = z / (1 + exp(-z)) */
+BODY void swiglu_row(float *restrict gate, const float *restrict up, int n)
+{
+    for (int i = 0; i < n; i++) gate[i] = gate[i] / (1 + exponential(-gate[i])) * up[i];
+}
+
+static float softmax_portable(Softmax *f, float *scores, int visible, float scale)
+{
+    return softmax_band(f, scores, visible, scale);
+}
+
+static void swiglu_portable(float *gate, const float *up, int n)
+{
+    swiglu_row(gate, up, n);
+}
+
+/* Attention of n rows of queries to a band of `length` positions, whose keys (dim, BAND) and values
+ * (length, padded) are in work. Row t of q and of the result a begins at number t * ld. */
+static void attend_band(float *a, const float *q, size_t ld, int n, Work *work, Softmax *state,
+                        int length, int dim, int padded)
+{
+    FloatBand *scores = work->scores;
+    memset(scores, 0, (size_t)n * sizeof *scores);
+    kernels->gemm(scores[0], BAND, work->keys[0], BAND, q, ld, dim, n);
+    for (int t = 0; t < n; t++) {
+        if (work->visible[t] <= 0) {
+            memset(scores[t], 0, sizeof scores[t]);
+            continue;
         }
+        float shrink = kernels->softmax(&state[t], scores[t], work->visible[t],
+                                        1 / sqrtf((float)dim));
+        for (int d = 0; d < dim && shrink != 1; d++) a[(size_t)t * ld + (size_t)d] *= shrink;
     }
-    for (; j < positions; j++, v += dim) {
-        for (int i = 0; i < dim; i++) a[i] += p[j] * v[i];
+    for (int d = 0; d < dim; d += BAND) {
+        if (dim - d >= BAND) {
+            kernels->gemm(a + d, ld, work->values + d, (size_t)padded, scores[0], BAND, length, n);
+            continue;
+        }
+        memset(work->tail, 0, (size_t)n * sizeof *work->tail);
+        kernels->gemm(work->tail[0], BAND, work->values + d, (size_t)padded, scores[0], BAND,
+                      length, n);
+        for (int t = 0; t < n; t++) {
+            for (int i = 0; d + i < dim; i++)
+                a[(size_t)t * ld + (size_t)(d + i)] += work->tail[t][i];
+        }
     }
 }
 
 /* Attention of `count` rows of one session, from row `first` on, for the query heads that share
- * key/value head g. Keys and values are unpacked block by block, and each block serves all these
- * rows and heads. */
-static void attend_tile(llm_session *s, int l, int g, int first, int count)
+ * key/value head g. Keys and values are unpacked band by band, and each band serves all these rows
+ * and heads. A row sees itself and what was before it. One row alone takes its heads for the rows of
+ * a batch. */
+static void attend_tile(llm_session *s, Work *work, int l, int g, int first, int count)
 {
     const llm_facts *c = &s->model->facts;
     const Row *rows = s->rows + first;
     const llm_session *owner = rows->session;
     int dim = c->head_dim, group = c->n_heads / c->n_kv_heads, last = rows[count - 1].position;
-    size_t q_dim = (size_t)(c->n_heads * dim);
-    size_t at = (size_t)first * q_dim + (size_t)(g * group * dim);
-    float keys[ATTEND_BLOCK * MAX_HEAD_DIM], values[ATTEND_BLOCK * MAX_HEAD_DIM];
-    float scores[ATTEND_ROWS * ATTEND_BLOCK], scale = 1 / sqrtf((float)dim);
-    Softmax state[ATTEND_ROWS * MAX_GROUP];
-    for (int i = 0; i < count * group; i++) state[i] = (Softmax){ -INFINITY, 0 };
+    int heads = count == 1 ? 1 : group, n = count == 1 ? group : count;
+    int padded = (dim + BAND - 1) / BAND * BAND;
+    size_t q_dim = (size_t)(c->n_heads * dim), ld = count == 1 ? (size_t)dim : q_dim;
+    size_t at = (size_t)first * q_dim + (size_t)(g * group * dim), bytes = head_bytes(owner);
+    Ahead none = { owner->keys, 0 };
+    for (int i = 0; i < count * group; i++) work->softmax[i] = (Softmax){ -INFINITY, 0 };
     for (int t = 0; t < count; t++) {
         memset(s->a + at + (size_t)t * q_dim, 0, (size_t)(group * dim) * sizeof *s->a);
     }
-    for (int j = 0; j <= last; j += ATTEND_BLOCK) {
-        int length = last + 1 - j < ATTEND_BLOCK ? last + 1 - j : ATTEND_BLOCK;
+    for (int j = 0; j <= last; j += BAND) {
+        int length = last + 1 - j < BAND ? last + 1 - j : BAND;
         size_t from = cache_at(owner, l, g, j);
-        owner->cache->unpack(owner->keys + from, keys, length * dim);
-        owner->cache->unpack(owner->values + from, values, length * dim);
-        for (int head = 0; head < group; head++) {
-            memset(scores, 0, sizeof scores);
-            kernels->gemm(scores, ATTEND_BLOCK, keys, (size_t)dim, s->q + at + head * dim, q_dim,
-                          length, dim, count);
-            for (int t = 0; t < count; t++) { /* a row sees itself and what was before it */
-                int visible = rows[t].position + 1 - j < length ? rows[t].position + 1 - j : length;
-                float *a = s->a + at + (size_t)t * q_dim + head * dim,
-                      *p = scores + t * ATTEND_BLOCK;
-                if (visible <= 0) continue;
-                softmax_block(&state[t * group + head], p, visible, scale, a, dim);
-                weigh(a, p, values, visible, dim);
-            }
+        for (int i = 0; i < length; i++) {
+            unpack(owner->cache, owner->keys + from + (size_t)i * bytes, work->values + i * padded,
+                   dim);
+        }
+        kernels->deal((Words *)work->keys, (const uint8_t *)work->values,
+                      (size_t)padded * sizeof(float), padded * (int)sizeof(float), &none);
+        for (int i = 0; i < length; i++) {
+            unpack(owner->cache, owner->values + from + (size_t)i * bytes,
+                   work->values + i * padded, dim);
+        }
+        for (int t = 0; t < n; t++) {
+            work->visible[t] = rows[count == 1 ? 0 : t].position + 1 - j;
+            if (work->visible[t] > length) work->visible[t] = length;
+        }
+        for (int head = 0; head < heads; head++) {
+            size_t q = at + (size_t)(head * dim);
+            attend_band(s->a + q, s->q + q, ld, n, work, work->softmax + head * n, length, dim,
+                        padded);
         }
     }
     for (int i = 0; i < count * group; i++) {
-        float *a = s->a + at + (size_t)(i / group) * q_dim + i % group * dim;
-        for (int d = 0; d < dim; d++) a[d] /= state[i].sum;
+        float *a = s->a + at + (size_t)(i % n) * ld + (size_t)(i / n * dim);
+        for (int d = 0; d < dim; d++) a[d] /= work->softmax[i].sum;
     }
 }
 
 /* Rows of one session follow each other, so a tile is a run of rows with the same session. */
-static int tile_end(const Row *rows, int first, int n)
+static int tile_end(const Row *rows, int first, int n, int group)
 {
-    int end = first + 1;
-    while (end < n && end - first < ATTEND_ROWS && rows[end].session == rows[first].session) end++;
+    int end = first + 1,
+        most = ATTEND_HEADS / group < ATTEND_ROWS ? ATTEND_HEADS / group : ATTEND_ROWS;
+    while (end < n && end - first < most && rows[end].session == rows[first].session) end++;
     return end;
 }
 
@@ -2094,14 +2341,15 @@ static void attend(llm_session *s, int l, int n)
     int starts[CHUNK + 1], tiles = 0;
     for (int t = 0; t < n; t = starts[tiles]) {
         starts[tiles++] = t;
-        starts[tiles] = tile_end(s->rows, t, n);
+        starts[tiles] = tile_end(s->rows, t, n, c->n_heads / c->n_kv_heads);
     }
     double work = 0;
     for (int t = 0; t < n; t++) work += 2.0 * c->n_heads * c->head_dim * s->rows[t].position;
     int useful = work < MIN_WORK ? 1 : s->threads;
     PARALLEL_FOR (useful, int i = 0; i < tiles * c->n_kv_heads; i++) {
         int first = starts[i / c->n_kv_heads];
-        attend_tile(s, l, i % c->n_kv_heads, first, starts[i / c->n_kv_heads + 1] - first);
+        attend_tile(s, &s->work[THREAD], l, i % c->n_kv_heads, first,
+                    starts[i / c->n_kv_heads + 1] - first);
     }
 }
 
@@ -2110,14 +2358,10 @@ static void add(float *x, const float *h, size_t n)
     for (size_t i = 0; i < n; i++) x[i] += h[i];
 }
 
-/* SwiGLU (arxiv.org/abs/2002.05202): gate = silu(gate) * up, silu(z) = z / (1 + exp(-z)) */
 static void swiglu(float *gate, const float *up, int n, int dim, int threads)
 {
-    int useful = n < 8 ? 1 : threads;
-    PARALLEL_FOR (useful, int t = 0; t < n; t++) {
-        float *g = gate + (size_t)t * (size_t)dim;
-        const float *u = up + (size_t)t * (size_t)dim;
-        for (int i = 0; i < dim; i++) g[i] = g[i] / (1 + expf(-g[i])) * u[i];
+    PARALLEL_FOR (n < 8 ? 1 : threads, int t = 0; t < n; t++) {
+        kernels->swiglu(gate + (size_t)t * (size_t)dim, up + (size_t)t * (size_t)dim, dim);
     }
 }
 
@@ -2140,8 +2384,8 @@ static void logits(llm_session *s, int n)
             asked[count++] = &s->rows[t];
         }
         if (count < LOGIT_ROWS && (t < n - 1 || count == 0)) continue;
-        norm(s->h, s->h, m->output_norm, count, m->facts.dim, m->norm_eps);
-        matmul(s->out, &m->output, s->h, count, s->threads);
+        norm(s->h, s->h, m->output_norm, count, m->facts.dim, m->norm_eps, s->threads);
+        matmul(s, s->h, count, &(Product){ s->out, &m->output }, 1);
         for (int i = 0; i < count; i++) {
             memcpy(asked[i]->logits, s->out + (size_t)i * vocab, vocab * sizeof *s->out);
         }
@@ -2166,22 +2410,21 @@ static int forward(llm_session *s, int n)
         const Layer *w = &m->layers[l];
         if (s->interrupt && *s->interrupt) return fail("interrupted");
 
-        norm(s->h, s->x, w->attn_norm, n, c->dim, m->norm_eps);
-        matmul(s->q, &w->wq, s->h, n, s->threads);
-        matmul(s->k, &w->wk, s->h, n, s->threads);
-        matmul(s->v, &w->wv, s->h, n, s->threads);
+        norm(s->h, s->x, w->attn_norm, n, c->dim, m->norm_eps, s->threads);
+        Product qkv[] = { { s->q, &w->wq }, { s->k, &w->wk }, { s->v, &w->wv } };
+        matmul(s, s->h, n, qkv, 3);
         rope(s->q, s, n, c->n_heads);
         rope(s->k, s, n, c->n_kv_heads);
         remember(s, l, n);
         attend(s, l, n);
-        matmul(s->h, &w->wo, s->a, n, s->threads);
+        matmul(s, s->a, n, &(Product){ s->h, &w->wo }, 1);
         add(s->x, s->h, size);
 
-        norm(s->h, s->x, w->ffn_norm, n, c->dim, m->norm_eps);
-        matmul(s->gate, &w->gate, s->h, n, s->threads);
-        matmul(s->up, &w->up, s->h, n, s->threads);
+        norm(s->h, s->x, w->ffn_norm, n, c->dim, m->norm_eps, s->threads);
+        Product both[] = { { s->gate, &w->gate }, { s->up, &w->up } };
+        matmul(s, s->h, n, both, 2);
         swiglu(s->gate, s->up, n, c->hidden_dim, s->threads);
-        matmul(s->h, &w->down, s->gate, n, s->threads);
+        matmul(s, s->gate, n, &(Product){ s->h, &w->down }, 1);
         add(s->x, s->h, size);
     }
     logits(s, n);
@@ -5401,18 +5644,648 @@ int main(int argc, char **argv)
 #endif /* RUN_NO_MAIN */
 
 /* ==== 11. Appendix: kernels by instruction set ===================================================
- * The portable kernels are the first row. A reader may stop here: rows below it compute the same
- * sums for the instruction sets of real machines. */
+ * The portable kernels are the first row. A reader may stop here: the rows below it compute the same
+ * sums for the instruction sets of real machines, and take quantized weights as the integers that
+ * they are. What compilers make vector code of by themselves is written once, as a BODY that each
+ * instruction set compiles for itself; the rest is written with its intrinsics. */
 
 static int always(void)
 {
     return 1;
 }
 
-/* In rising order; the last usable row wins, and a function that it lacks comes from the row above.
- * To add one: its functions, a check of the machine, a row. RUN_CPU=NAME forces a row. */
+/* Asks for the next lines of what will be read soon. */
+BODY void prefetch(Ahead *ahead)
+{
+    const uint8_t *at = ahead->at;
+    for (int i = 0; i < ahead->lines; i++, at += 64) __builtin_prefetch(at, 0, 2);
+    ahead->at = at;
+}
+
+/* The word at a byte offset, which the compiler knows, of row r. */
+BODY uint32_t word(const Words *from, int at, int r)
+{
+    uint32_t low = from[at / 4][r];
+    return at % 4 ? low >> 8 * (at % 4) | from[at / 4 + 1][r] << (32 - 8 * (at % 4)) : low;
+}
+
+/* The formats with blocks of 32: `bits` to a number, and what is taken off it; nothing if the block
+ * has a minimum. They come in pairs, so that each begins at a known place in a word; behind an odd
+ * one follows one that is not used. */
+BODY void split_32(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead,
+                   int bytes, int bits, int less)
+{
+    for (int b = 0; b < cols / 32; b += 2, from += bytes / 2) {
+        UNROLL(2)
+        for (int e = 0; e < 2; e++) {
+            int at = e * bytes, high = at + (less ? 2 : 4), data = high + (bits == 5 ? 4 : 0);
+            Words *q = to->q + (b + e) * 8;
+            prefetch(ahead);
+            for (int r = 0; r < BAND; r++) {
+                float d = f16_float((uint16_t)word(from, at, r));
+                to->d[b + e][r] = d;
+                to->m[b + e][r] = less ? (float)-less * d
+                                       : f16_float((uint16_t)(word(from, at, r) >> 16));
+            }
+            UNROLL(8)
+            for (int i = 0; i < 8; i++) {
+                for (int r = 0; r < BAND && bits == 8; r++) {
+                    q[i][r] = word(from, data + 4 * i, r) ^ 0x80808080;
+                }
+                for (int r = 0; r < BAND && bits < 8 && i < 4; r++) {
+                    uint32_t w = word(from, data + 4 * i, r), low = 0, top = 0;
+                    if (bits == 5) { /* bits i of these four numbers, to bits 4 of their bytes */
+                        uint32_t h = word(from, high, r);
+                        low = (h >> 4 * i & 15) * 0x00204081 & 0x01010101;
+                        top = (h >> 4 * i >> 16 & 15) * 0x00204081 & 0x01010101;
+                    }
+                    q[i][r] = (w & 0x0f0f0f0f) | low << 4;
+                    q[i + 4][r] = (w >> 4 & 0x0f0f0f0f) | top << 4;
+                }
+            }
+        }
+    }
+}
+
+BODY void split_q4_0(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
+{
+    split_32(to, from, cols, ahead, sizeof(BlockQ4_0), 4, 8);
+}
+
+BODY void split_q4_1(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
+{
+    split_32(to, from, cols, ahead, sizeof(BlockQ4_1), 4, 0);
+}
+
+BODY void split_q5_0(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
+{
+    split_32(to, from, cols, ahead, sizeof(BlockQ5_0), 5, 16);
+}
+
+BODY void split_q5_1(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
+{
+    split_32(to, from, cols, ahead, sizeof(BlockQ5_1), 5, 0);
+}
+
+BODY void split_q8_0(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
+{
+    split_32(to, from, cols, ahead, sizeof(BlockQ8_0), 8, 128);
+}
+
+/* Q4_K and Q5_K: see scale_min, which here takes four scales and minima at once. */
+BODY void split_k(Quanta *restrict to, const Words *restrict from, Ahead *ahead, int bits)
+{
+    const Words *high = from + 4, *low = high + (bits == 5 ? 8 : 0);
+    float d[BAND], m[BAND];
+    for (int r = 0; r < BAND; r++) {
+        d[r] = f16_float((uint16_t)from[0][r]), m[r] = -f16_float((uint16_t)(from[0][r] >> 16));
+    }
+    UNROLL(8)
+    for (int p = 0; p < 8; p++) {
+        prefetch(ahead);
+        for (int r = 0; r < BAND; r++) {
+            uint32_t s0 = from[1][r], s1 = from[2][r], s2 = from[3][r];
+            uint32_t s = p < 4 ? s0 & 0x3f3f3f3f : (s2 & 0x0f0f0f0f) | (s0 >> 2 & 0x30303030);
+            uint32_t t = p < 4 ? s1 & 0x3f3f3f3f : (s2 >> 4 & 0x0f0f0f0f) | (s1 >> 2 & 0x30303030);
+            to->d[p][r] = d[r] * (float)(int)(s >> p % 4 * 8 & 255);
+            to->m[p][r] = m[r] * (float)(int)(t >> p % 4 * 8 & 255);
+        }
+        for (int i = 0; i < 8; i++) {
+            for (int r = 0; r < BAND; r++) {
+                uint32_t h = bits == 5 ? high[i][r] >> p & 0x01010101 : 0;
+                to->q[p * 8 + i][r] = (low[p / 2 * 8 + i][r] >> p % 2 * 4 & 0x0f0f0f0f) | h << 4;
+            }
+        }
+    }
+}
+
+BODY void split_q4_K(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
+{
+    (void)cols;
+    split_k(to, from, ahead, 4);
+}
+
+BODY void split_q5_K(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
+{
+    (void)cols;
+    split_k(to, from, ahead, 5);
+}
+
+BODY void split_q6_K(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
+{
+    float d[BAND];
+    (void)cols;
+    for (int r = 0; r < BAND; r++) d[r] = f16_float((uint16_t)from[52][r]);
+    UNROLL(8)
+    for (int p = 0; p < 8; p++) {
+        const Words *low = from + p / 4 * 16 + p % 2 * 8, *high = from + 32 + p / 4 * 8;
+        prefetch(ahead);
+        for (int e = 0; e < 2; e++) {
+            for (int r = 0; r < BAND; r++) {
+                int scale = (int8_t)(from[48 + p / 2][r] >> (p % 2 * 16 + e * 8));
+                to->d[2 * p + e][r] = d[r] * (float)scale;
+                to->m[2 * p + e][r] = d[r] * (float)(-32 * scale);
+            }
+        }
+        for (int i = 0; i < 8; i++) {
+            for (int r = 0; r < BAND; r++) {
+                uint32_t h = high[i][r] >> p % 4 * 2 & 0x03030303;
+                to->q[p * 8 + i][r] = (low[i][r] >> p / 2 % 2 * 4 & 0x0f0f0f0f) | h << 4;
+            }
+        }
+    }
+}
+
+/* Row `row` of x. A block with a number that is none gets a d that is none, so that it comes to
+ * light in the logits. Adding 1.5 * 2^23 rounds to a whole number, in the last bits of the sum. */
+BODY void quantize(Act *to, const float *x, int row, int cols, int digits)
+{
+    int8_t *q = to->q + (size_t)row * (size_t)(digits * cols);
+    float *d = to->d + (size_t)row * (size_t)(cols / 32);
+    float *sums = to->sums + (size_t)row * (size_t)(cols / 16);
+    float limit = digits == 1 ? 127 : 63 * 128 + 63;
+    for (int k = 0; k < cols; k += 32, x += 32, q += 32) {
+        uint32_t most = 0;
+        for (int i = 0; i < 32; i++) {
+            uint32_t u = float_bits(x[i]) & 0x7fffffff;
+            most = u > most ? u : most;
+        }
+        float top = bits_float(most), inverse = top > 1e-30f ? limit / top : 0;
+        float step = most < 0x7f800000 ? top / limit : NAN;
+        for (int e = 0; e < 2; e++) {
+            int sum = 0;
+            for (int i = 16 * e; i < 16 * e + 16; i++) {
+                int v = (int)(float_bits(x[i] * inverse + 0x1.8p23f) - float_bits(0x1.8p23f));
+                int high = digits == 1 ? v : (v + 64) >> 7;
+                q[i] = (int8_t)high;
+                if (digits == 2) q[cols + i] = (int8_t)(v - high * 128);
+                sum += v;
+            }
+            sums[k / 16 + e] = (float)sum * step;
+        }
+        d[k / 32] = step;
+    }
+}
+
+/* The functions of an instruction set that are bodies. */
+#define INSTANTIATE(NAME, TARGET) \
+    TARGET static float softmax_##NAME(Softmax *f, float *scores, int visible, float scale) \
+    { \
+        return softmax_band(f, scores, visible, scale); \
+    } \
+    TARGET static void swiglu_##NAME(float *gate, const float *up, int n) \
+    { \
+        swiglu_row(gate, up, n); \
+    } \
+    TARGET static void quantize_##NAME(Act *to, const float *x, int row, int cols, int digits) \
+    { \
+        digits == 1 ? quantize(to, x, row, cols, 1) : quantize(to, x, row, cols, 2); \
+    } \
+    SPLIT(q4_0, NAME, TARGET) \
+    SPLIT(q4_1, NAME, TARGET) \
+    SPLIT(q5_0, NAME, TARGET) \
+    SPLIT(q5_1, NAME, TARGET) \
+    SPLIT(q8_0, NAME, TARGET) \
+    SPLIT(q4_K, NAME, TARGET) \
+    SPLIT(q5_K, NAME, TARGET) \
+    SPLIT(q6_K, NAME, TARGET)
+
+#define SPLIT(FORMAT, NAME, TARGET) \
+    TARGET static void split_##FORMAT##_##NAME(Quanta *restrict to, const Words *restrict from, \
+                                               int cols, Ahead *ahead) \
+    { \
+        Ahead here = *ahead; \
+        split_##FORMAT(to, from, cols, &here); \
+        *ahead = here; \
+    }
+
+#define SPLITS(NAME) \
+    { \
+        [2] = split_q4_0_##NAME, [3] = split_q4_1_##NAME, [6] = split_q5_0_##NAME, \
+        [7] = split_q5_1_##NAME, [8] = split_q8_0_##NAME, [12] = split_q4_K_##NAME, \
+        [13] = split_q5_K_##NAME, [14] = split_q6_K_##NAME, \
+    }
+
+/* The sums of a tile of y are kept in registers, so a tile has a fixed number of rows; the largest
+ * that fits goes first, smaller ones finish. */
+#define TILES(N, BIG, MIDDLE, CALL) \
+    for (int t = 0, rows; t < (N); t += rows) { \
+        rows = (N)-t >= (BIG) ? (BIG) : (N)-t >= (MIDDLE) ? (MIDDLE) : 1; \
+        if (rows == (BIG)) \
+            CALL(BIG); \
+        else if (rows == (MIDDLE)) \
+            CALL(MIDDLE); \
+        else \
+            CALL(1); \
+    }
+
+/* Keeps the compiler from computing what is added to p in advance, which takes more registers than
+ * there are. */
+#define HIDE(p) __asm__("" : "+r"(p))
+
+#ifdef __x86_64__
+#include <immintrin.h>
+
+#define AVX2 __attribute__((target("avx2,fma,f16c")))
+
+static int has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+INSTANTIATE(avx2, AVX2)
+
+AVX2 static void unpack_f16_avx2(const void *row, float *y, int n)
+{
+    const uint16_t *x = row;
+    int i = 0;
+    for (; i + 8 <= n; i += 8) {
+        _mm256_storeu_ps(y + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(x + i))));
+    }
+    for (; i < n; i++) y[i] = f16_float(x[i]);
+}
+
+AVX2 static void pack_f16_avx2(void *row, const float *x, int n)
+{
+    uint16_t *y = row;
+    int i = 0;
+    for (; i + 8 <= n; i += 8) {
+        _mm_storeu_si128((__m128i *)(y + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), 0));
+    }
+    for (; i < n; i++) y[i] = float_f16(x[i]);
+}
+
+AVX2 static float dot_avx2(const float *w, const float *x, int n)
+{
+    __m256 sum[4] = { _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(),
+                      _mm256_setzero_ps() };
+    int k = 0;
+    for (; k + 32 <= n; k += 32) {
+        UNROLL(4)
+        for (int i = 0; i < 4; i++) {
+            sum[i] = _mm256_fmadd_ps(_mm256_loadu_ps(w + k + 8 * i), _mm256_loadu_ps(x + k + 8 * i),
+                                     sum[i]);
+        }
+    }
+    __m256 all = _mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3]));
+    float each[8], total = 0;
+    _mm256_storeu_ps(each, all);
+    for (int i = 0; i < 8; i++) total += each[i];
+    for (; k < n; k++) total += w[k] * x[k];
+    return total;
+}
+
+/* Eight words of eight rows at a time. */
+AVX2 static void deal_avx2(Words *to, const uint8_t *rows, size_t stride, int bytes, Ahead *ahead)
+{
+    for (int at = 0; at < bytes; at += 32) {
+        prefetch(ahead);
+        for (int r = 0; r < BAND; r += 8) {
+            const uint8_t *row = rows + (size_t)r * stride + at;
+            __m256i a[8], b[8];
+            UNROLL(8)
+            for (int i = 0; i < 8; i++, row += stride) {
+                a[i] = _mm256_loadu_si256((const __m256i *)row);
+                HIDE(row);
+            }
+            UNROLL(4)
+            for (int i = 0; i < 8; i += 2) {
+                b[i] = _mm256_unpacklo_epi32(a[i], a[i + 1]);
+                b[i + 1] = _mm256_unpackhi_epi32(a[i], a[i + 1]);
+            }
+            UNROLL(2)
+            for (int i = 0; i < 8; i += 4) {
+                a[i] = _mm256_unpacklo_epi64(b[i], b[i + 2]);
+                a[i + 1] = _mm256_unpackhi_epi64(b[i], b[i + 2]);
+                a[i + 2] = _mm256_unpacklo_epi64(b[i + 1], b[i + 3]);
+                a[i + 3] = _mm256_unpackhi_epi64(b[i + 1], b[i + 3]);
+            }
+            UNROLL(4)
+            for (int i = 0; i < 4; i++) {
+                _mm256_store_si256((__m256i *)(to[at / 4 + i] + r),
+                                   _mm256_permute2x128_si256(a[i], a[i + 4], 0x20));
+                _mm256_store_si256((__m256i *)(to[at / 4 + i + 4] + r),
+                                   _mm256_permute2x128_si256(a[i], a[i + 4], 0x31));
+            }
+        }
+    }
+}
+
+/* Half a band, T rows of x. */
+AVX2 BODY void gemm_tile_avx2(float *y, size_t ldy, const float *w, size_t ldw, const float *x,
+                              size_t ldx, int cols, const int T)
+{
+    __m256 sum[6][2];
+    UNROLL(6)
+    for (int t = 0; t < T; t++) sum[t][0] = sum[t][1] = _mm256_setzero_ps();
+    for (int k = 0; k < cols; k++, w += ldw) {
+        __m256 w0 = _mm256_loadu_ps(w), w1 = _mm256_loadu_ps(w + 8);
+        UNROLL(6)
+        for (int t = 0; t < T; t++) {
+            __m256 a = _mm256_set1_ps(x[(size_t)t * ldx + (size_t)k]);
+            sum[t][0] = _mm256_fmadd_ps(w0, a, sum[t][0]);
+            sum[t][1] = _mm256_fmadd_ps(w1, a, sum[t][1]);
+        }
+    }
+    UNROLL(6)
+    for (int t = 0; t < T; t++, y += ldy) {
+        _mm256_storeu_ps(y, _mm256_add_ps(_mm256_loadu_ps(y), sum[t][0]));
+        _mm256_storeu_ps(y + 8, _mm256_add_ps(_mm256_loadu_ps(y + 8), sum[t][1]));
+    }
+}
+
+AVX2 static void gemm_avx2(float *y, size_t ldy, const float *w, size_t ldw, const float *x,
+                           size_t ldx, int cols, int n)
+{
+    for (int r = 0; r < BAND; r += 16, y += 16, w += 16) {
+#define CALL(T) gemm_tile_avx2(y + (size_t)t * ldy, ldy, w, ldw, x + (size_t)t * ldx, ldx, cols, T)
+        TILES(n, 6, 2, CALL)
+#undef CALL
+    }
+}
+
+/* Half a band, T rows of x. The products of a quantum below 256 with a digit of two, or of one below
+ * 32 with a digit alone, fit 16 bits in pairs; the latter even in eights. */
+AVX2 BODY void int_tile_avx2(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k, int t,
+                             int cols, int r, Ahead *ahead, const int digits, const int group,
+                             const int T)
+{
+    const __m256i ones = _mm256_set1_epi16(1);
+    const int8_t *q = x->q + (size_t)t * (size_t)(digits * ldx) + k;
+    const float *d = x->d + (size_t)t * (size_t)(ldx / 32) + k / 32;
+    const float *sums = x->sums + (size_t)t * (size_t)(ldx / 16) + k / 16;
+    for (int j = 0; j < cols; j += group) {
+        __m256i sum[4][2][2]; /* (T, digits, half of the half) */
+        const Words *from = w->q + j / 4;
+        prefetch(ahead);
+        UNROLL(2)
+        for (int p = 0; p < group / 4; p += 4) {
+            __m256i pairs[4][2][2];
+            UNROLL(4)
+            for (int i = 0; i < 4; i++) {
+                __m256i w0 = _mm256_load_si256((const __m256i *)(from[p + i] + r));
+                __m256i w1 = _mm256_load_si256((const __m256i *)(from[p + i] + r + 8));
+                UNROLL(8)
+                for (int te = 0; te < T * digits; te++) {
+                    int tt = te / digits, e = te % digits, four;
+                    memcpy(&four, q + (size_t)te * (size_t)ldx + j + 4 * (p + i), 4);
+                    __m256i a = _mm256_set1_epi32(four);
+                    __m256i p0 = _mm256_maddubs_epi16(w0, a), p1 = _mm256_maddubs_epi16(w1, a);
+                    if (digits == 2) p0 = _mm256_madd_epi16(p0, ones);
+                    if (digits == 2) p1 = _mm256_madd_epi16(p1, ones);
+                    if (i == 0) {
+                        pairs[tt][e][0] = p0, pairs[tt][e][1] = p1;
+                    } else if (digits == 2) {
+                        pairs[tt][e][0] = _mm256_add_epi32(pairs[tt][e][0], p0);
+                        pairs[tt][e][1] = _mm256_add_epi32(pairs[tt][e][1], p1);
+                    } else {
+                        pairs[tt][e][0] = _mm256_add_epi16(pairs[tt][e][0], p0);
+                        pairs[tt][e][1] = _mm256_add_epi16(pairs[tt][e][1], p1);
+                    }
+                }
+            }
+            UNROLL(16)
+            for (int i = 0; i < T * digits * 2; i++) {
+                __m256i *s = &sum[0][0][0] + i / 2 / digits * 4 + i / 2 % digits * 2 + i % 2;
+                __m256i v = (&pairs[0][0][0])[s - &sum[0][0][0]];
+                if (digits == 1) v = _mm256_madd_epi16(v, ones);
+                *s = p ? _mm256_add_epi32(*s, v) : v;
+            }
+        }
+        UNROLL(2)
+        for (int h = 0; h < 2; h++) {
+            __m256 wd = _mm256_load_ps(w->d[j / group] + r + 8 * h);
+            __m256 wm = _mm256_load_ps(w->m[j / group] + r + 8 * h);
+            UNROLL(4)
+            for (int i = 0; i < T; i++) {
+                float *to = y[t + i] + r + 8 * h;
+                const float *part = sums + i * (ldx / 16) + j / 16;
+                __m256i s = sum[i][0][h];
+                if (digits == 2) s = _mm256_add_epi32(_mm256_slli_epi32(s, 7), sum[i][1][h]);
+                __m256 all = _mm256_set1_ps(group == 32 ? part[0] + part[1] : part[0]);
+                __m256 one = _mm256_set1_ps(d[i * (ldx / 32) + j / 32]);
+                __m256 f = _mm256_fmadd_ps(wm, all, _mm256_load_ps(to));
+                f = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s), _mm256_mul_ps(wd, one), f);
+                _mm256_store_ps(to, f);
+            }
+        }
+    }
+}
+
+AVX2 static void gemm_int_avx2(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k,
+                               int cols, int n, const Format *f, Ahead *ahead)
+{
+    for (int r = 0; r < BAND; r += 16) {
+#define CALL(T) int_tile_avx2(y, w, x, ldx, k, t, cols, r, ahead, 1, 32, T)
+        if (f->digits == 1 && f->group == 32) TILES(n, 4, 2, CALL)
+#undef CALL
+#define CALL(T) int_tile_avx2(y, w, x, ldx, k, t, cols, r, ahead, 2, 32, T)
+        if (f->digits == 2 && f->group == 32) TILES(n, 3, 2, CALL)
+#undef CALL
+#define CALL(T) int_tile_avx2(y, w, x, ldx, k, t, cols, r, ahead, 2, 16, T)
+        if (f->digits == 2 && f->group == 16) TILES(n, 3, 2, CALL)
+#undef CALL
+    }
+}
+
+#define AVX512 \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")))
+
+static int has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni");
+}
+
+INSTANTIATE(avx512, AVX512)
+
+AVX512 static float dot_avx512(const float *w, const float *x, int n)
+{
+    __m512 sum[4] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(),
+                      _mm512_setzero_ps() };
+    int k = 0;
+    for (; k + 64 <= n; k += 64) {
+        UNROLL(4)
+        for (int i = 0; i < 4; i++) {
+            sum[i] = _mm512_fmadd_ps(_mm512_loadu_ps(w + k + 16 * i),
+                                     _mm512_loadu_ps(x + k + 16 * i), sum[i]);
+        }
+    }
+    for (; k < n; k += 16) {
+        __mmask16 mask = (__mmask16)(n - k < 16 ? (1 << (n - k)) - 1 : 0xffff);
+        sum[0] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, w + k),
+                                 _mm512_maskz_loadu_ps(mask, x + k), sum[0]);
+    }
+    return _mm512_reduce_add_ps(
+        _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
+}
+
+/* Sixteen words of sixteen rows at a time. */
+AVX512 static void deal_avx512(Words *to, const uint8_t *rows, size_t stride, int bytes,
+                               Ahead *ahead)
+{
+    Ahead here = *ahead;
+    for (int at = 0; at < bytes; at += 64) {
+        for (int r = 0; r < BAND; r += 16) {
+            const uint8_t *row = rows + (size_t)r * stride + at;
+            __m512i a[16], b[16];
+            prefetch(&here);
+            UNROLL(16)
+            for (int i = 0; i < 16; i++, row += stride) {
+                a[i] = _mm512_loadu_si512(row);
+                HIDE(row);
+            }
+            UNROLL(8)
+            for (int i = 0; i < 16; i += 2) {
+                b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+                b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+            }
+            UNROLL(4)
+            for (int i = 0; i < 16; i += 4) {
+                a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+                a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+                a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+                a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+            }
+            UNROLL(4)
+            for (int i = 0; i < 4; i++) {
+                b[i] = _mm512_shuffle_i32x4(a[i], a[i + 4], 0x88);
+                b[i + 4] = _mm512_shuffle_i32x4(a[i], a[i + 4], 0xdd);
+                b[i + 8] = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0x88);
+                b[i + 12] = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0xdd);
+            }
+            UNROLL(8)
+            for (int i = 0; i < 8; i++) {
+                _mm512_store_si512(to[at / 4 + i] + r, _mm512_shuffle_i32x4(b[i], b[i + 8], 0x88));
+                _mm512_store_si512(to[at / 4 + i + 8] + r,
+                                   _mm512_shuffle_i32x4(b[i], b[i + 8], 0xdd));
+            }
+        }
+    }
+    *ahead = here;
+}
+
+AVX512 BODY void gemm_tile_avx512(float *y, size_t ldy, const float *w, size_t ldw, const float *x,
+                                  size_t ldx, int cols, const int T)
+{
+    __m512 sum[12][2];
+    UNROLL(12)
+    for (int t = 0; t < T; t++) sum[t][0] = sum[t][1] = _mm512_setzero_ps();
+    for (int k = 0; k < cols; k++, w += ldw) {
+        __m512 w0 = _mm512_loadu_ps(w), w1 = _mm512_loadu_ps(w + 16);
+        UNROLL(12)
+        for (int t = 0; t < T; t++) {
+            __m512 a = _mm512_set1_ps(x[(size_t)t * ldx + (size_t)k]);
+            sum[t][0] = _mm512_fmadd_ps(w0, a, sum[t][0]);
+            sum[t][1] = _mm512_fmadd_ps(w1, a, sum[t][1]);
+        }
+    }
+    UNROLL(12)
+    for (int t = 0; t < T; t++, y += ldy) {
+        _mm512_storeu_ps(y, _mm512_add_ps(_mm512_loadu_ps(y), sum[t][0]));
+        _mm512_storeu_ps(y + 16, _mm512_add_ps(_mm512_loadu_ps(y + 16), sum[t][1]));
+    }
+}
+
+AVX512 static void gemm_avx512(float *y, size_t ldy, const float *w, size_t ldw, const float *x,
+                               size_t ldx, int cols, int n){
+#define CALL(T) \
+    gemm_tile_avx512(y + (size_t)t * ldy, ldy, w, ldw, x + (size_t)t * ldx, ldx, cols, T)
+    TILES(n, 12, 4, CALL)
+#undef CALL
+}
+
+AVX512 BODY
+    void int_tile_avx512(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k, int t,
+                         int cols, Ahead *ahead, const int digits, const int group, const int T)
+{
+    const int8_t *q = x->q + (size_t)t * (size_t)(digits * ldx) + k;
+    const float *d = x->d + (size_t)t * (size_t)(ldx / 32) + k / 32;
+    const float *sums = x->sums + (size_t)t * (size_t)(ldx / 16) + k / 16;
+    Ahead here = *ahead;
+    __m512 f[6][2];
+    UNROLL(6)
+    for (int i = 0; i < T; i++) {
+        f[i][0] = _mm512_load_ps(y[t + i]), f[i][1] = _mm512_load_ps(y[t + i] + 16);
+    }
+    for (int j = 0; j < cols; j += group) {
+        __m512i sum[12][2]; /* (T, digits) */
+        const Words *from = w->q + j / 4;
+        prefetch(&here);
+        UNROLL(12)
+        for (int i = 0; i < T * digits; i++) sum[i][0] = sum[i][1] = _mm512_setzero_si512();
+        UNROLL(8)
+        for (int p = 0; p < group / 4; p++) {
+            __m512i w0 = _mm512_load_si512(from[p]), w1 = _mm512_load_si512(from[p] + 16);
+            UNROLL(12)
+            for (int i = 0; i < T * digits; i++) {
+                int four;
+                memcpy(&four, q + (size_t)i * (size_t)ldx + j + 4 * p, 4);
+                __m512i a = _mm512_set1_epi32(four);
+                sum[i][0] = _mm512_dpbusd_epi32(sum[i][0], w0, a);
+                sum[i][1] = _mm512_dpbusd_epi32(sum[i][1], w1, a);
+            }
+        }
+        UNROLL(2)
+        for (int h = 0; h < 2; h++) {
+            __m512 wd = _mm512_load_ps(w->d[j / group] + 16 * h);
+            __m512 wm = _mm512_load_ps(w->m[j / group] + 16 * h);
+            UNROLL(6)
+            for (int i = 0; i < T; i++) {
+                const float *part = sums + i * (ldx / 16) + j / 16;
+                __m512i s = sum[i * digits][h];
+                if (digits == 2) s = _mm512_add_epi32(_mm512_slli_epi32(s, 7), sum[2 * i + 1][h]);
+                __m512 all = _mm512_set1_ps(group == 32 ? part[0] + part[1] : part[0]);
+                __m512 one = _mm512_set1_ps(d[i * (ldx / 32) + j / 32]);
+                f[i][h] = _mm512_fmadd_ps(wm, all, f[i][h]);
+                f[i][h] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s), _mm512_mul_ps(wd, one), f[i][h]);
+            }
+        }
+    }
+    UNROLL(6)
+    for (int i = 0; i < T; i++) {
+        _mm512_store_ps(y[t + i], f[i][0]), _mm512_store_ps(y[t + i] + 16, f[i][1]);
+    }
+    *ahead = here;
+}
+
+AVX512 static void gemm_int_avx512(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k,
+                                   int cols, int n, const Format *f, Ahead *ahead)
+{
+#define CALL(T) int_tile_avx512(y, w, x, ldx, k, t, cols, ahead, 1, 32, T)
+    if (f->digits == 1 && f->group == 32) TILES(n, 6, 2, CALL)
+#undef CALL
+#define CALL(T) int_tile_avx512(y, w, x, ldx, k, t, cols, ahead, 2, 32, T)
+    if (f->digits == 2 && f->group == 32) TILES(n, 4, 2, CALL)
+#undef CALL
+#define CALL(T) int_tile_avx512(y, w, x, ldx, k, t, cols, ahead, 2, 16, T)
+    if (f->digits == 2 && f->group == 16) TILES(n, 4, 2, CALL)
+#undef CALL
+}
+#endif
+
+/* In rising order; the last usable row wins. To add one: its functions, a check of the machine, a
+ * row. RUN_CPU=NAME forces a row. */
 static const Isa isas[] = {
-    { "portable", always, gemm_portable },
+    { "portable",
+      always,
+      deal_portable,
+      dot_portable,
+      gemm_portable,
+      softmax_portable,
+      swiglu_portable,
+      unpack_f16,
+      pack_f16,
+      { 0 },
+      NULL,
+      NULL },
+#ifdef __x86_64__
+    { "avx2", has_avx2, deal_avx2, dot_avx2, gemm_avx2, softmax_avx2, swiglu_avx2, unpack_f16_avx2,
+      pack_f16_avx2, SPLITS(avx2), quantize_avx2, gemm_int_avx2 },
+    { "avx512", has_avx512, deal_avx512, dot_avx512, gemm_avx512, softmax_avx512, swiglu_avx512,
+      unpack_f16_avx2, pack_f16_avx2, SPLITS(avx512), quantize_avx512, gemm_int_avx512 },
+#endif
 };
 
 static const char *pick_kernels(void)
