@@ -2109,7 +2109,7 @@ static void matmul(llm_session *s, const float *x, int n, const Product *p, int 
             kernels->quantize(&s->acts[i], x + (size_t)t * (size_t)cols, t, cols, i + 1);
         }
     }
-    int big = all * 5 / 8 / threads, small = all / (8 * threads) + 1;
+    int big = all * 3 / 4 / threads, small = all / (16 * threads) + 1;
     int tasks = threads + (all - big * threads + small - 1) / small;
     PARALLEL_FOR (threads, int i = 0; i < tasks; i++) {
         int first = i < threads ? i * big : threads * big + (i - threads) * small;
