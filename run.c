@@ -626,9 +626,8 @@ static void pack_q8_0(void *row, const float *x, int n)
  * make it fast, a split_x in section 11. The index is the type number in the file. */
 typedef struct {
     const char *name;
-    int block, bytes;  /* numbers and bytes of a block */
-    int group, digits; /* numbers that share a scale; digits to the base of 128 that x needs so as
-                          not to add to the format's error; 0: it is no format of integers */
+    int block, bytes; /* numbers and bytes of a block */
+    int group, bits;  /* numbers that share a scale, bits of each; 0: they are floats */
     void (*unpack)(const void *row, float *y, int n);
     void (*pack)(void *row, const float *x, int n); /* NULL: not for the KV cache */
 } Format;
@@ -636,18 +635,25 @@ typedef struct {
 static const Format formats[] = {
     [0] = { "F32", 1, 4, 0, 0, unpack_f32, pack_f32 },
     [1] = { "F16", 1, 2, 0, 0, unpack_f16, pack_f16 },
-    [2] = { "Q4_0", 32, sizeof(BlockQ4_0), 32, 1, unpack_q4_0, NULL },
-    [3] = { "Q4_1", 32, sizeof(BlockQ4_1), 32, 1, unpack_q4_1, NULL },
-    [6] = { "Q5_0", 32, sizeof(BlockQ5_0), 32, 1, unpack_q5_0, NULL },
-    [7] = { "Q5_1", 32, sizeof(BlockQ5_1), 32, 1, unpack_q5_1, NULL },
-    [8] = { "Q8_0", 32, sizeof(BlockQ8_0), 32, 2, unpack_q8_0, pack_q8_0 },
-    [12] = { "Q4_K", 256, sizeof(BlockQ4_K), 32, 1, unpack_q4_K, NULL },
-    [13] = { "Q5_K", 256, sizeof(BlockQ5_K), 32, 1, unpack_q5_K, NULL },
-    [14] = { "Q6_K", 256, sizeof(BlockQ6_K), 16, 2, unpack_q6_K, NULL },
+    [2] = { "Q4_0", 32, sizeof(BlockQ4_0), 32, 4, unpack_q4_0, NULL },
+    [3] = { "Q4_1", 32, sizeof(BlockQ4_1), 32, 4, unpack_q4_1, NULL },
+    [6] = { "Q5_0", 32, sizeof(BlockQ5_0), 32, 5, unpack_q5_0, NULL },
+    [7] = { "Q5_1", 32, sizeof(BlockQ5_1), 32, 5, unpack_q5_1, NULL },
+    [8] = { "Q8_0", 32, sizeof(BlockQ8_0), 32, 8, unpack_q8_0, pack_q8_0 },
+    [12] = { "Q4_K", 256, sizeof(BlockQ4_K), 32, 4, unpack_q4_K, NULL },
+    [13] = { "Q5_K", 256, sizeof(BlockQ5_K), 32, 5, unpack_q5_K, NULL },
+    [14] = { "Q6_K", 256, sizeof(BlockQ6_K), 16, 6, unpack_q6_K, NULL },
     [30] = { "BF16", 1, 2, 0, 0, unpack_bf16, NULL },
 };
 
 enum { F32 = 0, F16 = 1, N_FORMATS = ARRAY_LEN(formats) };
+
+/* Digits to the base of 128 that what is multiplied with the format needs, so as not to add to the
+ * format's error. A digit less than the format has adds a part in 250 to its variance or less. */
+static int digits(const Format *f)
+{
+    return f->bits > 5 ? 2 : 1;
+}
 
 static size_t row_bytes(const Format *f, int64_t cols)
 {
@@ -1683,12 +1689,12 @@ static void session_buffers(llm_session *s)
     s->up = take(&s->arena, rows, (size_t)c->hidden_dim * f);
     s->cos = take(&s->arena, rows, (size_t)m->n_rot / 2 * f);
     s->sin = take(&s->arena, rows, (size_t)m->n_rot / 2 * f);
-    for (size_t digits = 1; digits <= 2; digits++) {
+    for (size_t i = 0; i < 2; i++) {
         size_t widest = dim > q_dim ? dim : q_dim;
         if (widest < (size_t)c->hidden_dim) widest = (size_t)c->hidden_dim;
-        s->acts[digits - 1] = (Act){ take(&s->arena, rows, widest * digits),
-                                     take(&s->arena, rows, (widest / 32 + 1) * f),
-                                     take(&s->arena, rows, (widest / 16 + 1) * f) };
+        s->acts[i] = (Act){ take(&s->arena, rows, widest * (i + 1)),
+                            take(&s->arena, rows, (widest / 32 + 1) * f),
+                            take(&s->arena, rows, (widest / 16 + 1) * f) };
     }
     s->work = take(&s->arena, (size_t)s->threads, sizeof *s->work);
     s->out = take(&s->arena, LOGIT_ROWS, vocab * f);
@@ -2068,7 +2074,7 @@ static void band(Work *work, const Product *p, const float *x, const Act *acts, 
     const Mat *w = p->w;
     memset(work->y, 0, (size_t)n * sizeof *work->y);
     if (runs_on_ints(w->format)) {
-        band_ints(work, w, &acts[w->format->digits - 1], n, first, count);
+        band_ints(work, w, &acts[digits(w->format) - 1], n, first, count);
     } else if (n == 1) {
         band_one(work, w, x, first, count);
     } else {
@@ -2101,7 +2107,7 @@ static void matmul(llm_session *s, const float *x, int n, const Product *p, int 
         const Mat *w = p[i].w;
         all += (w->rows + BAND - 1) / BAND;
         work += (double)w->rows * cols * n;
-        if (runs_on_ints(w->format)) wanted[w->format->digits - 1] = 1;
+        if (runs_on_ints(w->format)) wanted[digits(w->format) - 1] = 1;
     }
     if (work < MIN_WORK) threads = 1;
     for (int i = 0; i < 2; i++) {
@@ -5798,13 +5804,13 @@ BODY void split_q6_K(Quanta *restrict to, const Words *restrict from, int cols, 
 
 /* Row `row` of x. A block with a number that is none gets a d that is none, so that it comes to
  * light in the logits. Adding 1.5 * 2^23 rounds to a whole number, in the last bits of the sum. */
-BODY void quantize(Act *to, const float *x, int row, int cols, int digits)
+BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int whole)
 {
     int8_t *q = to->q + (size_t)row * (size_t)(digits * cols);
     float *d = to->d + (size_t)row * (size_t)(cols / 32);
     float *sums = to->sums + (size_t)row * (size_t)(cols / 16);
     float limit = digits == 1 ? 127 : 63 * 128 + 63;
-    for (int k = 0; k < cols; k += 32, x += 32, q += 32) {
+    for (int k = 0; k < cols; k += 32, x += 32, q += whole ? 64 : 32) {
         uint32_t most = 0;
         for (int i = 0; i < 32; i++) {
             uint32_t u = float_bits(x[i]) & 0x7fffffff;
@@ -5817,8 +5823,12 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits)
             for (int i = 16 * e; i < 16 * e + 16; i++) {
                 int v = (int)(float_bits(x[i] * inverse + 0x1.8p23f) - float_bits(0x1.8p23f));
                 int high = digits == 1 ? v : (v + 64) >> 7;
-                q[i] = (int8_t)high;
-                if (digits == 2) q[cols + i] = (int8_t)(v - high * 128);
+                if (whole) {
+                    ((int16_t *)(void *)q)[i] = (int16_t)v;
+                } else {
+                    q[i] = (int8_t)high;
+                    if (digits == 2) q[cols + i] = (int8_t)(v - high * 128);
+                }
                 sum += v;
             }
             sums[k / 16 + e] = (float)sum * step;
@@ -5828,7 +5838,7 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits)
 }
 
 /* The functions of an instruction set that are bodies. */
-#define INSTANTIATE(NAME, TARGET) \
+#define INSTANTIATE(NAME, TARGET, WHOLE) \
     TARGET static float softmax_##NAME(Softmax *f, float *scores, int visible, float scale) \
     { \
         return softmax_band(f, scores, visible, scale); \
@@ -5839,7 +5849,7 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits)
     } \
     TARGET static void quantize_##NAME(Act *to, const float *x, int row, int cols, int digits) \
     { \
-        digits == 1 ? quantize(to, x, row, cols, 1) : quantize(to, x, row, cols, 2); \
+        digits == 1 ? quantize(to, x, row, cols, 1, 0) : quantize(to, x, row, cols, 2, WHOLE); \
     } \
     SPLIT(q4_0, NAME, TARGET) \
     SPLIT(q4_1, NAME, TARGET) \
@@ -5883,6 +5893,10 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits)
  * there are. */
 #define HIDE(p) __asm__("" : "+r"(p))
 
+/* Keeps it from adding in another order, for the same reason. */
+#define KEEP(vector) __asm__("" : "+x"(vector))
+
+
 #ifdef __x86_64__
 #include <immintrin.h>
 
@@ -5893,7 +5907,7 @@ static int has_avx2(void)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
-INSTANTIATE(avx2, AVX2)
+INSTANTIATE(avx2, AVX2, 1)
 
 AVX2 static void unpack_f16_avx2(const void *row, float *y, int n)
 {
@@ -6004,69 +6018,103 @@ AVX2 static void gemm_avx2(float *y, size_t ldy, const float *w, size_t ldw, con
     }
 }
 
-/* Half a band, T rows of x. The products of a quantum below 256 with a digit of two, or of one below
- * 32 with a digit alone, fit 16 bits in pairs; the latter even in eights. */
-AVX2 BODY void int_tile_avx2(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k, int t,
-                             int cols, int r, Ahead *ahead, const int digits, const int group,
-                             const int T)
+/* What a group of columns adds to eight rows of the band in y: (sum d + sums m / step) step. */
+AVX2 BODY void scale_avx2(float *y, __m256i sum, const float *d, const float *m, float step,
+                          float sums)
+{
+    __m256 f = _mm256_fmadd_ps(_mm256_load_ps(m), _mm256_set1_ps(sums), _mm256_load_ps(y));
+    __m256 scale = _mm256_mul_ps(_mm256_load_ps(d), _mm256_set1_ps(step));
+    _mm256_store_ps(y, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, f));
+}
+
+/* Half a band, T rows of x of one digit. Products of a quantum and a digit fit 16 bits in eights, if
+ * the quantum has five bits, and in sixteens, if it has four. */
+AVX2 BODY void digit_tile_avx2(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k, int t,
+                               int cols, int r, Ahead *ahead, const int bits, const int T)
 {
     const __m256i ones = _mm256_set1_epi16(1);
-    const int8_t *q = x->q + (size_t)t * (size_t)(digits * ldx) + k;
-    const float *d = x->d + (size_t)t * (size_t)(ldx / 32) + k / 32;
-    const float *sums = x->sums + (size_t)t * (size_t)(ldx / 16) + k / 16;
-    for (int j = 0; j < cols; j += group) {
-        __m256i sum[4][2][2]; /* (T, digits, half of the half) */
+    const int8_t *q = x->q + (size_t)t * (size_t)ldx + k;
+    const int run = bits == 4 ? 8 : 4;
+    for (int j = 0; j < cols; j += 32, q += 32) {
         const Words *from = w->q + j / 4;
+        __m256i sum[8], pairs[8];
         prefetch(ahead);
         UNROLL(2)
-        for (int p = 0; p < group / 4; p += 4) {
-            __m256i pairs[4][2][2];
-            UNROLL(4)
-            for (int i = 0; i < 4; i++) {
+        for (int p = 0; p < 8; p += run) {
+            UNROLL(8)
+            for (int i = 0; i < run; i++) {
                 __m256i w0 = _mm256_load_si256((const __m256i *)(from[p + i] + r));
                 __m256i w1 = _mm256_load_si256((const __m256i *)(from[p + i] + r + 8));
-                UNROLL(8)
-                for (int te = 0; te < T * digits; te++) {
-                    int tt = te / digits, e = te % digits, four;
-                    memcpy(&four, q + (size_t)te * (size_t)ldx + j + 4 * (p + i), 4);
+                UNROLL(4)
+                for (int e = 0; e < T; e++) {
+                    int four;
+                    memcpy(&four, q + (size_t)e * (size_t)ldx + 4 * (p + i), 4);
                     __m256i a = _mm256_set1_epi32(four);
                     __m256i p0 = _mm256_maddubs_epi16(w0, a), p1 = _mm256_maddubs_epi16(w1, a);
-                    if (digits == 2) p0 = _mm256_madd_epi16(p0, ones);
-                    if (digits == 2) p1 = _mm256_madd_epi16(p1, ones);
-                    if (i == 0) {
-                        pairs[tt][e][0] = p0, pairs[tt][e][1] = p1;
-                    } else if (digits == 2) {
-                        pairs[tt][e][0] = _mm256_add_epi32(pairs[tt][e][0], p0);
-                        pairs[tt][e][1] = _mm256_add_epi32(pairs[tt][e][1], p1);
-                    } else {
-                        pairs[tt][e][0] = _mm256_add_epi16(pairs[tt][e][0], p0);
-                        pairs[tt][e][1] = _mm256_add_epi16(pairs[tt][e][1], p1);
-                    }
+                    pairs[2 * e] = i ? _mm256_add_epi16(pairs[2 * e], p0) : p0;
+                    pairs[2 * e + 1] = i ? _mm256_add_epi16(pairs[2 * e + 1], p1) : p1;
+                    KEEP(pairs[2 * e]);
+                    KEEP(pairs[2 * e + 1]);
                 }
             }
-            UNROLL(16)
-            for (int i = 0; i < T * digits * 2; i++) {
-                __m256i *s = &sum[0][0][0] + i / 2 / digits * 4 + i / 2 % digits * 2 + i % 2;
-                __m256i v = (&pairs[0][0][0])[s - &sum[0][0][0]];
-                if (digits == 1) v = _mm256_madd_epi16(v, ones);
-                *s = p ? _mm256_add_epi32(*s, v) : v;
+            UNROLL(8)
+            for (int e = 0; e < 2 * T; e++) {
+                __m256i fours = _mm256_madd_epi16(pairs[e], ones);
+                sum[e] = p ? _mm256_add_epi32(sum[e], fours) : fours;
             }
         }
-        UNROLL(2)
-        for (int h = 0; h < 2; h++) {
-            __m256 wd = _mm256_load_ps(w->d[j / group] + r + 8 * h);
-            __m256 wm = _mm256_load_ps(w->m[j / group] + r + 8 * h);
+        UNROLL(4)
+        for (int e = 0; e < T; e++) {
+            const float *d = x->d + (size_t)(t + e) * (size_t)(ldx / 32) + (k + j) / 32;
+            const float *sums = x->sums + (size_t)(t + e) * (size_t)(ldx / 16) + (k + j) / 16;
+            for (int h = 0; h < 2; h++) {
+                scale_avx2(y[t + e] + r + 8 * h, sum[2 * e + h], w->d[j / 32] + r + 8 * h,
+                           w->m[j / 32] + r + 8 * h, *d, sums[0] + sums[1]);
+            }
+        }
+    }
+}
+
+/* The same for whole numbers of 16 bits: each lane of 64 bits takes four columns of a row. */
+AVX2 BODY void whole_tile_avx2(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k, int t,
+                               int cols, int r, Ahead *ahead, const int group, const int T)
+{
+    const int16_t *q = (const int16_t *)(const void *)x->q + (size_t)t * (size_t)ldx + k;
+    for (int j = 0; j < cols; j += group, q += group) {
+        const Words *from = w->q + j / 4;
+        __m256i sum[3][4];
+        prefetch(ahead);
+        UNROLL(8)
+        for (int p = 0; p < group / 4; p++) {
+            __m256i a[3];
+            UNROLL(3)
+            for (int e = 0; e < T; e++) {
+                long long four;
+                memcpy(&four, q + (size_t)e * (size_t)ldx + 4 * p, 8);
+                a[e] = _mm256_set1_epi64x(four);
+            }
             UNROLL(4)
-            for (int i = 0; i < T; i++) {
-                float *to = y[t + i] + r + 8 * h;
-                const float *part = sums + i * (ldx / 16) + j / 16;
-                __m256i s = sum[i][0][h];
-                if (digits == 2) s = _mm256_add_epi32(_mm256_slli_epi32(s, 7), sum[i][1][h]);
-                __m256 all = _mm256_set1_ps(group == 32 ? part[0] + part[1] : part[0]);
-                __m256 one = _mm256_set1_ps(d[i * (ldx / 32) + j / 32]);
-                __m256 f = _mm256_fmadd_ps(wm, all, _mm256_load_ps(to));
-                f = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s), _mm256_mul_ps(wd, one), f);
-                _mm256_store_ps(to, f);
+            for (int i = 0; i < 4; i++) {
+                __m256i wide = _mm256_cvtepu8_epi16(
+                    _mm_load_si128((const __m128i *)(from[p] + r + 4 * i)));
+                UNROLL(3)
+                for (int e = 0; e < T; e++) {
+                    __m256i pairs = _mm256_madd_epi16(wide, a[e]);
+                    sum[e][i] = p ? _mm256_add_epi32(sum[e][i], pairs) : pairs;
+                    KEEP(sum[e][i]);
+                }
+            }
+        }
+        UNROLL(3)
+        for (int e = 0; e < T; e++) {
+            const float *d = x->d + (size_t)(t + e) * (size_t)(ldx / 32) + (k + j) / 32;
+            const float *sums = x->sums + (size_t)(t + e) * (size_t)(ldx / 16) + (k + j) / 16;
+            UNROLL(2)
+            for (int h = 0; h < 2; h++) {
+                __m256i both = _mm256_hadd_epi32(sum[e][2 * h], sum[e][2 * h + 1]);
+                scale_avx2(y[t + e] + r + 8 * h, _mm256_permute4x64_epi64(both, 0xd8),
+                           w->d[j / group] + r + 8 * h, w->m[j / group] + r + 8 * h, *d,
+                           group == 32 ? sums[0] + sums[1] : sums[0]);
             }
         }
     }
@@ -6075,17 +6123,22 @@ AVX2 BODY void int_tile_avx2(FloatBand *y, const Quanta *w, const Act *x, int ld
 AVX2 static void gemm_int_avx2(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k,
                                int cols, int n, const Format *f, Ahead *ahead)
 {
+    Ahead here = *ahead;
     for (int r = 0; r < BAND; r += 16) {
-#define CALL(T) int_tile_avx2(y, w, x, ldx, k, t, cols, r, ahead, 1, 32, T)
-        if (f->digits == 1 && f->group == 32) TILES(n, 4, 2, CALL)
+#define CALL(T) digit_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, 4, T)
+        if (f->bits == 4) TILES(n, 4, 2, CALL)
 #undef CALL
-#define CALL(T) int_tile_avx2(y, w, x, ldx, k, t, cols, r, ahead, 2, 32, T)
-        if (f->digits == 2 && f->group == 32) TILES(n, 3, 2, CALL)
+#define CALL(T) digit_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, 5, T)
+        if (f->bits == 5) TILES(n, 4, 2, CALL)
 #undef CALL
-#define CALL(T) int_tile_avx2(y, w, x, ldx, k, t, cols, r, ahead, 2, 16, T)
-        if (f->digits == 2 && f->group == 16) TILES(n, 3, 2, CALL)
+#define CALL(T) whole_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, 32, T)
+        if (digits(f) == 2 && f->group == 32) TILES(n, 3, 2, CALL)
+#undef CALL
+#define CALL(T) whole_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, 16, T)
+        if (digits(f) == 2 && f->group == 16) TILES(n, 3, 2, CALL)
 #undef CALL
     }
+    *ahead = here;
 }
 
 #define AVX512 \
@@ -6098,7 +6151,7 @@ static int has_avx512(void)
            __builtin_cpu_supports("avx512vnni");
 }
 
-INSTANTIATE(avx512, AVX512)
+INSTANTIATE(avx512, AVX512, 0)
 
 AVX512 static float dot_avx512(const float *w, const float *x, int n)
 {
@@ -6254,13 +6307,13 @@ AVX512 static void gemm_int_avx512(FloatBand *y, const Quanta *w, const Act *x, 
                                    int cols, int n, const Format *f, Ahead *ahead)
 {
 #define CALL(T) int_tile_avx512(y, w, x, ldx, k, t, cols, ahead, 1, 32, T)
-    if (f->digits == 1 && f->group == 32) TILES(n, 6, 2, CALL)
+    if (digits(f) == 1) TILES(n, 6, 2, CALL)
 #undef CALL
 #define CALL(T) int_tile_avx512(y, w, x, ldx, k, t, cols, ahead, 2, 32, T)
-    if (f->digits == 2 && f->group == 32) TILES(n, 4, 2, CALL)
+    if (digits(f) == 2 && f->group == 32) TILES(n, 4, 2, CALL)
 #undef CALL
 #define CALL(T) int_tile_avx512(y, w, x, ldx, k, t, cols, ahead, 2, 16, T)
-    if (f->digits == 2 && f->group == 16) TILES(n, 4, 2, CALL)
+    if (digits(f) == 2 && f->group == 16) TILES(n, 4, 2, CALL)
 #undef CALL
 }
 #endif

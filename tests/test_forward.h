@@ -130,8 +130,7 @@ static llm_model *open_tiny(const Shape *s, Bytes *file)
  * steps 64 times smaller. Exact bounds of a single product: test_matmul. */
 static double digits_tolerance(int type)
 {
-    int digits = kernels->split[type] ? formats[type].digits : 0;
-    return digits == 1 ? 3e-2 : digits == 2 ? 3e-2 / 64 : 0;
+    return !kernels->split[type] ? 0 : digits(&formats[type]) == 1 ? 3e-2 : 3e-2 / 64;
 }
 
 /* Families, formats, tied or not, biases, frequency factors, formats of the KV cache. */

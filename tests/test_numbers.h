@@ -127,14 +127,14 @@ static void test_matmul_format(llm_session *s, int type, int rows, int blocks, i
     for (int i = 0; i < n * rows; i++) y[i] = NAN;
     Mat m = { f, rows, cols, at, biased ? bias : NULL };
     matmul(s, x, n, &(Product){ y, &m }, 1);
-    double worst = 0, limit = f->digits == 1 ? 127 : 63 * 128 + 63;
+    double worst = 0, limit = digits(f) == 1 ? 127 : 63 * 128 + 63;
     for (int r = 0; r < rows; r++) {
         f->unpack(at + (size_t)r * row_bytes(f, cols), w, cols);
         for (int t = 0; t < n; t++) {
             double sum = biased ? bias[r] : 0, size = fabs(sum), allowed = 0, largest = 0;
             for (int k = 0; k < cols; k++) {
                 const float *block = x + t * cols + k / 32 * 32;
-                for (int i = 0; k % 32 == 0 && f->digits && i < 32; i++) {
+                for (int i = 0; k % 32 == 0 && f->bits && i < 32; i++) {
                     largest = i ? fmax(largest, fabsf(block[i])) : fabsf(block[i]);
                 }
                 sum += (double)w[k] * x[t * cols + k];
@@ -172,8 +172,8 @@ static void test_matmul(void)
     uint64_t random = 3;
     Arena arena = { 0 };
     llm_session s = { .threads = 2, .work = take(&arena, 2, sizeof(Work)) };
-    for (size_t digits = 1; digits <= 2; digits++) {
-        s.acts[digits - 1] = (Act){ take(&arena, 80, 1024 * digits), take(&arena, 80, 32 * 4),
+    for (size_t i = 0; i < 2; i++) {
+        s.acts[i] = (Act){ take(&arena, 80, 1024 * (i + 1)), take(&arena, 80, 32 * 4),
                                     take(&arena, 80, 64 * 4) };
     }
     for (size_t isa = 0; isa < ARRAY_LEN(isas); isa++) {
@@ -188,7 +188,7 @@ static void test_matmul(void)
                                                                              : 4));
                 test_matmul_format(&s, type, rows, blocks, n, n % 2, &random);
             }
-            if (formats[type].digits) test_matmul_nan(&s, type);
+            if (formats[type].bits) test_matmul_nan(&s, type);
         }
     }
     release(&arena);
