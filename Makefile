@@ -2,6 +2,7 @@
 # make demo     a story from the model that comes with the sources
 # make test     all tests; needs a C compiler alone
 # make debug    the tests under AddressSanitizer and UndefinedBehaviorSanitizer
+# make bench    speed on this machine, with model files it writes; THREADS=N FORMATS="F16 Q4_0"
 # make parity   comparisons with Hugging Face and the gguf package; needs Python 3 and the network
 
 CC ?= cc
@@ -59,7 +60,15 @@ parity: .venv/ready $(PROGRAM)
 	.venv/bin/pip install --quiet -r tests/parity/requirements.txt
 	touch $@
 
+# Writes tests/bench/results.tsv and chart.svg; tests/bench/peers.sh measures llama.cpp in turn.
+bench: $(PROGRAM) $(TMP)/bench
+	@$(TMP)/bench --program ./$(PROGRAM) $(FORMATS)
+
+$(TMP)/bench: tests/bench/bench.c tests/files.h run.c tokenizer.c tokenizer.h Makefile
+	@mkdir -p $(TMP)
+	$(CC) $(FLAGS) -DTMP='"$(TMP)"' tests/bench/bench.c tokenizer.c -lm -o $@
+
 clean:
 	rm -rf run tests/tmp .probe .probe.c
 
-.PHONY: demo test debug parity clean
+.PHONY: demo test debug bench parity clean

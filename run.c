@@ -142,8 +142,8 @@ int llm_save(llm_session *s, const char *path);
 int llm_load(llm_session *s, const char *path);
 
 /* Appends n tokens and returns the logits after the last one: (vocab_size) floats that the session
- *owns and the next evaluation overwrites. On failure returns NULL and the session is as before, but
- * has no logits if it was interrupted. */
+ * owns and the next evaluation overwrites. On failure returns NULL and the session is as before,
+ * but has no logits if it was interrupted. */
 const float *llm_eval(llm_session *s, const int *tokens, int n);
 
 /* Appends n tokens and writes the logits after each of them to logits (n, vocab_size). */
@@ -163,7 +163,7 @@ int llm_sample(llm_session *s, const llm_sampling *sampling);
 
 /* Appends a turn of a conversation in the session's chat format. role is system, user or assistant;
  * the text is plain: nothing in it is taken for the format's own marks. NULL text opens the turn,
- *so that llm_generate writes it; the next turn closes it, and drops its thoughts. On failure the
+ * so that llm_generate writes it; the next turn closes it, and drops its thoughts. On failure the
  * session is as before, but has no logits. */
 int llm_turn(llm_session *s, const char *role, const char *text);
 
@@ -256,12 +256,14 @@ enum {
     BAND_WORDS = 80,  /* in the widest format, and what may be read behind them */
     FLOAT_COLS = 256, /* the same for weights that are unpacked */
     ROW_COLS = 1024,  /* a row that is unpacked alone */
-    ATTEND_ROWS = 32, /* a tile of attention: query rows, and those times heads */
+    ATTEND_BLOCK = 128, /* a tile of attention: positions, query rows, and those times heads */
+    ATTEND_ROWS = 48,
     ATTEND_HEADS = 1024,
     MIN_WORK = 400000,  /* multiply-adds below which a second thread costs more than it brings */
     MIN_ROWS = 8,       /* rows of a batch, the same */
     REPEAT_WINDOW = 64, /* tokens that the repetition penalty looks back */
     MAX_THREADS = 256,
+    MAX_PROCESSORS = 4096,
     MAX_LAYERS = 1024,
     MAX_DIM = 1 << 20, /* any width: embedding, feed-forward, heads x head_dim */
     MAX_HEADS = 1024,
@@ -622,8 +624,8 @@ static void pack_q8_0(void *row, const float *x, int n)
     }
 }
 
-/* To add one: its block, an unpack function that agrees bit for bit with the gguf package, a row; to
- * make it fast, a split_x in section 11. The index is the type number in the file. */
+/* To add one: its block, an unpack function that agrees bit for bit with the gguf package, a row;
+ * to make it fast, a split_x in section 11. The index is the type number in the file. */
 typedef struct {
     const char *name;
     int block, bytes; /* numbers and bytes of a block */
@@ -1526,8 +1528,8 @@ typedef struct {
     float *logits; /* where they go (vocab_size), NULL: not asked for */
 } Row;
 
-/* The kernels work on bands: BAND rows of a matrix side by side, each in a lane, so that a number of
- * x is multiplied with a whole band at once. */
+/* The kernels work on bands: BAND rows of a matrix side by side, each in a lane, so that a number
+ * of x is multiplied with a whole band at once. */
 typedef uint32_t Words[BAND];  /* four bytes of each row of a band */
 typedef float FloatBand[BAND]; /* a number of each */
 
@@ -1547,8 +1549,8 @@ typedef struct {
     float *sums; /* (n, cols / 16) of the numbers that q stands for */
 } Act;
 
-/* The result of softmax so far, which goes over the positions in bands (arxiv.org/abs/1805.02867):
- * `top` is the largest score, `sum` the sum of exp(score - top). A band with a larger score shrinks
+/* The result of softmax so far, which goes over the positions in blocks (arxiv.org/abs/1805.02867):
+ * `top` is the largest score, `sum` the sum of exp(score - top). A block with a larger score shrinks
  * what was summed up before. */
 typedef struct {
     float top, sum;
@@ -1556,18 +1558,19 @@ typedef struct {
 
 /* What one thread works with. */
 typedef struct {
-    FloatBand y[CHUNK];                           /* a band of a product, for all rows of x */
-    Words words[BAND_WORDS];                      /* a piece of a band as it is in the file */
-    uint8_t copy[BAND][BAND_WORDS * 4];           /* the same, row by row */
-    Quanta quanta;                                /* the same, as integers */
-    float rows[BAND][FLOAT_COLS + 16];            /* a piece of a band, unpacked */
-    FloatBand lanes[FLOAT_COLS + 16];             /* the same, side by side */
-    float row[ROW_COLS];                          /* a piece of a single row, unpacked */
-    float values[BAND * MAX_HEAD_DIM];            /* a band of positions: keys, then values */
-    FloatBand keys[MAX_HEAD_DIM];                 /* the keys, side by side */
-    FloatBand scores[MAX_GROUP], tail[MAX_GROUP]; /* of queries; columns that fill no band */
-    Softmax softmax[ATTEND_HEADS];                /* of queries and heads */
-    int visible[MAX_GROUP];                       /* positions of the band that a query sees */
+    FloatBand y[CHUNK];                                /* a band of a product, for all rows of x */
+    Words words[BAND_WORDS];                           /* a piece of a band as it is in the file */
+    uint8_t copy[BAND][BAND_WORDS * 4];                /* the same, row by row */
+    Quanta quanta;                                     /* the same, as integers */
+    float rows[BAND][FLOAT_COLS + 16];                 /* a piece of a band, unpacked */
+    FloatBand lanes[FLOAT_COLS + 16];                  /* the same, side by side */
+    float row[ROW_COLS];                               /* a piece of a single row, unpacked */
+    float values[ATTEND_BLOCK * MAX_HEAD_DIM];         /* a block of positions: keys, then values */
+    FloatBand keys[ATTEND_BLOCK / BAND][MAX_HEAD_DIM]; /* the keys, side by side */
+    float scores[MAX_GROUP][ATTEND_BLOCK];             /* of queries */
+    FloatBand tail[MAX_GROUP];                         /* columns that fill no band */
+    Softmax softmax[ATTEND_HEADS];                     /* of queries and heads */
+    int visible[MAX_GROUP]; /* positions of the block that a query sees */
 } Work;
 
 typedef struct {
@@ -1645,26 +1648,60 @@ static int default_context(const llm_session *s)
     return fits < 1 ? 1 : fits < c->context ? (int)fits : c->context;
 }
 
-/* Physical cores that this process may use; a core's second hardware thread brings nothing here. */
+/* The whole processors' worth of time that the process may use, as Linux containers limit it. */
+static int processor_limit(void)
+{
+    static const char *const paths[] = { "/sys/fs/cgroup/cpu.max",
+                                         "/sys/fs/cgroup/cpu/cpu.cfs_quota_us" };
+    double quota = 0, period = 100000;
+    for (int i = 0; i < 2 && quota <= 0; i++) {
+        FILE *file = fopen(paths[i], "r");
+        if (file && fscanf(file, "%lf %lf", &quota, &period) < 1) quota = 0;
+        if (file) fclose(file);
+    }
+    double limit = quota > 0 && period > 0 ? ceil(quota / period) : MAX_THREADS;
+    return limit < MAX_THREADS ? (int)limit : MAX_THREADS;
+}
+
+/* The first of the hardware threads of a processor's core, -1 if that is not known. */
+static int core_of(int cpu)
+{
+    char path[96];
+    int first = -1;
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
+    FILE *file = fopen(path, "r");
+    if (file && fscanf(file, "%d", &first) != 1) first = -1;
+    if (file) fclose(file);
+    return first;
+}
+
+/* Physical cores among the processors that this process may use; a core's second hardware thread
+ * brings nothing here. */
 static int default_threads(void)
 {
-    int cores = 0, allowed = 1;
-    long configured = sysconf(_SC_NPROCESSORS_CONF);
+    char seen[MAX_PROCESSORS] = { 0 }, line[4096];
+    int cores = 0, most = processor_limit(), from, to;
 #ifdef _OPENMP
-    allowed = omp_get_max_threads();
+    if (most > omp_get_max_threads()) most = omp_get_max_threads();
+#else
+    most = 1;
 #endif
-    for (int cpu = 0; cpu < configured; cpu++) {
-        char path[96];
-        int first = -1;
-        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list",
-                 cpu);
-        FILE *file = fopen(path, "r");
-        if (!file) continue;
-        cores += fscanf(file, "%d", &first) == 1 && first == cpu;
-        fclose(file);
+    FILE *status = fopen("/proc/self/status", "r");
+    while (status && fgets(line, sizeof line, status)) {
+        char *at = line + strlen("Cpus_allowed_list:");
+        if (strncmp(line, "Cpus_allowed_list:", strlen("Cpus_allowed_list:"))) continue;
+        for (; (from = (int)strtol(at, &at, 10), to = from, *at != 0); at++) { /* 0-3,8,10-11 */
+            if (*at == '-') to = (int)strtol(at + 1, &at, 10);
+            for (int cpu = from; cpu <= to && cpu < MAX_PROCESSORS; cpu++) {
+                int first = core_of(cpu);
+                cores += first >= 0 && first < MAX_PROCESSORS && !seen[first];
+                if (first >= 0 && first < MAX_PROCESSORS) seen[first] = 1;
+            }
+            if (*at != ',') break;
+        }
     }
-    if (cores == 0 || cores > allowed) cores = allowed;
-    return cores < MAX_THREADS ? cores : MAX_THREADS;
+    if (status) fclose(status);
+    return cores > 0 && cores < most ? cores : most;
 }
 
 static void session_buffers(llm_session *s)
@@ -1892,9 +1929,8 @@ const float *llm_logits(const llm_session *s)
 /* ==== 6. Math ====================================================================================
  * The steps of a layer, portable and complete. Legend: x residual stream, h hidden, q k v a
  * attention's queries, keys, values and result, n rows of the batch, l layer. By far the most time
- * is spent in matmul. It works on bands: BAND rows of a matrix side by side, each in a lane, so that
- * a number of x is multiplied with a whole band at once. Everything that a processor can do faster
- * with instructions of its own goes through the row of isas[] in use. */
+ * is spent in matmul. What a processor can do faster with instructions of its own goes through the
+ * row of isas[] in use. */
 
 /* Memory that will be read soon. Asking for it a little at a time keeps memory and arithmetic busy
  * at once. */
@@ -1916,13 +1952,13 @@ typedef struct {
     /* y(t, 0..BAND) += sum over k of w(k, 0..BAND) x(t, k) */
     void (*gemm)(float *y, size_t ldy, const float *w, size_t ldw, const float *x, size_t ldx,
                  int cols, int n);
-    /* See softmax_band and swiglu_row. */
-    float (*softmax)(Softmax *f, float *scores, int visible, float scale);
+    /* See softmax_block and swiglu_row. */
+    float (*softmax)(Softmax *f, float *scores, int length, int visible, float scale);
     void (*swiglu)(float *gate, const float *up, int n);
     void (*unpack_f16)(const void *row, float *y, int n);
     void (*pack_f16)(void *row, const float *x, int n);
-    /* The products of integers; NULL: weights are unpacked instead. y(t, 0..BAND) += sum over k of
-     * w(k, 0..BAND) x(t, k), for columns that begin at number k of x, whose rows have ldx numbers. */
+    /* The same with integers, for `cols` columns that begin at number k of x, whose rows have ldx
+     * numbers; NULL: all weights are unpacked instead. */
     void (*split[N_FORMATS])(Quanta *restrict to, const Words *restrict from, int cols,
                              Ahead *ahead);
     void (*quantize)(Act *to, const float *x, int row, int cols, int digits);
@@ -1982,10 +2018,16 @@ static void gemm_portable(float *y, size_t ldy, const float *w, size_t ldw, cons
     }
 }
 
-/* Unpacks n numbers of a row in format f; F16 is what a processor may have instructions for. */
+/* Unpacks and packs n numbers of a row in format f; F16 is what a processor may have instructions
+ * for. */
 static void unpack(const Format *f, const void *row, float *y, int n)
 {
     (f == &formats[F16] ? kernels->unpack_f16 : f->unpack)(row, y, n);
+}
+
+static void pack(const Format *f, void *row, const float *x, int n)
+{
+    (f == &formats[F16] ? kernels->pack_f16 : f->pack)(row, x, n);
 }
 
 /* The columns of a matrix that are unpacked at once. */
@@ -2128,7 +2170,7 @@ static void matmul(llm_session *s, const float *x, int n, const Product *p, int 
 static void norm(float *y, const float *x, const float *weight, int n, int dim, float eps,
                  int threads)
 {
-    PARALLEL_FOR (n < 8 ? 1 : threads, int t = 0; t < n; t++) {
+    PARALLEL_FOR (n < MIN_ROWS ? 1 : threads, int t = 0; t < n; t++) {
         const float *from = x + (size_t)t * (size_t)dim;
         float *to = y + (size_t)t * (size_t)dim;
         double squares[8] = { 0 }, sum = 0;
@@ -2163,13 +2205,14 @@ static void rope(float *x, const llm_session *s, int n, int heads)
     const llm_model *m = s->model;
     int half = m->n_rot / 2, step = m->arch->rope_halves ? 1 : 2,
         far = m->arch->rope_halves ? half : 1;
-    for (int t = 0; t < n; t++) {
+    PARALLEL_FOR (n < MIN_ROWS ? 1 : s->threads, int t = 0; t < n; t++) {
         const float *cos = s->cos + t * half, *sin = s->sin + t * half;
-        for (int g = 0; g < heads; g++, x += m->facts.head_dim) {
+        float *head = x + (size_t)t * (size_t)(heads * m->facts.head_dim);
+        for (int g = 0; g < heads; g++, head += m->facts.head_dim) {
             for (int i = 0; i < half; i++) {
-                float a = x[i * step], b = x[i * step + far];
-                x[i * step] = a * cos[i] - b * sin[i];
-                x[i * step + far] = a * sin[i] + b * cos[i];
+                float a = head[i * step], b = head[i * step + far];
+                head[i * step] = a * cos[i] - b * sin[i];
+                head[i * step + far] = a * sin[i] + b * cos[i];
             }
         }
     }
@@ -2191,8 +2234,8 @@ static void remember(const llm_session *s, int l, int n)
         const llm_session *owner = s->rows[t].session;
         for (int g = 0; g < c->n_kv_heads; g++, k += c->head_dim, v += c->head_dim) {
             size_t at = cache_at(owner, l, g, s->rows[t].position);
-            owner->cache->pack(owner->keys + at, k, c->head_dim);
-            owner->cache->pack(owner->values + at, v, c->head_dim);
+            pack(owner->cache, owner->keys + at, k, c->head_dim);
+            pack(owner->cache, owner->values + at, v, c->head_dim);
         }
     }
 }
@@ -2217,20 +2260,30 @@ BODY float exponential(float x)
     return x != x ? x : e;
 }
 
-/* Takes a band of scores of which the first `visible` count, and makes them exp(score - top), the
- * others 0. Returns by how much what was summed up before shrinks. */
-BODY float softmax_band(Softmax *f, float *scores, int visible, float scale)
+/* Takes `length` scores of which the first `visible` count, and makes them exp(score - top), the
+ * others 0, up to a full band. Returns by how much what was summed up before shrinks. */
+BODY float softmax_block(Softmax *f, float *scores, int length, int visible, float scale)
 {
     float tops[16], sums[16] = { 0 }, top = f->top;
-    for (int j = 0; j < BAND; j++) scores[j] = j < visible ? scores[j] * scale : -INFINITY;
-    for (int j = 0; j < 16; j++) tops[j] = scores[j] > scores[j + 16] ? scores[j] : scores[j + 16];
-    for (int j = 0; j < 16; j++) top = tops[j] > top ? tops[j] : top;
-    for (int j = 0; j < BAND; j++) scores[j] = exponential(scores[j] - top);
-    for (int j = 0; j < BAND; j++) sums[j % 16] += scores[j];
-    float shrink = expf(f->top - top);
+    for (int i = 0; i < 16; i++) tops[i] = top;
+    for (int j = 0; j < length; j += 16) {
+        for (int i = 0; i < 16; i++) {
+            float score = j + i < visible ? scores[j + i] * scale : -INFINITY;
+            scores[j + i] = score;
+            tops[i] = score > tops[i] ? score : tops[i];
+        }
+    }
+    for (int i = 0; i < 16; i++) top = tops[i] > top ? tops[i] : top;
+    for (int j = 0; j < length; j += 16) {
+        for (int i = 0; i < 16; i++) {
+            scores[j + i] = exponential(scores[j + i] - top);
+            sums[i] += scores[j + i];
+        }
+    }
+    float shrink = exponential(f->top - top);
     f->sum *= shrink;
     f->top = top;
-    for (int j = 0; j < 16; j++) f->sum += sums[j];
+    for (int i = 0; i < 16; i++) f->sum += sums[i];
     return shrink;
 }
 
@@ -2240,9 +2293,9 @@ BODY void swiglu_row(float *restrict gate, const float *restrict up, int n)
     for (int i = 0; i < n; i++) gate[i] = gate[i] / (1 + exponential(-gate[i])) * up[i];
 }
 
-static float softmax_portable(Softmax *f, float *scores, int visible, float scale)
+static float softmax_portable(Softmax *f, float *scores, int length, int visible, float scale)
 {
-    return softmax_band(f, scores, visible, scale);
+    return softmax_block(f, scores, length, visible, scale);
 }
 
 static void swiglu_portable(float *gate, const float *up, int n)
@@ -2250,78 +2303,85 @@ static void swiglu_portable(float *gate, const float *up, int n)
     swiglu_row(gate, up, n);
 }
 
-/* Attention of n rows of queries to a band of `length` positions, whose keys (dim, BAND) and values
- * (length, padded) are in work. Row t of q and of the result a begins at number t * ld. */
-static void attend_band(float *a, const float *q, size_t ld, int n, Work *work, Softmax *state,
-                        int length, int dim, int padded)
+/* Attention of n rows of queries to a block of `length` positions, whose keys (bands, dim, BAND) and
+ * values (length, padded) are in work. Row t of q and of the result a begins at number t * ld. */
+static void attend_block(float *a, const float *q, size_t ld, int n, Work *work, Softmax *state,
+                         int length, int dim, int padded)
 {
-    FloatBand *scores = work->scores;
-    memset(scores, 0, (size_t)n * sizeof *scores);
-    kernels->gemm(scores[0], BAND, work->keys[0], BAND, q, ld, dim, n);
+    size_t row = ARRAY_LEN(*work->scores);
+    memset(work->scores, 0, (size_t)n * sizeof *work->scores);
+    for (int j = 0; j < length; j += BAND) {
+        kernels->gemm(work->scores[0] + j, row, work->keys[j / BAND][0], BAND, q, ld, dim, n);
+    }
     for (int t = 0; t < n; t++) {
         if (work->visible[t] <= 0) {
-            memset(scores[t], 0, sizeof scores[t]);
+            memset(work->scores[t], 0, sizeof work->scores[t]);
             continue;
         }
-        float shrink = kernels->softmax(&state[t], scores[t], work->visible[t],
+        float shrink = kernels->softmax(&state[t], work->scores[t], length, work->visible[t],
                                         1 / sqrtf((float)dim));
         for (int d = 0; d < dim && shrink != 1; d++) a[(size_t)t * ld + (size_t)d] *= shrink;
     }
     for (int d = 0; d < dim; d += BAND) {
-        if (dim - d >= BAND) {
-            kernels->gemm(a + d, ld, work->values + d, (size_t)padded, scores[0], BAND, length, n);
-            continue;
-        }
-        memset(work->tail, 0, (size_t)n * sizeof *work->tail);
-        kernels->gemm(work->tail[0], BAND, work->values + d, (size_t)padded, scores[0], BAND,
-                      length, n);
-        for (int t = 0; t < n; t++) {
-            for (int i = 0; d + i < dim; i++)
-                a[(size_t)t * ld + (size_t)(d + i)] += work->tail[t][i];
+        float *to = dim - d < BAND ? work->tail[0] : a + d;
+        if (dim - d < BAND) memset(work->tail, 0, (size_t)n * sizeof *work->tail);
+        kernels->gemm(to, dim - d < BAND ? BAND : ld, work->values + d, (size_t)padded,
+                      work->scores[0], row, length, n);
+        for (int t = 0; t < n && dim - d < BAND; t++) {
+            float *rest = a + (size_t)t * ld + (size_t)d;
+            for (int i = 0; d + i < dim; i++) rest[i] += work->tail[t][i];
         }
     }
 }
 
+/* Unpacks a block of `length` positions of head g in layer l: keys side by side, and values. */
+static void unpack_block(const llm_session *s, Work *work, int l, int g, int j, int length,
+                         int padded)
+{
+    int dim = s->model->facts.head_dim;
+    size_t from = cache_at(s, l, g, j), bytes = head_bytes(s), row = (size_t)padded;
+    Ahead none = { s->keys, 0 };
+    for (size_t i = 0; i < (size_t)length; i++) {
+        unpack(s->cache, s->keys + from + i * bytes, work->values + i * row, dim);
+    }
+    for (int i = 0; i < length; i += BAND) {
+        kernels->deal((Words *)work->keys[i / BAND],
+                      (const uint8_t *)(work->values + (size_t)i * row), row * sizeof(float),
+                      padded * (int)sizeof(float), &none);
+    }
+    for (size_t i = 0; i < (size_t)length; i++) {
+        unpack(s->cache, s->values + from + i * bytes, work->values + i * row, dim);
+    }
+}
+
 /* Attention of `count` rows of one session, from row `first` on, for the query heads that share
- * key/value head g. Keys and values are unpacked band by band, and each band serves all these rows
- * and heads. A row sees itself and what was before it. One row alone takes its heads for the rows of
- * a batch. */
+ * key/value head g. Keys and values are unpacked block by block, and each block serves all these
+ * rows and heads. A row sees itself and what was before it. One row alone takes its heads for the
+ * rows of a batch. */
 static void attend_tile(llm_session *s, Work *work, int l, int g, int first, int count)
 {
     const llm_facts *c = &s->model->facts;
     const Row *rows = s->rows + first;
-    const llm_session *owner = rows->session;
     int dim = c->head_dim, group = c->n_heads / c->n_kv_heads, last = rows[count - 1].position;
     int heads = count == 1 ? 1 : group, n = count == 1 ? group : count;
     int padded = (dim + BAND - 1) / BAND * BAND;
     size_t q_dim = (size_t)(c->n_heads * dim), ld = count == 1 ? (size_t)dim : q_dim;
-    size_t at = (size_t)first * q_dim + (size_t)(g * group * dim), bytes = head_bytes(owner);
-    Ahead none = { owner->keys, 0 };
+    size_t at = (size_t)first * q_dim + (size_t)(g * group * dim);
     for (int i = 0; i < count * group; i++) work->softmax[i] = (Softmax){ -INFINITY, 0 };
     for (int t = 0; t < count; t++) {
         memset(s->a + at + (size_t)t * q_dim, 0, (size_t)(group * dim) * sizeof *s->a);
     }
-    for (int j = 0; j <= last; j += BAND) {
-        int length = last + 1 - j < BAND ? last + 1 - j : BAND;
-        size_t from = cache_at(owner, l, g, j);
-        for (int i = 0; i < length; i++) {
-            unpack(owner->cache, owner->keys + from + (size_t)i * bytes, work->values + i * padded,
-                   dim);
-        }
-        kernels->deal((Words *)work->keys, (const uint8_t *)work->values,
-                      (size_t)padded * sizeof(float), padded * (int)sizeof(float), &none);
-        for (int i = 0; i < length; i++) {
-            unpack(owner->cache, owner->values + from + (size_t)i * bytes,
-                   work->values + i * padded, dim);
-        }
+    for (int j = 0; j <= last; j += ATTEND_BLOCK) {
+        int length = last + 1 - j < ATTEND_BLOCK ? last + 1 - j : ATTEND_BLOCK;
+        unpack_block(rows->session, work, l, g, j, length, padded);
         for (int t = 0; t < n; t++) {
             work->visible[t] = rows[count == 1 ? 0 : t].position + 1 - j;
             if (work->visible[t] > length) work->visible[t] = length;
         }
         for (int head = 0; head < heads; head++) {
             size_t q = at + (size_t)(head * dim);
-            attend_band(s->a + q, s->q + q, ld, n, work, work->softmax + head * n, length, dim,
-                        padded);
+            attend_block(s->a + q, s->q + q, ld, n, work, work->softmax + head * n, length, dim,
+                         padded);
         }
     }
     for (int i = 0; i < count * group; i++) {
@@ -2359,14 +2419,18 @@ static void attend(llm_session *s, int l, int n)
     }
 }
 
-static void add(float *x, const float *h, size_t n)
+static void add(float *x, const float *h, int n, int dim, int threads)
 {
-    for (size_t i = 0; i < n; i++) x[i] += h[i];
+    PARALLEL_FOR (n < MIN_ROWS ? 1 : threads, int t = 0; t < n; t++) {
+        float *to = x + (size_t)t * (size_t)dim;
+        const float *from = h + (size_t)t * (size_t)dim;
+        for (int i = 0; i < dim; i++) to[i] += from[i];
+    }
 }
 
 static void swiglu(float *gate, const float *up, int n, int dim, int threads)
 {
-    PARALLEL_FOR (n < 8 ? 1 : threads, int t = 0; t < n; t++) {
+    PARALLEL_FOR (n < MIN_ROWS ? 1 : threads, int t = 0; t < n; t++) {
         kernels->swiglu(gate + (size_t)t * (size_t)dim, up + (size_t)t * (size_t)dim, dim);
     }
 }
@@ -2405,7 +2469,6 @@ static int forward(llm_session *s, int n)
 {
     const llm_model *m = s->model;
     const llm_facts *c = &m->facts;
-    size_t size = (size_t)n * (size_t)c->dim;
     for (int t = 0; t < n; t++) {
         const Mat *e = &m->embedding;
         e->format->unpack(e->data + (size_t)s->rows[t].token * row_bytes(e->format, c->dim),
@@ -2424,14 +2487,14 @@ static int forward(llm_session *s, int n)
         remember(s, l, n);
         attend(s, l, n);
         matmul(s, s->a, n, &(Product){ s->h, &w->wo }, 1);
-        add(s->x, s->h, size);
+        add(s->x, s->h, n, c->dim, s->threads);
 
         norm(s->h, s->x, w->ffn_norm, n, c->dim, m->norm_eps, s->threads);
         Product both[] = { { s->gate, &w->gate }, { s->up, &w->up } };
         matmul(s, s->h, n, both, 2);
         swiglu(s->gate, s->up, n, c->hidden_dim, s->threads);
         matmul(s, s->gate, n, &(Product){ s->h, &w->down }, 1);
-        add(s->x, s->h, size);
+        add(s->x, s->h, n, c->dim, s->threads);
     }
     logits(s, n);
     return 0;
@@ -5650,10 +5713,10 @@ int main(int argc, char **argv)
 #endif /* RUN_NO_MAIN */
 
 /* ==== 11. Appendix: kernels by instruction set ===================================================
- * The portable kernels are the first row. A reader may stop here: the rows below it compute the same
- * sums for the instruction sets of real machines, and take quantized weights as the integers that
- * they are. What compilers make vector code of by themselves is written once, as a BODY that each
- * instruction set compiles for itself; the rest is written with its intrinsics. */
+ * The portable kernels are the first row. A reader may stop here: the rows below it compute the
+ * same sums for the instruction sets of real machines, and take quantized weights as the integers
+ * that they are. What compilers make vector code of by themselves is written once, as a BODY that
+ * each instruction set compiles for itself; the rest is written with its intrinsics. */
 
 static int always(void)
 {
@@ -5839,9 +5902,10 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int w
 
 /* The functions of an instruction set that are bodies. */
 #define INSTANTIATE(NAME, TARGET, WHOLE) \
-    TARGET static float softmax_##NAME(Softmax *f, float *scores, int visible, float scale) \
+    TARGET static float softmax_##NAME(Softmax *f, float *scores, int length, int visible, \
+                                       float scale) \
     { \
-        return softmax_band(f, scores, visible, scale); \
+        return softmax_block(f, scores, length, visible, scale); \
     } \
     TARGET static void swiglu_##NAME(float *gate, const float *up, int n) \
     { \
@@ -5895,7 +5959,6 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int w
 
 /* Keeps it from adding in another order, for the same reason. */
 #define KEEP(vector) __asm__("" : "+x"(vector))
-
 
 #ifdef __x86_64__
 #include <immintrin.h>
@@ -6027,8 +6090,8 @@ AVX2 BODY void scale_avx2(float *y, __m256i sum, const float *d, const float *m,
     _mm256_store_ps(y, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, f));
 }
 
-/* Half a band, T rows of x of one digit. Products of a quantum and a digit fit 16 bits in eights, if
- * the quantum has five bits, and in sixteens, if it has four. */
+/* Half a band, T rows of x of one digit. Products of a quantum and a digit fit 16 bits in eights,
+ * if the quantum has five bits, and in sixteens, if it has four. */
 AVX2 BODY void digit_tile_avx2(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k, int t,
                                int cols, int r, Ahead *ahead, const int bits, const int T)
 {

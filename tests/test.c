@@ -42,6 +42,7 @@ static int passed, failed, skipped;
 #include "test_tokenizer.h"
 #include "test_files.h"
 #include "test_bundled.h"
+#include "test_kernels.h"
 #include "test_cli.h"
 #include "test_chat.h"
 
@@ -54,8 +55,8 @@ int main(int argc, char **argv)
         { "numbers", test_numbers },     { "forward", test_forward },
         { "sampling", test_sampling },   { "text", test_text },
         { "tokenizer", test_tokenizer }, { "files", test_files },
-        { "bundled", test_bundled },     { "cli", test_cli },
-        { "chat", test_chats },
+        { "bundled", test_bundled },     { "kernels", test_kernels },
+        { "cli", test_cli },             { "chat", test_chats },
     };
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (size_t i = 0; i < ARRAY_LEN(groups); i++) {

@@ -126,8 +126,8 @@ static llm_model *open_tiny(const Shape *s, Bytes *file)
     return m;
 }
 
-/* What kernels that quantize x to the digits of format `type` may add to an error; a digit more makes
- * steps 64 times smaller. Exact bounds of a single product: test_matmul. */
+/* What kernels that quantize x to the digits of format `type` may add to an error; a digit more
+ * makes steps 64 times smaller. Exact bounds of a single product: test_matmul. */
 static double digits_tolerance(int type)
 {
     return !kernels->split[type] ? 0 : digits(&formats[type]) == 1 ? 3e-2 : 3e-2 / 64;

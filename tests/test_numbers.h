@@ -227,7 +227,7 @@ static void test_softmax(void)
                 if (i < visible) sum += exp(0.5 * scores[i] - 100);
                 if (i < visible) want += exp(0.5 * scores[i] - 100) * v[i];
             }
-            a *= isas[isa].softmax(&f, scores, visible, 0.5f);
+            a *= isas[isa].softmax(&f, scores, BAND, visible, 0.5f);
             for (int i = 0; i < BAND; i++) {
                 a += scores[i] * v[i];
                 check(i < visible || scores[i] == 0, "an invisible score counts");
