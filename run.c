@@ -1550,8 +1550,8 @@ typedef struct {
 } Act;
 
 /* The result of softmax so far, which goes over the positions in blocks (arxiv.org/abs/1805.02867):
- * `top` is the largest score, `sum` the sum of exp(score - top). A block with a larger score shrinks
- * what was summed up before. */
+ * `top` is the largest score, `sum` the sum of exp(score - top). A block with a larger score
+ * shrinks what was summed up before. */
 typedef struct {
     float top, sum;
 } Softmax;
@@ -1947,8 +1947,8 @@ typedef struct {
     /* to(bytes / 4) = the words of a band whose rows begin every `stride` bytes. Reads, and writes,
      * up to 63 bytes more. */
     void (*deal)(Words *to, const uint8_t *rows, size_t stride, int bytes, Ahead *ahead);
-    /* The inner product of n numbers. */
-    float (*dot)(const float *w, const float *x, int n);
+    /* y(r) += sum over k of w(r, k) x(k) */
+    void (*dots)(float *y, const float *w, size_t ldw, const float *x, int rows, int cols);
     /* y(t, 0..BAND) += sum over k of w(k, 0..BAND) x(t, k) */
     void (*gemm)(float *y, size_t ldy, const float *w, size_t ldw, const float *x, size_t ldx,
                  int cols, int n);
@@ -1972,19 +1972,20 @@ static const Isa *kernels; /* picked when the first model is opened */
 
 typedef float F32x4 __attribute__((vector_size(16), aligned(4), may_alias));
 
-static float dot_portable(const float *w, const float *x, int n)
+static void dots_portable(float *y, const float *w, size_t ldw, const float *x, int rows, int cols)
 {
-    F32x4 sum[4] = { { 0 } };
-    int k = 0;
-    for (; k + 16 <= n; k += 16) {
-        for (int i = 0; i < 4; i++) {
-            sum[i] += *(const F32x4 *)(w + k + 4 * i) * *(const F32x4 *)(x + k + 4 * i);
+    for (int r = 0; r < rows; r++, w += ldw) {
+        F32x4 sum[4] = { { 0 } };
+        int k = 0;
+        for (; k + 16 <= cols; k += 16) {
+            for (int i = 0; i < 4; i++) {
+                sum[i] += *(const F32x4 *)(w + k + 4 * i) * *(const F32x4 *)(x + k + 4 * i);
+            }
         }
+        F32x4 all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+        y[r] += (all[0] + all[1]) + (all[2] + all[3]);
+        for (; k < cols; k++) y[r] += w[k] * x[k];
     }
-    F32x4 all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-    float total = (all[0] + all[1]) + (all[2] + all[3]);
-    for (; k < n; k++) total += w[k] * x[k];
-    return total;
 }
 
 static void deal_portable(Words *to, const uint8_t *rows, size_t stride, int bytes, Ahead *ahead)
@@ -2036,22 +2037,21 @@ static int piece(const Mat *w, int k, int most)
     return w->cols - k < most ? w->cols - k : most;
 }
 
-/* y(count) = rows first to first + count of w, times one row of x: memory delivers a row fastest as
- * one stream. */
+/* y(count) += rows first to first + count of w, times one row of x: memory delivers a row fastest
+ * as one stream. */
 static void band_one(Work *work, const Mat *w, const float *x, int first, int count)
 {
-    float *y = work->y[0];
-    const uint8_t *data = w->data + (size_t)first * row_bytes(w->format, w->cols);
-    for (int r = 0; r < count; r++, data += row_bytes(w->format, w->cols)) {
-        if (w->format == &formats[F32]) {
-            y[r] = kernels->dot((const float *)data, x, w->cols);
-            continue;
-        }
-        y[r] = 0;
+    size_t stride = row_bytes(w->format, w->cols);
+    const uint8_t *data = w->data + (size_t)first * stride;
+    if (w->format == &formats[F32]) {
+        kernels->dots(work->y[0], (const float *)data, (size_t)w->cols, x, count, w->cols);
+        return;
+    }
+    for (int r = 0; r < count; r++, data += stride) {
         for (int k = 0; k < w->cols; k += ROW_COLS) {
             int cols = piece(w, k, ROW_COLS);
             unpack(w->format, data + row_bytes(w->format, k), work->row, cols);
-            y[r] += kernels->dot(work->row, x + k, cols);
+            kernels->dots(&work->y[0][r], work->row, 0, x + k, 1, cols);
         }
     }
 }
@@ -2303,8 +2303,9 @@ static void swiglu_portable(float *gate, const float *up, int n)
     swiglu_row(gate, up, n);
 }
 
-/* Attention of n rows of queries to a block of `length` positions, whose keys (bands, dim, BAND) and
- * values (length, padded) are in work. Row t of q and of the result a begins at number t * ld. */
+/* Attention of n rows of queries to a block of `length` positions, whose keys (bands, dim, BAND)
+ * and values (length, padded) are in work. Row t of q and of the result a begins at number t * ld.
+ */
 static void attend_block(float *a, const float *q, size_t ld, int n, Work *work, Softmax *state,
                          int length, int dim, int padded)
 {
@@ -5992,24 +5993,38 @@ AVX2 static void pack_f16_avx2(void *row, const float *x, int n)
     for (; i < n; i++) y[i] = float_f16(x[i]);
 }
 
-AVX2 static float dot_avx2(const float *w, const float *x, int n)
+/* R rows. */
+AVX2 BODY void dots_tile_avx2(float *y, const float *w, size_t ldw, const float *x, int cols,
+                              const int R)
 {
-    __m256 sum[4] = { _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(),
-                      _mm256_setzero_ps() };
+    __m256 sum[4][2];
     int k = 0;
-    for (; k + 32 <= n; k += 32) {
+    UNROLL(4)
+    for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm256_setzero_ps();
+    for (; k + 16 <= cols; k += 16) {
+        __m256 x0 = _mm256_loadu_ps(x + k), x1 = _mm256_loadu_ps(x + k + 8);
         UNROLL(4)
-        for (int i = 0; i < 4; i++) {
-            sum[i] = _mm256_fmadd_ps(_mm256_loadu_ps(w + k + 8 * i), _mm256_loadu_ps(x + k + 8 * i),
-                                     sum[i]);
+        for (int r = 0; r < R; r++) {
+            const float *row = w + (size_t)r * ldw + k;
+            sum[r][0] = _mm256_fmadd_ps(_mm256_loadu_ps(row), x0, sum[r][0]);
+            sum[r][1] = _mm256_fmadd_ps(_mm256_loadu_ps(row + 8), x1, sum[r][1]);
         }
     }
-    __m256 all = _mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3]));
-    float each[8], total = 0;
-    _mm256_storeu_ps(each, all);
-    for (int i = 0; i < 8; i++) total += each[i];
-    for (; k < n; k++) total += w[k] * x[k];
-    return total;
+    UNROLL(4)
+    for (int r = 0; r < R; r++) {
+        __m256 all = _mm256_add_ps(sum[r][0], sum[r][1]);
+        __m128 half = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
+        half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+        y[r] += _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+        for (int i = k; i < cols; i++) y[r] += w[(size_t)r * ldw + (size_t)i] * x[i];
+    }
+}
+
+AVX2 static void dots_avx2(float *y, const float *w, size_t ldw, const float *x, int rows, int cols)
+{
+    int r = 0;
+    for (; r + 4 <= rows; r += 4) dots_tile_avx2(y + r, w + (size_t)r * ldw, ldw, x, cols, 4);
+    for (; r < rows; r++) dots_tile_avx2(y + r, w + (size_t)r * ldw, ldw, x, cols, 1);
 }
 
 /* Eight words of eight rows at a time. */
@@ -6216,25 +6231,42 @@ static int has_avx512(void)
 
 INSTANTIATE(avx512, AVX512, 0)
 
-AVX512 static float dot_avx512(const float *w, const float *x, int n)
+/* R rows. */
+AVX512 BODY void dots_tile_avx512(float *y, const float *w, size_t ldw, const float *x, int cols,
+                                  const int R)
 {
-    __m512 sum[4] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(),
-                      _mm512_setzero_ps() };
+    __m512 sum[4][2];
+    UNROLL(4)
+    for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
     int k = 0;
-    for (; k + 64 <= n; k += 64) {
+    for (; k + 32 <= cols; k += 32) {
+        __m512 x0 = _mm512_loadu_ps(x + k), x1 = _mm512_loadu_ps(x + k + 16);
         UNROLL(4)
-        for (int i = 0; i < 4; i++) {
-            sum[i] = _mm512_fmadd_ps(_mm512_loadu_ps(w + k + 16 * i),
-                                     _mm512_loadu_ps(x + k + 16 * i), sum[i]);
+        for (int r = 0; r < R; r++) {
+            const float *row = w + (size_t)r * ldw + k;
+            sum[r][0] = _mm512_fmadd_ps(_mm512_loadu_ps(row), x0, sum[r][0]);
+            sum[r][1] = _mm512_fmadd_ps(_mm512_loadu_ps(row + 16), x1, sum[r][1]);
         }
     }
-    for (; k < n; k += 16) {
-        __mmask16 mask = (__mmask16)(n - k < 16 ? (1 << (n - k)) - 1 : 0xffff);
-        sum[0] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, w + k),
-                                 _mm512_maskz_loadu_ps(mask, x + k), sum[0]);
+    for (; k < cols; k += 16) {
+        __mmask16 mask = (__mmask16)(cols - k < 16 ? (1 << (cols - k)) - 1 : 0xffff);
+        __m512 x0 = _mm512_maskz_loadu_ps(mask, x + k);
+        UNROLL(4)
+        for (int r = 0; r < R; r++) {
+            __m512 row = _mm512_maskz_loadu_ps(mask, w + (size_t)r * ldw + k);
+            sum[r][0] = _mm512_fmadd_ps(row, x0, sum[r][0]);
+        }
     }
-    return _mm512_reduce_add_ps(
-        _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
+    UNROLL(4)
+    for (int r = 0; r < R; r++) y[r] += _mm512_reduce_add_ps(_mm512_add_ps(sum[r][0], sum[r][1]));
+}
+
+AVX512 static void dots_avx512(float *y, const float *w, size_t ldw, const float *x, int rows,
+                               int cols)
+{
+    int r = 0;
+    for (; r + 4 <= rows; r += 4) dots_tile_avx512(y + r, w + (size_t)r * ldw, ldw, x, cols, 4);
+    for (; r < rows; r++) dots_tile_avx512(y + r, w + (size_t)r * ldw, ldw, x, cols, 1);
 }
 
 /* Sixteen words of sixteen rows at a time. */
@@ -6387,7 +6419,7 @@ static const Isa isas[] = {
     { "portable",
       always,
       deal_portable,
-      dot_portable,
+      dots_portable,
       gemm_portable,
       softmax_portable,
       swiglu_portable,
@@ -6397,9 +6429,9 @@ static const Isa isas[] = {
       NULL,
       NULL },
 #ifdef __x86_64__
-    { "avx2", has_avx2, deal_avx2, dot_avx2, gemm_avx2, softmax_avx2, swiglu_avx2, unpack_f16_avx2,
+    { "avx2", has_avx2, deal_avx2, dots_avx2, gemm_avx2, softmax_avx2, swiglu_avx2, unpack_f16_avx2,
       pack_f16_avx2, SPLITS(avx2), quantize_avx2, gemm_int_avx2 },
-    { "avx512", has_avx512, deal_avx512, dot_avx512, gemm_avx512, softmax_avx512, swiglu_avx512,
+    { "avx512", has_avx512, deal_avx512, dots_avx512, gemm_avx512, softmax_avx512, swiglu_avx512,
       unpack_f16_avx2, pack_f16_avx2, SPLITS(avx512), quantize_avx512, gemm_int_avx512 },
 #endif
 };
