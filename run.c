@@ -6411,6 +6411,173 @@ AVX512 static void gemm_int_avx512(FloatBand *y, const Quanta *w, const Act *x, 
     if (digits(f) == 2 && f->group == 16) TILES(n, 4, 2, CALL)
 #undef CALL
 }
+
+#elif defined __aarch64__
+#include <arm_neon.h>
+
+INSTANTIATE(neon, )
+
+static void unpack_f16_neon(const void *row, float *y, int n)
+{
+    const uint16_t *x = row;
+    int i = 0;
+    for (; i + 4 <= n; i += 4) {
+        vst1q_f32(y + i, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x + i))));
+    }
+    for (; i < n; i++) y[i] = f16_float(x[i]);
+}
+
+static void pack_f16_neon(void *row, const float *x, int n)
+{
+    uint16_t *y = row;
+    int i = 0;
+    for (; i + 4 <= n; i += 4) {
+        vst1_u16(y + i, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(x + i))));
+    }
+    for (; i < n; i++) y[i] = float_f16(x[i]);
+}
+
+/* Four words of four rows at a time, as far as a line of the cache goes. */
+static void deal_neon(Words *to, const uint8_t *rows, size_t stride, int bytes, Ahead *ahead)
+{
+    for (int at = 0; at < bytes; at += 64, to += 16) {
+        for (int r = 0; r < BAND; r += 4) {
+            if (r % 16 == 0) prefetch(ahead);
+            UNROLL(4)
+            for (int i = 0; i < 16; i += 4) {
+                const uint8_t *row = rows + (size_t)r * stride + at + 4 * i;
+                uint32x4_t a[4];
+                UNROLL(4)
+                for (int j = 0; j < 4; j++, row += stride) {
+                    a[j] = vreinterpretq_u32_u8(vld1q_u8(row));
+                    HIDE(row);
+                }
+                uint32x4x2_t even = vzipq_u32(a[0], a[2]), odd = vzipq_u32(a[1], a[3]);
+                uint32x4x2_t low = vzipq_u32(even.val[0], odd.val[0]),
+                             high = vzipq_u32(even.val[1], odd.val[1]);
+                vst1q_u32(to[i] + r, low.val[0]);
+                vst1q_u32(to[i + 1] + r, low.val[1]);
+                vst1q_u32(to[i + 2] + r, high.val[0]);
+                vst1q_u32(to[i + 3] + r, high.val[1]);
+            }
+        }
+    }
+}
+
+/* Half a band, T rows of x. */
+BODY void gemm_tile_neon(float *y, size_t ldy, const float *w, size_t ldw, const float *x,
+                         size_t ldx, int cols, const int T)
+{
+    float32x4_t sum[4][4] = { { { 0 } } };
+    for (int k = 0; k < cols; k++, w += ldw) {
+        float32x4_t a[4];
+        UNROLL(4)
+        for (int i = 0; i < 4; i++) a[i] = vld1q_f32(w + 4 * i);
+        UNROLL(4)
+        for (int t = 0; t < T; t++) {
+            float b = x[(size_t)t * ldx + (size_t)k];
+            UNROLL(4)
+            for (int i = 0; i < 4; i++) sum[t][i] = vfmaq_n_f32(sum[t][i], a[i], b);
+        }
+    }
+    UNROLL(4)
+    for (int t = 0; t < T; t++, y += ldy) {
+        UNROLL(4)
+        for (int i = 0; i < 4; i++) {
+            vst1q_f32(y + 4 * i, vaddq_f32(vld1q_f32(y + 4 * i), sum[t][i]));
+        }
+    }
+}
+
+static void gemm_neon(float *y, size_t ldy, const float *w, size_t ldw, const float *x, size_t ldx,
+                      int cols, int n)
+{
+    for (int r = 0; r < BAND; r += 16, y += 16, w += 16) {
+#define CALL(T) gemm_tile_neon(y + (size_t)t * ldy, ldy, w, ldw, x + (size_t)t * ldx, ldx, cols, T)
+        TILES(n, 4, 2, CALL)
+#undef CALL
+    }
+}
+
+/* sum += four quanta of each of four rows times four digits. Without the instruction for it, two
+ * products fit 16 bits: of any quantum with a digit of two, of one below 32 with a digit alone. */
+BODY int32x4_t dot_four(int32x4_t sum, int8x16_t w, uint32_t digits)
+{
+#ifdef __ARM_FEATURE_DOTPROD
+    return vdotq_lane_s32(sum, w, vcreate_s8(digits), 0);
+#else
+    int8x16_t x = vreinterpretq_s8_u32(vdupq_n_u32(digits));
+    int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(x)), high = vmull_high_s8(w, x);
+    return vpadalq_s16(sum, vpaddq_s16(low, high));
+#endif
+}
+
+/* Half a band, T rows of x. The products are of signed bytes: the only quanta above 127, those of
+ * Q8_0, have 128 taken off, and m makes up for it. */
+BODY void int_tile_neon(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k, int t,
+                        int cols, int r, Ahead *ahead, const int digits, const int group,
+                        const int T)
+{
+    const int8_t *q = x->q + (size_t)t * (size_t)(digits * ldx) + k;
+    const float *d = x->d + (size_t)t * (size_t)(ldx / 32) + k / 32;
+    const float *sums = x->sums + (size_t)t * (size_t)(ldx / 16) + k / 16;
+    const int less = digits == 2 && group == 32 ? 128 : 0;
+    for (int j = 0; j < cols; j += group) {
+        int32x4_t sum[4][4] = { { { 0 } } }; /* (T * digits, quarters of the half) */
+        const Words *from = w->q + j / 4;
+        int steps = group / 4;
+        HIDE(steps); /* or the loop is unrolled, for which there are too few registers */
+        if (t == 0) prefetch(ahead); /* a further tile has the same weights */
+        for (int p = 0; p < steps; p++) {
+            int8x16_t quanta[4];
+            UNROLL(4)
+            for (int h = 0; h < 4; h++) {
+                uint8x16_t bytes = vreinterpretq_u8_u32(vld1q_u32(from[p] + r + 4 * h));
+                quanta[h] = vreinterpretq_s8_u8(veorq_u8(bytes, vdupq_n_u8(less)));
+            }
+            UNROLL(4)
+            for (int i = 0; i < T * digits; i++) {
+                uint32_t four;
+                memcpy(&four, q + (size_t)i * (size_t)ldx + j + 4 * p, 4);
+                UNROLL(4)
+                for (int h = 0; h < 4; h++) sum[i][h] = dot_four(sum[i][h], quanta[h], four);
+            }
+        }
+        UNROLL(4)
+        for (int h = 0; h < 4; h++) {
+            float32x4_t wd = vld1q_f32(w->d[j / group] + r + 4 * h);
+            float32x4_t wm = vld1q_f32(w->m[j / group] + r + 4 * h);
+            if (less) wm = vfmaq_n_f32(wm, wd, less);
+            UNROLL(4)
+            for (int i = 0; i < T; i++) {
+                float *to = y[t + i] + r + 4 * h;
+                const float *part = sums + i * (ldx / 16) + j / 16;
+                int32x4_t s = sum[i * digits][h];
+                if (digits == 2) s = vaddq_s32(vshlq_n_s32(s, 7), sum[2 * i + 1][h]);
+                float32x4_t f = vmulq_f32(vcvtq_f32_s32(s), wd);
+                f = vfmaq_n_f32(vld1q_f32(to), f, d[i * (ldx / 32) + j / 32]);
+                f = vfmaq_n_f32(f, wm, group == 32 ? part[0] + part[1] : part[0]);
+                vst1q_f32(to, f);
+            }
+        }
+    }
+}
+
+static void gemm_int_neon(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k, int cols,
+                          int n, const Format *f, Ahead *ahead)
+{
+    for (int r = 0; r < BAND; r += 16) {
+#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 1, 32, T)
+        if (f->digits == 1 && f->group == 32) TILES(n, 4, 2, CALL)
+#undef CALL
+#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 2, 32, T)
+        if (f->digits == 2 && f->group == 32) TILES(n, 2, 1, CALL)
+#undef CALL
+#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 2, 16, T)
+        if (f->digits == 2 && f->group == 16) TILES(n, 2, 1, CALL)
+#undef CALL
+    }
+}
 #endif
 
 /* In rising order; the last usable row wins. To add one: its functions, a check of the machine, a
@@ -6433,6 +6600,9 @@ static const Isa isas[] = {
       pack_f16_avx2, SPLITS(avx2), quantize_avx2, gemm_int_avx2 },
     { "avx512", has_avx512, deal_avx512, dots_avx512, gemm_avx512, softmax_avx512, swiglu_avx512,
       unpack_f16_avx2, pack_f16_avx2, SPLITS(avx512), quantize_avx512, gemm_int_avx512 },
+#elif defined __aarch64__
+    { "neon", always, deal_neon, dot_portable, gemm_neon, softmax_neon, swiglu_neon,
+      unpack_f16_neon, pack_f16_neon, SPLITS(neon), quantize_neon, gemm_int_neon },
 #endif
 };
 

@@ -33,6 +33,33 @@ static void test_halves(void)
     check((float_f16(NAN) & 0x7fff) > 0x7c00, "NaN stays NaN");
 }
 
+/* Kernels convert rows, in pieces of all lengths, as single numbers are converted. */
+static void test_half_rows(void)
+{
+    for (size_t isa = 0; isa < ARRAY_LEN(isas); isa++) {
+        if (!isas[isa].usable()) continue;
+        int wrong = 0, n;
+        for (uint32_t h = 0; h < 1 << 16; h += (uint32_t)n) {
+            uint16_t halves[20], back[20] = { 0 };
+            float floats[20], between[20];
+            n = 1 + (int)(h / 7 % 20);
+            for (int i = 0; i < n; i++) halves[i] = (uint16_t)(h + (uint32_t)i);
+            isas[isa].unpack_f16(halves, floats, n);
+            for (int i = 0; i < n; i++) { /* half way to the next, and a little to both sides */
+                float f = f16_float(halves[i]);
+                wrong += f == f ? float_bits(f) != float_bits(floats[i]) : floats[i] == floats[i];
+                between[i] = bits_float(float_bits(f) + 0xfff + (h + (uint32_t)i) % 3);
+            }
+            isas[isa].pack_f16(back, between, n);
+            for (int i = 0; i < n; i++) {
+                uint16_t want = float_f16(between[i]);
+                wrong += (want & 0x7fff) > 0x7c00 ? (back[i] & 0x7fff) <= 0x7c00 : back[i] != want;
+            }
+        }
+        check(!wrong, "%s: %d numbers are converted wrongly", isas[isa].name, wrong);
+    }
+}
+
 static size_t from_hex(const char *hex, unsigned char *out)
 {
     size_t n = 0;
@@ -242,6 +269,7 @@ static void test_numbers(void)
 {
     check(pick_kernels() != NULL, "%s", llm_error());
     test_halves();
+    test_half_rows();
     test_unpack();
     test_pack();
     test_matmul();
