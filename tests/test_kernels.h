@@ -290,7 +290,7 @@ static void check_divergences(const int *types, int n, int block, int noisy, int
         use_row(0);
         m = stored_model(types[i], block, noisy);
         float *portable = m ? story_logits(m) : NULL;
-        for (size_t row = 1; portable && row < ARRAY_LEN(isas); row++) {
+        for (size_t row = !exact; portable && row < ARRAY_LEN(isas); row++) {
             if (use_row(row)) check_row(m, types[i], exact, want, portable);
         }
         free(portable);
