@@ -2,6 +2,7 @@
 # make demo     a story from the model that comes with the sources
 # make test     all tests; needs a C compiler alone
 # make debug    the tests under AddressSanitizer and UndefinedBehaviorSanitizer
+# make amx      numbers and forward with AMX emulated, on a machine with AVX-512 and its bf16
 # make parity   comparisons with Hugging Face and the gguf package; needs Python 3 and the network
 
 CC ?= cc
@@ -51,6 +52,11 @@ debug:
 	@mkdir -p tests/tmp/debug
 	@$(MAKE) --no-print-directory test TMP=tests/tmp/debug PROGRAM=tests/tmp/debug/run CFLAGS='$(SANITIZE)'
 
+amx:
+	@mkdir -p tests/tmp/amx
+	$(CC) $(FLAGS) -include tests/amx.h -DTMP='"tests/tmp/amx"' tests/test.c tokenizer.c -lm -o tests/tmp/amx/test
+	@tests/tmp/amx/test numbers forward
+
 parity: .venv/ready $(PROGRAM)
 	.venv/bin/python tests/parity/run.py $(ONLY)
 
@@ -62,4 +68,4 @@ parity: .venv/ready $(PROGRAM)
 clean:
 	rm -rf run tests/tmp .probe .probe.c
 
-.PHONY: demo test debug parity clean
+.PHONY: demo test debug amx parity clean
