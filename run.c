@@ -6353,8 +6353,8 @@ AVX512 static void gemm_int_avx512(FloatBand *y, const Quanta *w, const Act *x, 
     __attribute__(( \
         target("amx-tile,amx-bf16,avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")))
 
-/* The processor must have tiles (bit 24) and their bf16 products (22), and the system must allow this
- * process, with all its threads, to use them: they make the frames of signals larger. */
+/* The processor must have tiles (bit 24) and their bf16 products (22), and the system must allow
+ * this process, with all its threads, to use them: they make the frames of signals larger. */
 static int has_amx(void)
 {
     enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
