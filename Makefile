@@ -3,6 +3,7 @@
 # make test     all tests; needs a C compiler alone
 # make debug    the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 # make bench    speed on this machine, with model files it writes; THREADS=N FORMATS="F16 Q4_0"
+# make amx      numbers and forward with AMX emulated, on a machine with AVX-512 and its bf16
 # make parity   comparisons with Hugging Face and the gguf package; needs Python 3 and the network
 
 CC ?= cc
@@ -52,6 +53,11 @@ debug:
 	@mkdir -p tests/tmp/debug
 	@$(MAKE) --no-print-directory test TMP=tests/tmp/debug PROGRAM=tests/tmp/debug/run CFLAGS='$(SANITIZE)'
 
+amx:
+	@mkdir -p tests/tmp/amx
+	$(CC) $(FLAGS) -include tests/amx.h -DTMP='"tests/tmp/amx"' tests/test.c tokenizer.c -lm -o tests/tmp/amx/test
+	@RUN=tests/tmp/amx/none tests/tmp/amx/test numbers forward kernels bundled
+
 parity: .venv/ready $(PROGRAM)
 	.venv/bin/python tests/parity/run.py $(ONLY)
 
@@ -64,6 +70,8 @@ parity: .venv/ready $(PROGRAM)
 bench: $(PROGRAM) $(TMP)/bench
 	@$(TMP)/bench --program ./$(PROGRAM) $(FORMATS)
 
+bench-program: $(TMP)/bench
+
 $(TMP)/bench: tests/bench/bench.c tests/files.h run.c tokenizer.c tokenizer.h Makefile
 	@mkdir -p $(TMP)
 	$(CC) $(FLAGS) -DTMP='"$(TMP)"' tests/bench/bench.c tokenizer.c -lm -o $@
@@ -71,4 +79,4 @@ $(TMP)/bench: tests/bench/bench.c tests/files.h run.c tokenizer.c tokenizer.h Ma
 clean:
 	rm -rf run tests/tmp .probe .probe.c
 
-.PHONY: demo test debug bench parity clean
+.PHONY: demo test debug amx bench bench-program parity clean

@@ -253,7 +253,9 @@ enum {
     LOGIT_ROWS = 16,  /* rows whose logits are computed at once */
     BAND = 32,        /* rows of a matrix that are worked on side by side */
     BAND_COLS = 256,  /* its columns that are worked on at once; they stay in the L1 cache */
-    BAND_WORDS = 80,  /* in the widest format, and what may be read behind them */
+    BAND_WORDS = 272, /* in the widest format, and what may be read behind them */
+    TILE_ROWS = 16,   /* rows of x from which on tiles are faster than bands alone */
+    TILE_BANDS = 8,   /* bands that share a piece of x in the L2 cache */
     FLOAT_COLS = 256, /* the same for weights that are unpacked */
     ROW_COLS = 1024,  /* a row that is unpacked alone */
     ATTEND_BLOCK = 128, /* a tile of attention: positions, query rows, and those times heads */
@@ -630,25 +632,26 @@ typedef struct {
     const char *name;
     int block, bytes; /* numbers and bytes of a block */
     int group, bits;  /* numbers that share a scale, bits of each; 0: they are floats */
+    int parts;        /* numbers of bf16 that x, and a weight, must be sums of, likewise */
     void (*unpack)(const void *row, float *y, int n);
     void (*pack)(void *row, const float *x, int n); /* NULL: not for the KV cache */
 } Format;
 
 static const Format formats[] = {
-    [0] = { "F32", 1, 4, 0, 0, unpack_f32, pack_f32 },
-    [1] = { "F16", 1, 2, 0, 0, unpack_f16, pack_f16 },
-    [2] = { "Q4_0", 32, sizeof(BlockQ4_0), 32, 4, unpack_q4_0, NULL },
-    [3] = { "Q4_1", 32, sizeof(BlockQ4_1), 32, 4, unpack_q4_1, NULL },
-    [6] = { "Q5_0", 32, sizeof(BlockQ5_0), 32, 5, unpack_q5_0, NULL },
-    [7] = { "Q5_1", 32, sizeof(BlockQ5_1), 32, 5, unpack_q5_1, NULL },
-    [8] = { "Q8_0", 32, sizeof(BlockQ8_0), 32, 8, unpack_q8_0, pack_q8_0 },
-    [12] = { "Q4_K", 256, sizeof(BlockQ4_K), 32, 4, unpack_q4_K, NULL },
-    [13] = { "Q5_K", 256, sizeof(BlockQ5_K), 32, 5, unpack_q5_K, NULL },
-    [14] = { "Q6_K", 256, sizeof(BlockQ6_K), 16, 6, unpack_q6_K, NULL },
-    [30] = { "BF16", 1, 2, 0, 0, unpack_bf16, NULL },
+    [0] = { "F32", 1, 4, 0, 0, 2, unpack_f32, pack_f32 },
+    [1] = { "F16", 1, 2, 0, 0, 2, unpack_f16, pack_f16 },
+    [2] = { "Q4_0", 32, sizeof(BlockQ4_0), 32, 4, 1, unpack_q4_0, NULL },
+    [3] = { "Q4_1", 32, sizeof(BlockQ4_1), 32, 4, 1, unpack_q4_1, NULL },
+    [6] = { "Q5_0", 32, sizeof(BlockQ5_0), 32, 5, 1, unpack_q5_0, NULL },
+    [7] = { "Q5_1", 32, sizeof(BlockQ5_1), 32, 5, 1, unpack_q5_1, NULL },
+    [8] = { "Q8_0", 32, sizeof(BlockQ8_0), 32, 8, 2, unpack_q8_0, pack_q8_0 },
+    [12] = { "Q4_K", 256, sizeof(BlockQ4_K), 32, 4, 1, unpack_q4_K, NULL },
+    [13] = { "Q5_K", 256, sizeof(BlockQ5_K), 32, 5, 1, unpack_q5_K, NULL },
+    [14] = { "Q6_K", 256, sizeof(BlockQ6_K), 16, 6, 1, unpack_q6_K, NULL },
+    [30] = { "BF16", 1, 2, 0, 0, 2, unpack_bf16, NULL },
 };
 
-enum { F32 = 0, F16 = 1, N_FORMATS = ARRAY_LEN(formats) };
+enum { F32 = 0, F16 = 1, BF16 = 30, N_FORMATS = ARRAY_LEN(formats) };
 
 /* Digits to the base of 128 that what is multiplied with the format needs. One adds about a
  * hundredth to what a format of four bits costs (in KL divergence), but a twentieth to one of five;
@@ -1541,11 +1544,24 @@ typedef struct {
     FloatBand d[BAND_COLS / 16], m[BAND_COLS / 16];
 } Quanta;
 
+/* The same for products of bf16 tiles: two columns to a word, and a weight is the first part alone
+ * or the sum of both. */
+typedef struct {
+    Words part[2][BAND_COLS / 2];
+} Pairs;
+
+/* As many columns of all rows of x, as bf16 and tile by tile. */
+typedef uint16_t Tiles[CHUNK / 16][BAND_COLS / 32][16][32];
+
 /* Rows of x, quantized for the integer products: 32 numbers share d. One digit is a whole number up
  * to 127; two are digits to the base of 128, high ones before low ones, as the finer formats need
- * so that x does not add to their error. */
+ * so that x does not add to their error. Or x as sums of bf16 numbers, as many as there are digits.
+ */
 typedef struct {
-    int8_t *q;   /* (n, digits, cols) */
+    union {
+        int8_t *q;    /* (n, digits, cols) */
+        Tiles *tiles; /* (cols / BAND_COLS, digits) */
+    };
     float *d;    /* (n, cols / 32) */
     float *sums; /* (n, cols / 16) of the numbers that q stands for */
 } Act;
@@ -1559,10 +1575,11 @@ typedef struct {
 
 /* What one thread works with. */
 typedef struct {
-    FloatBand y[CHUNK];                                /* a band of a product, for all rows of x */
+    FloatBand y[TILE_BANDS][CHUNK];                    /* bands of a product, for all rows of x */
     Words words[BAND_WORDS];                           /* a piece of a band as it is in the file */
     uint8_t copy[BAND][BAND_WORDS * 4];                /* the same, row by row */
     Quanta quanta;                                     /* the same, as integers */
+    Pairs pairs;                                       /* the same, as bf16 */
     float rows[BAND][FLOAT_COLS + 16];                 /* a piece of a band, unpacked */
     FloatBand lanes[FLOAT_COLS + 16];                  /* the same, side by side */
     float row[ROW_COLS];                               /* a piece of a single row, unpacked */
@@ -1615,7 +1632,7 @@ struct llm_session {
     float *k, *v;           /* (rows, n_kv_heads, head_dim) */
     float *gate, *up;       /* (rows, hidden_dim) */
     float *cos, *sin;       /* (rows, n_rot / 2) of the rotation at the rows' positions */
-    Act acts[2];            /* (rows, widest input) with one digit and with two */
+    Act acts[2];            /* (CHUNK, widest input) with one digit and with two */
     Work *work;             /* (threads) */
     float *out;             /* (LOGIT_ROWS, vocab_size) */
     Candidate *candidates;  /* (vocab_size) */
@@ -1730,7 +1747,7 @@ static void session_buffers(llm_session *s)
     for (size_t i = 0; i < 2; i++) {
         size_t widest = dim > q_dim ? dim : q_dim;
         if (widest < (size_t)c->hidden_dim) widest = (size_t)c->hidden_dim;
-        s->acts[i] = (Act){ take(&s->arena, rows, widest * (i + 1)),
+        s->acts[i] = (Act){ { take(&s->arena, (widest / BAND_COLS + 1) * (i + 1), sizeof(Tiles)) },
                             take(&s->arena, rows, (widest / 32 + 1) * f),
                             take(&s->arena, rows, (widest / 16 + 1) * f) };
     }
@@ -1965,6 +1982,12 @@ typedef struct {
     void (*quantize)(Act *to, const float *x, int row, int cols, int digits);
     void (*gemm_int)(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k, int cols, int n,
                      const Format *f, Ahead *ahead);
+    /* The products of bf16 tiles, for many rows of x; NULL: none. Row `row` of x becomes numbers of
+     * bf16, so do the words or quanta of format f; y as above. */
+    void (*round)(Act *to, const float *x, int row, int cols, int digits);
+    void (*pair)(Pairs *to, const Words *words, const Quanta *quanta, int cols, const Format *f);
+    void (*gemm_tiles)(FloatBand *y, const Pairs *w, const Act *x, int k, int cols, int n,
+                       const Format *f);
 } Isa;
 
 static const Isa *kernels; /* picked when the first model is opened */
@@ -2045,14 +2068,14 @@ static void band_one(Work *work, const Mat *w, const float *x, int first, int co
     size_t stride = row_bytes(w->format, w->cols);
     const uint8_t *data = w->data + (size_t)first * stride;
     if (w->format == &formats[F32]) {
-        kernels->dots(work->y[0], (const float *)data, (size_t)w->cols, x, count, w->cols);
+        kernels->dots(work->y[0][0], (const float *)data, (size_t)w->cols, x, count, w->cols);
         return;
     }
     for (int r = 0; r < count; r++, data += stride) {
         for (int k = 0; k < w->cols; k += ROW_COLS) {
             int cols = piece(w, k, ROW_COLS);
             unpack(w->format, data + row_bytes(w->format, k), work->row, cols);
-            kernels->dots(&work->y[0][r], work->row, 0, x + k, 1, cols);
+            kernels->dots(&work->y[0][0][r], work->row, 0, x + k, 1, cols);
         }
     }
 }
@@ -2071,8 +2094,22 @@ static void band_floats(Work *work, const Mat *w, const float *x, int n, int fir
         }
         kernels->deal((Words *)work->lanes, (const uint8_t *)work->rows, sizeof *work->rows,
                       cols * 4, &none);
-        kernels->gemm(work->y[0], BAND, work->lanes[0], BAND, x + k, (size_t)w->cols, cols, n);
+        kernels->gemm(work->y[0][0], BAND, work->lanes[0], BAND, x + k, (size_t)w->cols, cols, n);
     }
+}
+
+/* Puts the columns from k on of a band side by side, as they are in the file. */
+static void deal_piece(Work *work, const Mat *w, int k, int cols, int first, int count,
+                       Ahead *ahead)
+{
+    size_t stride = row_bytes(w->format, w->cols), bytes = row_bytes(w->format, cols);
+    const uint8_t *from = w->data + (size_t)first * stride + row_bytes(w->format, k);
+    int last = (w->rows - first - BAND) * (int64_t)stride < 64; /* nothing may be read behind it */
+    for (int r = 0; last && r < count; r++) {
+        memcpy(work->copy[r], from + (size_t)r * stride, bytes);
+    }
+    kernels->deal(work->words, last ? work->copy[0] : from, last ? sizeof *work->copy : stride,
+                  (int)bytes, ahead);
 }
 
 /* The same with the integers of a quantized format, and x quantized alike. While a piece is worked
@@ -2081,22 +2118,59 @@ static void band_ints(Work *work, const Mat *w, const Act *x, int n, int first, 
 {
     const Format *f = w->format;
     size_t stride = row_bytes(f, w->cols);
-    const uint8_t *data = w->data + (size_t)first * stride;
-    int left = w->rows - first - BAND;
-    int last = left <= 0 || (size_t)left * stride < 64; /* deal may not read that far behind it */
+    const uint8_t *next = w->data + (size_t)(first + BAND) * stride;
     for (int k = 0; k < w->cols; k += BAND_COLS) {
         int cols = piece(w, k, BAND_COLS), bytes = (int)row_bytes(f, cols);
         int steps = (bytes + 63) / 64 * 2 + cols / 32 * 2;
-        const uint8_t *from = data + row_bytes(f, k);
-        Ahead ahead = { data + (size_t)BAND * (stride + row_bytes(f, k)),
-                        last ? 0 : (BAND * bytes / 64 + steps - 1) / steps };
-        for (int r = 0; last && r < count; r++) {
-            memcpy(work->copy[r], from + (size_t)r * stride, (size_t)bytes);
-        }
-        kernels->deal(work->words, last ? work->copy[0] : from, last ? sizeof *work->copy : stride,
-                      bytes, &ahead);
+        Ahead ahead = { next + (size_t)BAND * row_bytes(f, k),
+                        first + BAND < w->rows ? (BAND * bytes / 64 + steps - 1) / steps : 0 };
+        deal_piece(work, w, k, cols, first, count, &ahead);
         kernels->split[f - formats](&work->quanta, (const Words *)work->words, cols, &ahead);
-        kernels->gemm_int(work->y, &work->quanta, x, w->cols, k, cols, n, f, &ahead);
+        kernels->gemm_int(work->y[0], &work->quanta, x, w->cols, k, cols, n, f, &ahead);
+    }
+}
+
+static int runs_on_ints(const Format *f)
+{
+    return kernels->split[f - formats] != NULL;
+}
+
+static int runs_on_tiles(int n)
+{
+    return n >= TILE_ROWS && kernels->gemm_tiles;
+}
+
+/* Which of the two Acts n rows of x become for a matrix of that format, -1: none. */
+static int act_of(const Format *f, int n)
+{
+    return runs_on_tiles(n) ? f->parts - 1 : runs_on_ints(f) ? digits(f) - 1 : -1;
+}
+
+/* The same in bf16 tiles, up to TILE_BANDS bands at once: they all use the same piece of x while it
+ * is in the L2 cache, and keep theirs of the weights in the L1 cache. The next piece of weights is
+ * on its way from memory meanwhile. */
+static void band_tiles(Work *work, const Mat *w, const Act *x, int n, int first, int count)
+{
+    const Format *f = w->format;
+    size_t stride = row_bytes(f, w->cols);
+    Ahead none = { w->data, 0 };
+    for (int k = 0; k < w->cols; k += BAND_COLS) {
+        int cols = piece(w, k, BAND_COLS);
+        for (int r = 0; r < count; r += BAND) {
+            deal_piece(work, w, k, cols, first + r, count - r < BAND ? count - r : BAND, &none);
+            if (runs_on_ints(f)) {
+                kernels->split[f - formats](&work->quanta, (const Words *)work->words, cols, &none);
+            }
+            kernels->pair(&work->pairs, (const Words *)work->words, &work->quanta, cols, f);
+            int below = r + BAND < count ? r + BAND : 0, ahead = below ? k : k + BAND_COLS;
+            const uint8_t *next = w->data + (size_t)(first + below) * stride + row_bytes(f, ahead);
+            for (int i = 0; ahead < w->cols && i < BAND; i++, next += stride) {
+                for (size_t b = 0; b < row_bytes(f, cols); b += 64) {
+                    __builtin_prefetch(next + b, 0, 2);
+                }
+            }
+            kernels->gemm_tiles(work->y[r / BAND], &work->pairs, x, k, cols, n, f);
+        }
     }
 }
 
@@ -2106,27 +2180,28 @@ typedef struct {
     const Mat *w;
 } Product;
 
-static int runs_on_ints(const Format *f)
-{
-    return kernels->split[f - formats] != NULL;
-}
-
-/* Rows first to first + count of a product; count is at most BAND. */
+/* Rows first to first + count of a product: a band, or on tiles some of them. */
 static void band(Work *work, const Product *p, const float *x, const Act *acts, int n, int first,
                  int count)
 {
     const Mat *w = p->w;
-    memset(work->y, 0, (size_t)n * sizeof *work->y);
-    if (runs_on_ints(w->format)) {
-        band_ints(work, w, &acts[digits(w->format) - 1], n, first, count);
+    for (int r = 0; r < count; r += BAND) {
+        memset(work->y[r / BAND], 0, (size_t)n * sizeof *work->y[0]);
+    }
+    if (runs_on_tiles(n)) {
+        band_tiles(work, w, &acts[act_of(w->format, n)], n, first, count);
+    } else if (runs_on_ints(w->format)) {
+        band_ints(work, w, &acts[act_of(w->format, n)], n, first, count);
     } else if (n == 1) {
         band_one(work, w, x, first, count);
     } else {
         band_floats(work, w, x, n, first, count);
     }
-    for (int t = 0; t < n; t++) {
-        float *to = p->y + (size_t)t * (size_t)w->rows + first;
-        for (int r = 0; r < count; r++) to[r] = work->y[t][r] + (w->bias ? w->bias[first + r] : 0);
+    for (int i = 0; i < n * ((count + BAND - 1) / BAND); i++) {
+        int t = i % n, at = i / n * BAND, rows = count - at < BAND ? count - at : BAND;
+        const float *from = work->y[i / n][t], *bias = w->bias ? w->bias + first + at : NULL;
+        float *to = p->y + (size_t)t * (size_t)w->rows + first + at;
+        for (int r = 0; r < rows; r++) to[r] = from[r] + (bias ? bias[r] : 0);
     }
 }
 
@@ -2134,10 +2209,13 @@ static void band(Work *work, const Product *p, const float *x, const Act *acts, 
 static void bands(Work *work, const Product *p, const float *x, const Act *acts, int n, int first,
                   int count)
 {
-    for (; count > 0; first++, count--) {
+    int most = runs_on_tiles(n) ? TILE_BANDS : 1;
+    while (count > 0) {
         while (first * BAND >= p->w->rows) first -= (p->w->rows + BAND - 1) / BAND, p++;
-        int left = p->w->rows - first * BAND;
-        band(work, p, x, acts, n, first * BAND, left < BAND ? left : BAND);
+        int now = count < most ? count : most, left = p->w->rows - first * BAND;
+        if (now * BAND > left) now = (left + BAND - 1) / BAND;
+        band(work, p, x, acts, n, first * BAND, left < now * BAND ? left : now * BAND);
+        first += now, count -= now;
     }
 }
 
@@ -2146,17 +2224,19 @@ static void bands(Work *work, const Product *p, const float *x, const Act *acts,
 static void matmul(llm_session *s, const float *x, int n, const Product *p, int products)
 {
     int all = 0, threads = s->threads, cols = p->w->cols, wanted[2] = { 0 };
+    void (*prepare)(Act *, const float *, int, int, int) = runs_on_tiles(n) ? kernels->round
+                                                                            : kernels->quantize;
     double work = 0;
     for (int i = 0; i < products; i++) {
         const Mat *w = p[i].w;
         all += (w->rows + BAND - 1) / BAND;
         work += (double)w->rows * cols * n;
-        if (runs_on_ints(w->format)) wanted[digits(w->format) - 1] = 1;
+        if (act_of(w->format, n) >= 0) wanted[act_of(w->format, n)] = 1;
     }
     if (work < MIN_WORK) threads = 1;
     for (int i = 0; i < 2; i++) {
         PARALLEL_FOR (n < MIN_ROWS ? 1 : threads, int t = 0; t < n * wanted[i]; t++) {
-            kernels->quantize(&s->acts[i], x + (size_t)t * (size_t)cols, t, cols, i + 1);
+            prepare(&s->acts[i], x + (size_t)t * (size_t)cols, t, cols, i + 1);
         }
     }
     int big = all * 3 / 4 / threads, small = all / (16 * threads) + 1;
@@ -5964,7 +6044,9 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int w
 #define KEEP(vector) __asm__("" : "+x"(vector))
 
 #ifdef __x86_64__
+#include <cpuid.h>
 #include <immintrin.h>
+#include <sys/syscall.h>
 
 #define AVX2 __attribute__((target("avx2,fma,f16c")))
 
@@ -6401,10 +6483,196 @@ AVX512 static void gemm_int_avx512(FloatBand *y, const Quanta *w, const Act *x, 
 #undef CALL
 }
 
+#if defined SYS_arch_prctl && (__has_include(<amxbf16intrin.h>) || __has_include(<amxintrin.h>))
+#define AMX \
+    __attribute__(( \
+        target("amx-tile,amx-bf16,avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")))
+
+/* The processor must have tiles (bit 24) and their bf16 products (22), and the system must allow
+ * this process, with all its threads, to use them: they make the frames of signals larger. */
+static int has_amx(void)
+{
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    unsigned a, b, c, d;
+    return has_avx512() && __builtin_cpu_supports("avx512bf16") &&
+           __get_cpuid_count(7, 0, &a, &b, &c, &d) && d >> 24 & 1 && d >> 22 & 1 &&
+           !syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA);
+}
+
+/* Columns up to a whole tile are zeros. What rounding takes off x is rounded in its turn. */
+AMX static void round_amx(Act *to, const float *x, int row, int cols, int digits)
+{
+    for (int k = 0; k < cols; k += 32) {
+        Tiles *tiles = to->tiles + k / BAND_COLS * digits;
+        uint32_t mask = cols - k < 32 ? (1u << (cols - k)) - 1 : ~0u;
+        __m512 a = _mm512_maskz_loadu_ps((__mmask16)mask, x + k);
+        __m512 b = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), x + k + 16);
+        for (int i = 0; i < digits; i++) {
+            __m512i both = (__m512i)_mm512_cvtne2ps_pbh(b, a);
+            __m512i low = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(both));
+            __m512i high = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(both, 1));
+            _mm512_store_si512(tiles[i][row / 16][k % BAND_COLS / 32][row % 16], both);
+            a = _mm512_sub_ps(a, _mm512_castsi512_ps(_mm512_slli_epi32(low, 16)));
+            b = _mm512_sub_ps(b, _mm512_castsi512_ps(_mm512_slli_epi32(high, 16)));
+        }
+    }
+}
+
+/* Word i of 16 rows from r on gets two columns, a and b; so does what rounding takes off them. */
+AMX BODY void put_pair(Pairs *to, int i, int r, __m512 a, __m512 b, const int parts)
+{
+    const __m512i order = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i zip = _mm512_add_epi32(_mm512_mullo_epi32(order, _mm512_set1_epi32(0x10001)),
+                                         _mm512_set1_epi32(0x100000));
+    UNROLL(2)
+    for (int part = 0; part < parts; part++) {
+        __m512i v = _mm512_permutexvar_epi16(zip, (__m512i)_mm512_cvtne2ps_pbh(b, a));
+        __m512i high = _mm512_and_si512(v, _mm512_set1_epi32((int)0xffff0000));
+        _mm512_store_si512(to->part[part][i] + r, v);
+        a = _mm512_sub_ps(a, _mm512_castsi512_ps(_mm512_slli_epi32(v, 16)));
+        b = _mm512_sub_ps(b, _mm512_castsi512_ps(high));
+    }
+}
+
+AMX BODY void pair_quanta(Pairs *to, const Quanta *w, int cols, const int group, const int parts)
+{
+    const __m512i byte = _mm512_set1_epi32(255);
+    for (int j = 0; j < cols * 2; j += group) { /* half a band each time */
+        int r = j / group % 2 * 16, k = j / group / 2 * group;
+        __m512 d = _mm512_load_ps(w->d[k / group] + r), m = _mm512_load_ps(w->m[k / group] + r);
+        UNROLL(8)
+        for (int i = 0; i < group / 4; i++) {
+            __m512i q = _mm512_load_si512(w->q[k / 4 + i] + r);
+            __m512 f[4];
+            UNROLL(4)
+            for (int e = 0; e < 4; e++) {
+                __m512i one = _mm512_and_si512(_mm512_srli_epi32(q, 8 * (unsigned)e), byte);
+                f[e] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(one), d, m);
+            }
+            put_pair(to, k / 2 + 2 * i, r, f[0], f[1], parts);
+            put_pair(to, k / 2 + 2 * i + 1, r, f[2], f[3], parts);
+        }
+    }
+}
+
+/* F32, F16 and BF16. Columns up to a whole tile become zeros. */
+AMX static void pair_floats(Pairs *to, const Words *from, int cols, int type)
+{
+    for (int i = 0; i < (cols + 1) / 2; i++) {
+        for (int r = 0; r < BAND; r += 16) {
+            __m512i v = _mm512_load_si512(from[type == F32 ? 2 * i : i] + r);
+            if (type == F32) {
+                __m512 next = _mm512_load_ps(from[2 * i + 1] + r);
+                put_pair(to, i, r, _mm512_castsi512_ps(v), next, 2);
+            } else if (type == F16) {
+                __m256i low = _mm512_cvtepi32_epi16(v);
+                __m256i high = _mm512_cvtepi32_epi16(_mm512_srli_epi32(v, 16));
+                put_pair(to, i, r, _mm512_cvtph_ps(low), _mm512_cvtph_ps(high), 2);
+            } else {
+                _mm512_store_si512(to->part[0][i] + r, v);
+            }
+        }
+    }
+    for (int part = 0; part < 2; part++) {
+        for (int r = 0; cols % 2 && r < BAND; r++) to->part[part][cols / 2][r] &= 0xffff;
+        for (int i = (cols + 1) / 2; i % 16; i++) memset(to->part[part][i], 0, sizeof(Words));
+    }
+}
+
+AMX static void pair_amx(Pairs *to, const Words *words, const Quanta *quanta, int cols,
+                         const Format *f)
+{
+    if (f->bits == 0) {
+        pair_floats(to, words, cols, (int)(f - formats));
+    } else if (f->group == 16) {
+        pair_quanta(to, quanta, cols, 16, 1);
+    } else if (f->parts == 1) {
+        pair_quanta(to, quanta, cols, 32, 1);
+    } else {
+        pair_quanta(to, quanta, cols, 32, 2);
+    }
+}
+
+/* Tiles 0 to 3 += tiles 4 and 5, which are 16 rows of x each, times 6 and 7, half a band each. */
+AMX BODY void tile_products(const int T)
+{
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    if (T == 1) return;
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+}
+
+/* T times 16 rows of x and a band. Of the products of x = x0 + x1 and w = w0 + w1 the first ones
+ * count, as many as PRODUCTS says: x0 w0, x1 w0, x0 w1. */
+AMX BODY void tiles_amx(FloatBand *y, const Pairs *w, Tiles *x, int t, int cols, const int T,
+                        const int PRODUCTS)
+{
+    float *y0 = y[t], *y1 = y[t + 16 * (T - 1)];
+    uint16_t(*x0)[16][32] = x[0][t / 16], (*x1)[16][32] = x[PRODUCTS > 1][t / 16];
+    const int next = BAND_COLS / 32 * (T - 1);
+    _tile_loadd(0, y0, sizeof *y);
+    _tile_loadd(1, y0 + 16, sizeof *y);
+    if (T == 2) _tile_loadd(2, y1, sizeof *y);
+    if (T == 2) _tile_loadd(3, y1 + 16, sizeof *y);
+    for (int k = 0; k < (cols + 31) / 32; k++) {
+        _tile_loadd(6, w->part[0][16 * k], sizeof(Words));
+        _tile_loadd(7, w->part[0][16 * k] + 16, sizeof(Words));
+        if (PRODUCTS > 1) {
+            _tile_loadd(4, x1[k], sizeof **x1);
+            if (T == 2) _tile_loadd(5, x1[k + next], sizeof **x1);
+            tile_products(T);
+        }
+        _tile_loadd(4, x0[k], sizeof **x0);
+        if (T == 2) _tile_loadd(5, x0[k + next], sizeof **x0);
+        tile_products(T);
+        if (PRODUCTS < 3) continue;
+        _tile_loadd(6, w->part[1][16 * k], sizeof(Words));
+        _tile_loadd(7, w->part[1][16 * k] + 16, sizeof(Words));
+        tile_products(T);
+    }
+    _tile_stored(0, y0, sizeof *y);
+    _tile_stored(1, y0 + 16, sizeof *y);
+    if (T == 2) _tile_stored(2, y1, sizeof *y);
+    if (T == 2) _tile_stored(3, y1 + 16, sizeof *y);
+}
+
+/* bf16 keeps 8 bits: a part leaves an error of about 2^-9, two of them 2^-18. One product is enough
+ * where the format's own error is seven times that of the product, which adds 2 % to its square;
+ * that of Q8_0 is twice as large only. BF16 weights have one part. */
+AMX static void gemm_tiles_amx(FloatBand *y, const Pairs *w, const Act *x, int k, int cols, int n,
+                               const Format *f)
+{
+    static const struct {
+        uint8_t palette, start, reserved[14];
+        uint16_t bytes[16]; /* of a row of each tile */
+        uint8_t rows[16];
+    } shapes = {
+        1, 0, { 0 }, { 64, 64, 64, 64, 64, 64, 64, 64 }, { 16, 16, 16, 16, 16, 16, 16, 16 }
+    };
+    Tiles *from = x->tiles + k / BAND_COLS * f->parts;
+    __asm__ volatile("" ::: "memory"); /* gcc does not know that tile loads read memory */
+    _tile_loadconfig(&shapes);
+    for (int t = 0; t < n; t += 32) {
+#define CALL(PRODUCTS) \
+    n - t > 16 ? tiles_amx(y, w, from, t, cols, 2, PRODUCTS) \
+               : tiles_amx(y, w, from, t, cols, 1, PRODUCTS)
+        if (f->parts == 1) {
+            CALL(1);
+        } else if (f == &formats[BF16]) {
+            CALL(2);
+        } else {
+            CALL(3);
+        }
+#undef CALL
+    }
+    _tile_release();
+}
+#endif
 #elif defined __aarch64__
 #include <arm_neon.h>
 
-INSTANTIATE(neon, )
+INSTANTIATE(neon, , 0)
 
 static void unpack_f16_neon(const void *row, float *y, int n)
 {
@@ -6557,13 +6825,13 @@ static void gemm_int_neon(FloatBand *y, const Quanta *w, const Act *x, int ldx, 
 {
     for (int r = 0; r < BAND; r += 16) {
 #define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 1, 32, T)
-        if (f->digits == 1 && f->group == 32) TILES(n, 4, 2, CALL)
+        if (digits(f) == 1) TILES(n, 4, 2, CALL)
 #undef CALL
 #define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 2, 32, T)
-        if (f->digits == 2 && f->group == 32) TILES(n, 2, 1, CALL)
+        if (digits(f) == 2 && f->group == 32) TILES(n, 2, 1, CALL)
 #undef CALL
 #define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 2, 16, T)
-        if (f->digits == 2 && f->group == 16) TILES(n, 2, 1, CALL)
+        if (digits(f) == 2 && f->group == 16) TILES(n, 2, 1, CALL)
 #undef CALL
     }
 }
@@ -6583,15 +6851,25 @@ static const Isa isas[] = {
       pack_f16,
       { 0 },
       NULL,
+      NULL,
+      NULL,
+      NULL,
       NULL },
 #ifdef __x86_64__
     { "avx2", has_avx2, deal_avx2, dots_avx2, gemm_avx2, softmax_avx2, swiglu_avx2, unpack_f16_avx2,
-      pack_f16_avx2, SPLITS(avx2), quantize_avx2, gemm_int_avx2 },
+      pack_f16_avx2, SPLITS(avx2), quantize_avx2, gemm_int_avx2, NULL, NULL, NULL },
     { "avx512", has_avx512, deal_avx512, dots_avx512, gemm_avx512, softmax_avx512, swiglu_avx512,
-      unpack_f16_avx2, pack_f16_avx2, SPLITS(avx512), quantize_avx512, gemm_int_avx512 },
+      unpack_f16_avx2, pack_f16_avx2, SPLITS(avx512), quantize_avx512, gemm_int_avx512, NULL, NULL,
+      NULL },
+#ifdef AMX
+    { "amx", has_amx, deal_avx512, dots_avx512, gemm_avx512, softmax_avx512, swiglu_avx512,
+      unpack_f16_avx2, pack_f16_avx2, SPLITS(avx512), quantize_avx512, gemm_int_avx512, round_amx,
+      pair_amx, gemm_tiles_amx },
+#endif
 #elif defined __aarch64__
-    { "neon", always, deal_neon, dot_portable, gemm_neon, softmax_neon, swiglu_neon,
-      unpack_f16_neon, pack_f16_neon, SPLITS(neon), quantize_neon, gemm_int_neon },
+    { "neon", always, deal_neon, dots_portable, gemm_neon, softmax_neon, swiglu_neon,
+      unpack_f16_neon, pack_f16_neon, SPLITS(neon), quantize_neon, gemm_int_neon, NULL, NULL,
+      NULL },
 #endif
 };
 
@@ -6600,9 +6878,8 @@ static const char *pick_kernels(void)
     const char *wanted = getenv("RUN_CPU");
     const Isa *best = NULL;
     for (size_t i = 0; i < ARRAY_LEN(isas); i++) {
-        if (isas[i].usable() && (!wanted || !*wanted || !strcmp(wanted, isas[i].name))) {
-            best = &isas[i];
-        }
+        if (wanted && *wanted && strcmp(wanted, isas[i].name)) continue;
+        if (isas[i].usable()) best = &isas[i];
     }
     if (!best) {
         fail("RUN_CPU=%s: this machine has no such kernels", wanted);

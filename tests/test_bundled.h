@@ -128,7 +128,9 @@ static void check_long_chat(const llm_model *m)
             double error = fabs((double)a[j] - b[j]);
             if (!(error <= worst)) worst = error;
         }
-        check(a && b && worst < 1e-3, "question %d: logits differ by %g", i, worst);
+        /* tiles of bf16, which only batches go through, round otherwise than single steps */
+        check(a && b && worst < (kernels->gemm_tiles ? 4e-3 : 1e-3),
+              "question %d: logits differ by %g", i, worst);
         dropped++;
     }
     check(dropped > 3, "turns were dropped %d times", dropped);

@@ -224,7 +224,9 @@ static float *story_logits(const llm_model *m)
 static double log_sum(const float *logits, int vocab)
 {
     double top = logits[0], sum = 0;
-    for (int i = 1; i < vocab; i++) top = fmax(top, logits[i]);
+    for (int i = 1; i < vocab; i++) { /* gcc 12 for ARM crashes at fmax here */
+        if (logits[i] > top) top = logits[i];
+    }
     for (int i = 0; i < vocab; i++) sum += exp(logits[i] - top);
     return top + log(sum);
 }
@@ -312,7 +314,8 @@ static void test_divergence(void)
 /* ---- Batches and threads ---- */
 
 /* A batch gives what single steps give: the very bits where products are of integers, as each row
- * of x then has the same sums in the same order whatever is beside it. */
+ * of x then has the same sums in the same order whatever is beside it. Tiles of bf16, which only
+ * batches go through, round otherwise. */
 static void test_steps(void)
 {
     enum { N = 39 };
@@ -334,8 +337,9 @@ static void test_steps(void)
                 worst = fmax(worst, b ? float_difference(a, b, vocab) : 1);
                 differ += !b || memcmp(a, b, (size_t)vocab * sizeof *a);
             }
-            check(kernels->split[types[i]] ? !differ : worst < 1e-5,
-                  "%s %s: %d of %d positions differ between a batch and steps, by %g",
+            int same = kernels->split[types[i]] ? !differ : worst < 1e-5;
+            if (kernels->gemm_tiles) same = worst < digits_tolerance(types[i]);
+            check(same, "%s %s: %d of %d positions differ between a batch and steps, by %g",
                   kernels->name, formats[types[i]].name, differ, N, worst);
             llm_session_free(all), llm_session_free(single);
             free(wide);
