@@ -5810,7 +5810,7 @@ static int always(void)
 BODY void prefetch(Ahead *ahead)
 {
     const uint8_t *at = ahead->at;
-    for (int i = 0; i < ahead->lines; i++, at += 64) __builtin_prefetch(at, 0, 2);
+    for (int i = 0; i < ahead->lines; i++, at += 64) __builtin_prefetch(at, 0, 3);
     ahead->at = at;
 }
 
