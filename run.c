@@ -6340,7 +6340,30 @@ AVX512 static void dots_avx512(float *y, const float *w, size_t ldw, const float
     for (; r < rows; r++) dots_tile_avx512(y + r, w + (size_t)r * ldw, ldw, x, cols, 1);
 }
 
-/* Sixteen words of sixteen rows at a time. */
+/* Four words of sixteen rows. */
+AVX512 BODY void deal_few_avx512(Words *to, const uint8_t *row, size_t stride)
+{
+    __m512i a[4], b[4];
+    UNROLL(4)
+    for (int i = 0; i < 4; i++, row += stride) { /* rows i, i + 4, i + 8, i + 12 */
+        const uint8_t *next = row;
+        a[i] = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)next));
+        next += 4 * stride;
+        a[i] = _mm512_inserti32x4(a[i], _mm_loadu_si128((const __m128i *)next), 1);
+        next += 4 * stride;
+        a[i] = _mm512_inserti32x4(a[i], _mm_loadu_si128((const __m128i *)next), 2);
+        next += 4 * stride;
+        a[i] = _mm512_inserti32x4(a[i], _mm_loadu_si128((const __m128i *)next), 3);
+    }
+    b[0] = _mm512_unpacklo_epi32(a[0], a[1]), b[1] = _mm512_unpackhi_epi32(a[0], a[1]);
+    b[2] = _mm512_unpacklo_epi32(a[2], a[3]), b[3] = _mm512_unpackhi_epi32(a[2], a[3]);
+    _mm512_store_si512(to[0], _mm512_unpacklo_epi64(b[0], b[2]));
+    _mm512_store_si512(to[1], _mm512_unpackhi_epi64(b[0], b[2]));
+    _mm512_store_si512(to[2], _mm512_unpacklo_epi64(b[1], b[3]));
+    _mm512_store_si512(to[3], _mm512_unpackhi_epi64(b[1], b[3]));
+}
+
+/* Sixteen words of sixteen rows at a time; in many formats four are left. */
 AVX512 static void deal_avx512(Words *to, const uint8_t *rows, size_t stride, int bytes,
                                Ahead *ahead)
 {
@@ -6350,6 +6373,10 @@ AVX512 static void deal_avx512(Words *to, const uint8_t *rows, size_t stride, in
             const uint8_t *row = rows + (size_t)r * stride + at;
             __m512i a[16], b[16];
             prefetch(&here);
+            if (bytes - at <= 16) {
+                deal_few_avx512((Words *)(to[at / 4] + r), row, stride);
+                continue;
+            }
             UNROLL(16)
             for (int i = 0; i < 16; i++, row += stride) {
                 a[i] = _mm512_loadu_si512(row);
