@@ -3,7 +3,7 @@
 # make test     all tests; needs a C compiler alone
 # make debug    the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 # make bench    speed on this machine, with model files it writes; THREADS=N FORMATS="F16 Q4_0"
-# make amx      numbers and forward with AMX emulated, on a machine with AVX-512 and its bf16
+# make amx      tests of the kernels with AMX emulated, on a machine with AVX-512 and its bf16
 # make parity   comparisons with Hugging Face and the gguf package; needs Python 3 and the network
 
 CC ?= cc
