@@ -1693,12 +1693,30 @@ static int core_of(int cpu)
     return first;
 }
 
-/* Physical cores among the processors that this process may use; a core's second hardware thread
- * brings nothing here. */
+/* Physical cores among the processors of a list such as 0-3,8,10-11. */
+static int count_cores(char *list)
+{
+    char seen[MAX_PROCESSORS] = { 0 };
+    int cores = 0;
+    do {
+        int from = (int)strtol(list, &list, 10);
+        int to = *list == '-' ? (int)strtol(list + 1, &list, 10) : from;
+        for (int cpu = from; cpu <= to && cpu < MAX_PROCESSORS; cpu++) {
+            int first = core_of(cpu);
+            if (first < 0 || first >= MAX_PROCESSORS || seen[first]) continue;
+            seen[first] = 1;
+            cores++;
+        }
+    } while (*list++ == ',');
+    return cores;
+}
+
+/* Physical cores that this process may use; a core's second hardware thread brings nothing here. */
 static int default_threads(void)
 {
-    char seen[MAX_PROCESSORS] = { 0 }, line[4096];
-    int cores = 0, most = processor_limit(), from, to;
+    static const char name[] = "Cpus_allowed_list:";
+    char line[4096];
+    int cores = 0, most = processor_limit();
 #ifdef _OPENMP
     if (most > omp_get_max_threads()) most = omp_get_max_threads();
 #else
@@ -1706,17 +1724,7 @@ static int default_threads(void)
 #endif
     FILE *status = fopen("/proc/self/status", "r");
     while (status && fgets(line, sizeof line, status)) {
-        char *at = line + strlen("Cpus_allowed_list:");
-        if (strncmp(line, "Cpus_allowed_list:", strlen("Cpus_allowed_list:"))) continue;
-        for (; (from = (int)strtol(at, &at, 10), to = from, *at != 0); at++) { /* 0-3,8,10-11 */
-            if (*at == '-') to = (int)strtol(at + 1, &at, 10);
-            for (int cpu = from; cpu <= to && cpu < MAX_PROCESSORS; cpu++) {
-                int first = core_of(cpu);
-                cores += first >= 0 && first < MAX_PROCESSORS && !seen[first];
-                if (first >= 0 && first < MAX_PROCESSORS) seen[first] = 1;
-            }
-            if (*at != ',') break;
-        }
+        if (!strncmp(line, name, strlen(name))) cores = count_cores(line + strlen(name));
     }
     if (status) fclose(status);
     return cores > 0 && cores < most ? cores : most;
@@ -2405,15 +2413,16 @@ static void attend_block(float *a, const float *q, size_t ld, int n, Work *work,
                                         1 / sqrtf((float)dim));
         for (int d = 0; d < dim && shrink != 1; d++) a[(size_t)t * ld + (size_t)d] *= shrink;
     }
-    for (int d = 0; d < dim; d += BAND) {
-        float *to = dim - d < BAND ? work->tail[0] : a + d;
-        if (dim - d < BAND) memset(work->tail, 0, (size_t)n * sizeof *work->tail);
-        kernels->gemm(to, dim - d < BAND ? BAND : ld, work->values + d, (size_t)padded,
-                      work->scores[0], row, length, n);
-        for (int t = 0; t < n && dim - d < BAND; t++) {
-            float *rest = a + (size_t)t * ld + (size_t)d;
-            for (int i = 0; d + i < dim; i++) rest[i] += work->tail[t][i];
-        }
+    int d = 0;
+    for (; d + BAND <= dim; d += BAND) {
+        kernels->gemm(a + d, ld, work->values + d, (size_t)padded, work->scores[0], row, length, n);
+    }
+    if (d == dim) return;
+    memset(work->tail, 0, (size_t)n * sizeof *work->tail);
+    kernels->gemm(work->tail[0], BAND, work->values + d, (size_t)padded, work->scores[0], row,
+                  length, n);
+    for (int t = 0; t < n; t++) {
+        for (int i = d; i < dim; i++) a[(size_t)t * ld + (size_t)i] += work->tail[t][i - d];
     }
 }
 
@@ -6026,11 +6035,11 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int w
 /* The sums of a tile of y are kept in registers, so a tile has a fixed number of rows; the largest
  * that fits goes first, smaller ones finish. */
 #define TILES(N, BIG, MIDDLE, CALL) \
-    for (int t = 0, rows; t < (N); t += rows) { \
-        rows = (N)-t >= (BIG) ? (BIG) : (N)-t >= (MIDDLE) ? (MIDDLE) : 1; \
-        if (rows == (BIG)) \
+    for (int t = 0, size; t < (N); t += size) { \
+        size = (N)-t >= (BIG) ? (BIG) : (N)-t >= (MIDDLE) ? (MIDDLE) : 1; \
+        if (size == (BIG)) \
             CALL(BIG); \
-        else if (rows == (MIDDLE)) \
+        else if (size == (MIDDLE)) \
             CALL(MIDDLE); \
         else \
             CALL(1); \
@@ -6104,11 +6113,11 @@ AVX2 BODY void dots_tile_avx2(float *y, const float *w, size_t ldw, const float 
     }
 }
 
-AVX2 static void dots_avx2(float *y, const float *w, size_t ldw, const float *x, int rows, int cols)
-{
-    int r = 0;
-    for (; r + 4 <= rows; r += 4) dots_tile_avx2(y + r, w + (size_t)r * ldw, ldw, x, cols, 4);
-    for (; r < rows; r++) dots_tile_avx2(y + r, w + (size_t)r * ldw, ldw, x, cols, 1);
+AVX2 static void dots_avx2(float *y, const float *w, size_t ldw, const float *x, int rows,
+                           int cols){
+#define CALL(R) dots_tile_avx2(y + t, w + (size_t)t * ldw, ldw, x, cols, R)
+    TILES(rows, 4, 1, CALL)
+#undef CALL
 }
 
 /* Eight words of eight rows at a time. */
@@ -6333,11 +6342,10 @@ AVX512 BODY void dots_tile_avx512(float *y, const float *w, size_t ldw, const fl
 }
 
 AVX512 static void dots_avx512(float *y, const float *w, size_t ldw, const float *x, int rows,
-                               int cols)
-{
-    int r = 0;
-    for (; r + 4 <= rows; r += 4) dots_tile_avx512(y + r, w + (size_t)r * ldw, ldw, x, cols, 4);
-    for (; r < rows; r++) dots_tile_avx512(y + r, w + (size_t)r * ldw, ldw, x, cols, 1);
+                               int cols){
+#define CALL(R) dots_tile_avx512(y + t, w + (size_t)t * ldw, ldw, x, cols, R)
+    TILES(rows, 4, 1, CALL)
+#undef CALL
 }
 
 /* Four words of sixteen rows. */
@@ -6435,7 +6443,8 @@ AVX512 BODY void gemm_tile_avx512(float *y, size_t ldy, const float *w, size_t l
 }
 
 AVX512 static void gemm_avx512(float *y, size_t ldy, const float *w, size_t ldw, const float *x,
-                               size_t ldx, int cols, int n){
+                               size_t ldx, int cols, int n)
+{
 #define CALL(T) \
     gemm_tile_avx512(y + (size_t)t * ldy, ldy, w, ldw, x + (size_t)t * ldx, ldx, cols, T)
     TILES(n, 12, 4, CALL)
