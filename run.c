@@ -1368,7 +1368,7 @@ static void yarn(llm_model *m, Rope *rope, float base, float factor)
     if (m->arch->latent) whole *= 10; /* which such files have a tenth of */
     float usual = (1 + (m->arch->latent && whole > 0 ? whole : 1) * growth) / (1 + whole * growth);
     rope->scale *= key_float(m, ".rope.scaling.yarn_attn_factor", usual, 1e-3f, 1e3f);
-    if (m->arch->latent) m->score_scale *= (1 + whole * growth) * (1 + whole * growth);
+    if (m->arch->latent) m->score_scale = (1 + whole * growth) * (1 + whole * growth);
 }
 
 /* Rotary position embedding (arxiv.org/abs/2104.09864): pair i turns by base^(-2i / n_rot) radians
