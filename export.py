@@ -75,7 +75,7 @@ def nibbles(quants, run):
 
 
 def fifth_bits(quants):
-    """(blocks, n, run): bit i of the bytes in order is number i's."""
+    """Packed along the second axis: of (blocks, 32) to 4 bytes each, of (blocks, 8, 32) to 32."""
     return np.packbits(quants >> np.uint8(4), axis=1, bitorder="little").reshape(len(quants), -1)
 
 
@@ -168,11 +168,11 @@ def as_columns(blocks, length):
     return np.ascontiguousarray(blocks.reshape(-1, length).T)
 
 
-def whole_scales(scales, largest):
-    """Integers for the scales (blocks, n) of parts, of which the furthest from zero becomes
-    largest, and their unit (blocks, 1), as it is after rounding to f16."""
-    unit = (furthest(scales, 1) / np.float32(largest)).astype("<f2").astype(np.float32)
-    return np.rint(scales * inverse(unit)).clip(min(largest, 0), abs(largest) - (largest < 0)), unit
+def whole_scales(scales, least, most):
+    """Integers for the scales (blocks, n) of parts and their unit (blocks, 1), as it is after
+    rounding to f16. The scale furthest from zero becomes the larger of the limits."""
+    unit = (furthest(scales, 1) / np.float32(least or most)).astype("<f2").astype(np.float32)
+    return np.rint(scales * inverse(unit)).clip(least, most), unit
 
 
 def encode_lines(values, top):
@@ -180,7 +180,7 @@ def encode_lines(values, top):
     bits, the fifth bits if there are any, the low bits of 32 values low and of the next 32 high."""
     blocks = values.reshape(-1, 8, 32)
     fits = [part.reshape(-1, 8) for part in fit_lines(as_columns(blocks, 32), top)]
-    (s, scale), (m, minus) = (whole_scales(fit, 63) for fit in fits)
+    (s, scale), (m, minus) = (whole_scales(fit, 0, 63) for fit in fits)
     quants = (blocks + (m * minus)[..., None]) * inverse(s * scale)[..., None]
     quants = np.rint(quants).clip(0, top).astype(np.uint8)
     s, m = s.astype(np.uint8), m.astype(np.uint8)
@@ -194,7 +194,7 @@ def encode_q6_k(values):
     upper two of 32 values in bits 0 and 1, of the next 32 in 2 and 3..., 16 int8 s, scale as f16.
     """
     blocks = values.reshape(-1, 16, 16)
-    s, scale = whole_scales(fit_scales(as_columns(blocks, 16)).reshape(-1, 16), -128)
+    s, scale = whole_scales(fit_scales(as_columns(blocks, 16)).reshape(-1, 16), -128, 127)
     quants = np.rint(blocks * inverse(s * scale)[..., None]).clip(-32, 31) + 32
     quants = quants.astype(np.uint8).reshape(-1, 2, 4, 32)
     upper = np.bitwise_or.reduce(quants >> 4 << np.arange(0, 8, 2, np.uint8)[:, None], axis=2)
@@ -218,18 +218,18 @@ FORMATS = {
     "q5_k": Format(13, 16, 256, 176, 65504.0 * 32, lambda values: encode_lines(values, 31), "q5_1"),
     "q6_k": Format(14, 18, 256, 210, 65504.0 * 32, encode_q6_k, "q8_0"),
 }
-# Mixes: most matrices have one format, those that harm most if they are coarse a finer one.
+# Most matrices of a mix have one format; the rest is up to mixed_format. To add one: a row here.
 Mix = collections.namedtuple("Mix", "file_type most")
 MIXES = {"q4_k_m": Mix(15, "q4_k"), "q5_k_m": Mix(17, "q5_k")}
 TYPES = dict(FORMATS, **MIXES)
-EXACT = ("_norm.weight", "ffn_gate_inp.weight", "position_embd.weight")
+EXACT = ("_norm.weight", "ffn_gate_inp.weight", "position_embd.weight")  # f32 in all types
 VALUES = ("attn_v", "attn_qkv", "attn_kv_b")  # weights that have attention's values in them
 
 
-def choose_mixed(name, wanted, metadata, tensors):
-    """The name in FORMATS for a matrix; in mixes what llama-quantize chooses."""
-    if wanted not in MIXES:
-        return wanted
+def mixed_format(name, wanted, metadata, tensors):
+    """The name in FORMATS for a matrix of a mix. As llama-quantize chooses, the output is finer,
+    and so are, in the first and last eighth of the layers and in every third between, the values
+    of attention and the way down."""
     layer, word = re.fullmatch(r"(?:blk\.(\d+)\.)?(.*)\.weight", name).groups()
     layers, experts, heads, kv_heads = (
         metadata.get(f"{metadata['general.architecture']}.{key}", 0) for key in
@@ -362,7 +362,8 @@ def choose_formats(metadata, tensors, wanted):
     formats, odd = {}, {}
     for name, tensor in tensors.items():
         exact = len(tensor.shape) < 2 or not name.endswith(".weight") or name.endswith(EXACT)
-        plan = "f32" if exact else choose_mixed(name, wanted, metadata, tensors)
+        plan = ("f32" if exact else wanted if wanted in FORMATS else
+                mixed_format(name, wanted, metadata, tensors))
         chosen = plan
         while tensor.columns % FORMATS[chosen].block:
             chosen = FORMATS[chosen].fallback
