@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = ["formats", "models", "stories", "bundled", "templates", "export_check",
+SCRIPTS = ["formats", "quants", "models", "stories", "bundled", "templates", "export_check",
            "tokenizers_parity"]
 CLOSING = re.compile(r"(\d+) passed, (\d+) failed(?:, (\d+) skipped)?")
 
