@@ -972,9 +972,6 @@ typedef struct {
     int length, width;
 } Norm;
 
-/* Matrices of one shape, one behind the other: the experts' or the heads'. */
-typedef Mat Mats;
-
 typedef struct {
     Norm attn_norm;      /* (dim) */
     Mat wq, wk, wv, wo;  /* (q_dim, dim) (kv_dim, dim) (kv_dim, dim) (dim, o_dim) */
@@ -986,16 +983,17 @@ typedef struct {
     Norm ffn_post_norm;
     Mat router;                 /* (n_experts, dim) */
     const float *preference;    /* (n_experts) is added to the scores by which experts are chosen */
-    Mats gates, ups, downs;     /* (n_experts) of (expert_dim, dim) and (dim, expert_dim) */
+    Mat *gates, *ups, *downs;   /* (n_experts) of (expert_dim, dim) and (dim, expert_dim) */
     Mat shared_router;          /* (1, dim) */
     Mat shared_gate, shared_up; /* (shared_dim, dim) the expert that every token has */
     Mat shared_down;            /* (dim, shared_dim) */
     Mat q_low, latent;          /* (q_rank, dim) (rank + n_rot, dim) see latent_attention */
     Norm q_low_norm, latent_norm; /* (q_rank) (rank) */
-    Mats to_latent, from_latent;  /* (n_heads) of (rank, plain_dim) and (o_dim / n_heads, rank) */
-    int window;                   /* positions that a token sees, itself among them; 0: all */
-    int parallel;                 /* the feed-forward part has attention's input */
-    int rope;                     /* index of the model's ropes, -1: no rotation */
+    Mat *to_latent, *from_latent; /* (n_heads) of (rank, plain_dim) and (o_dim / n_heads, rank) */
+    Mat heads;    /* or (n_heads (plain_dim + value_dim), rank) for files that keep whole heads */
+    int window;   /* positions that a token sees, itself among them; 0: all */
+    int parallel; /* the feed-forward part has attention's input */
+    int rope;     /* index of the model's ropes, -1: no rotation */
 } Layer;
 
 /* (n_rot / 2) radians per position, and a factor of cosines and sines. */
@@ -1288,7 +1286,7 @@ static const float *load_vec(llm_model *m, int n, int need, const char *name, in
 /* The norm "name.weight" with its optional "name.bias". */
 static Norm load_norm(llm_model *m, int n, int need, const char *name, int layer)
 {
-    char full[64];
+    char full[96];
     Norm w = { NULL, NULL, n, n };
     snprintf(full, sizeof full, "%s.weight", name);
     w.weight = load_vec(m, n, need, full, layer);
@@ -1313,37 +1311,53 @@ static Norm load_head_norm(llm_model *m, int heads, const char *name, int layer)
     return w;
 }
 
-/* `count` matrices "name.weight" one behind the other, with the optional "name.bias" of each. */
-static Mats load_mats(llm_model *m, int count, int rows, int cols, int need, const char *name,
-                      int layer)
+/* The matrix "name.weight" with its optional "name.bias". */
+static Mat load_mat(llm_model *m, int rows, int cols, int need, const char *name, int layer)
 {
-    char full[64];
+    char full[96];
     Mat w = { 0 };
     snprintf(full, sizeof full, "%s.weight", name);
-    const Tensor *t = load_tensor(m, count, rows, cols, need, full, layer);
+    const Tensor *t = load_tensor(m, 1, rows, cols, need, full, layer);
     snprintf(full, sizeof full, "%s.bias", name);
     if (!t) return w;
     m->facts.bytes_read += (int64_t)t->bytes;
-    return (Mat){ t->format, rows, cols, t->data,
-                  load_floats(m, count, rows, need | OPTIONAL, full, layer) };
+    return (Mat){ t->format, rows, cols, t->data, load_vec(m, rows, need | OPTIONAL, full, layer) };
 }
 
-static Mat load_mat(llm_model *m, int rows, int cols, int need, const char *name, int layer)
+/* Rows first to first + rows of a matrix. */
+static Mat part(Mat w, int first, int rows)
 {
-    return load_mats(m, 1, rows, cols, need, name, layer);
-}
-
-/* Rows first to first + rows of a matrix that has `all` of them. */
-static Mat load_part(llm_model *m, int all, int first, int rows, int cols, const char *name,
-                     int layer)
-{
-    Mat w = load_mat(m, all, cols, REQUIRED, name, layer);
-    if (!w.data) return w;
-    m->facts.bytes_read -= (int64_t)row_bytes(w.format, cols) * (all - rows);
-    w.data += (size_t)first * row_bytes(w.format, cols);
-    w.rows = rows;
+    if (w.data) w.data += (size_t)first * row_bytes(w.format, w.cols);
     if (w.bias) w.bias += first;
+    w.rows = rows;
     return w;
+}
+
+/* Rows first to first + rows of each of the `count` matrices of a tensor, which have `all` rows, as
+ * of those of its optional bias. */
+static Mat *load_mats(llm_model *m, int count, int all, int first, int rows, int cols, int need,
+                      const char *name, int layer)
+{
+    char full[96];
+    snprintf(full, sizeof full, "%s.weight", name);
+    const Tensor *t = load_tensor(m, count, all, cols, need, full, layer);
+    Mat *mats = t ? take(&m->arena, (size_t)count, sizeof *mats) : NULL;
+    snprintf(full, sizeof full, "%s.bias", name);
+    const float *bias = mats ? load_floats(m, count, all, need | OPTIONAL, full, layer) : NULL;
+    for (int i = 0; mats && i < count; i++) {
+        Mat whole = { t->format, all * count, cols, t->data, bias };
+        mats[i] = part(whole, i * all + first, rows);
+    }
+    return mats;
+}
+
+static int64_t mats_bytes(const Mat *mats, int n)
+{
+    int64_t sum = 0;
+    for (int i = 0; mats && i < n; i++) {
+        if (mats[i].data) sum += (int64_t)row_bytes(mats[i].format, mats[i].cols) * mats[i].rows;
+    }
+    return sum;
 }
 
 /* YaRN (arxiv.org/abs/2309.00071): dimensions that turn often within the original context keep
@@ -1404,7 +1418,7 @@ static void stretch(llm_model *m, Rope *rope, float base)
 
 static void load_ropes(llm_model *m)
 {
-    int most = m->facts.head_dim - m->rank;
+    int most = m->arch->latent ? m->n_rot : m->facts.head_dim;
     float base = key_float(m, ".rope.freq_base", 10000, 1.001f, 1e12f);
     float local = m->arch->local_base > 0 ? m->arch->local_base : base;
     if (m->arch->learned) return;
@@ -1477,22 +1491,26 @@ static void load_scales(llm_model *m)
                                MAX_CONTEXT);
 }
 
+/* Files from before April 2025 keep the keys and values of all heads, newer ones the latent vectors
+ * that these are made of. */
 static void load_latent_keys(llm_model *m)
 {
     llm_facts *c = &m->facts;
-    m->rank = key_int(m, ".attention.kv_lora_rank", -1, 1, MAX_HEAD_DIM - 2);
+    char full[128];
+    int new = model_key(m, full, sizeof full, ".attention.key_length_mla") != NULL;
+    int most = MAX_DIM / c->n_heads;
+    m->rank = key_int(m, ".attention.kv_lora_rank", -1, 1, MAX_HEAD_DIM);
     m->q_rank = key_int(m, ".attention.q_lora_rank", 0, 0, MAX_DIM);
-    if (!m->failed && (c->n_kv_heads != 1 || c->head_dim <= m->rank)) {
-        m->failed = fail(
-            "%d key/value heads of %d dimensions, expected 1 of more than %d: the file "
-            "was made before attention was compressed, make or fetch a newer one",
-            c->n_kv_heads, c->head_dim, m->rank);
+    m->n_rot = key_int(m, ".rope.dimension_count", -1, 2, c->head_dim - 1);
+    m->plain_dim = key_int(m, ".attention.key_length_mla", c->head_dim, m->n_rot + 1, most) -
+                   m->n_rot;
+    m->o_dim = c->n_heads * key_int(m, ".attention.value_length_mla", m->value_dim, 1, most);
+    if (!m->failed &&
+        (c->n_kv_heads != (new ? 1 : c->n_heads) || (new && c->head_dim != m->rank + m->n_rot))) {
+        m->failed = fail("%d key/value heads of %d dimensions, expected %d of %d", c->n_kv_heads,
+                         c->head_dim, new ? 1 : c->n_heads, new ? m->rank + m->n_rot : c->head_dim);
     }
-    int rotated = c->head_dim - m->rank, most = MAX_DIM / c->n_heads;
-    m->plain_dim = key_int(m, ".attention.key_length_mla", -1, rotated + 1, most) - rotated;
-    m->o_dim = c->n_heads * key_int(m, ".attention.value_length_mla", -1, 1, most);
-    m->value_dim = m->rank;
-    m->value_at = rotated;
+    if (new) m->value_dim = m->rank, m->value_at = m->n_rot;
 }
 
 static void load_hyperparameters(llm_model *m)
@@ -1544,15 +1562,23 @@ static void load_latent(llm_model *m, Layer *w, int l)
     }
     w->latent = load_mat(m, m->rank + m->n_rot, c->dim, REQUIRED, "attn_kv_a_mqa", l);
     w->latent_norm = load_norm(m, m->rank, REQUIRED, "attn_kv_a_norm", l);
-    w->to_latent = load_mats(m, c->n_heads, m->rank, m->plain_dim, REQUIRED, "attn_k_b", l);
-    w->from_latent = load_mats(m, c->n_heads, v_dim, m->rank, REQUIRED, "attn_v_b", l);
+    if (m->value_at < 0) {
+        w->heads = load_mat(m, c->n_heads * (m->plain_dim + v_dim), m->rank, REQUIRED, "attn_kv_b",
+                            l);
+        return;
+    }
+    w->to_latent = load_mats(m, c->n_heads, m->rank, 0, m->rank, m->plain_dim, REQUIRED, "attn_k_b",
+                             l);
+    w->from_latent = load_mats(m, c->n_heads, v_dim, 0, v_dim, m->rank, REQUIRED, "attn_v_b", l);
+    m->facts.bytes_read += mats_bytes(w->to_latent, c->n_heads) +
+                           mats_bytes(w->from_latent, c->n_heads);
 }
 
 static void load_attention(llm_model *m, Layer *w, int l)
 {
     const llm_facts *c = &m->facts;
     int q = c->n_heads * c->head_dim, k = c->n_kv_heads * c->head_dim,
-        v = c->n_kv_heads * m->value_dim, all = q + k + v;
+        v = c->n_kv_heads * m->value_dim;
     w->window = m->window && is_local(m, l) ? m->window : 0;
     w->rope = w->window ? LOCAL_ROPE : ROPE;
     if (m->n_rot == 0 || (m->arch->rotates_local && m->window && !w->window) ||
@@ -1562,9 +1588,10 @@ static void load_attention(llm_model *m, Layer *w, int l)
     if (m->arch->latent) {
         load_latent(m, w, l);
     } else if (model_tensor(m, OPTIONAL, "attn_qkv.weight", l)) {
-        w->wq = load_part(m, all, 0, q, c->dim, "attn_qkv", l);
-        w->wk = load_part(m, all, q, k, c->dim, "attn_qkv", l);
-        w->wv = load_part(m, all, q + k, v, c->dim, "attn_qkv", l);
+        Mat all = load_mat(m, q + k + v, c->dim, REQUIRED, "attn_qkv", l);
+        w->wq = part(all, 0, q);
+        w->wk = part(all, q, k);
+        w->wv = part(all, q + k, v);
     } else {
         w->wq = load_mat(m, q, c->dim, REQUIRED, "attn_q", l);
         w->wk = load_mat(m, k, c->dim, REQUIRED, "attn_k", l);
@@ -1586,8 +1613,9 @@ static void load_dense(llm_model *m, Layer *w, int l)
         w->gate = load_mat(m, hidden, dim, REQUIRED, "ffn_gate", l);
         w->up = load_mat(m, hidden, dim, REQUIRED, "ffn_up", l);
     } else {
-        w->gate = load_part(m, 2 * hidden, 0, hidden, dim, "ffn_up", l);
-        w->up = load_part(m, 2 * hidden, hidden, hidden, dim, "ffn_up", l);
+        Mat both = load_mat(m, 2 * hidden, dim, REQUIRED, "ffn_up", l);
+        w->gate = part(both, 0, hidden);
+        w->up = part(both, hidden, hidden);
     }
     w->down = load_mat(m, dim, hidden, REQUIRED, "ffn_down", l);
 }
@@ -1603,18 +1631,52 @@ static int tensor_rows(llm_model *m, int need, const char *name, int l)
     return t && !m->failed ? (int)t->shape[1] : 0;
 }
 
+/* Experts that have tensors of their own: "name.0.weight" and so on. */
+static Mat *load_single(llm_model *m, int rows, int cols, const char *name, int l)
+{
+    Mat *mats = take(&m->arena, (size_t)m->n_experts, sizeof *mats);
+    for (int i = 0; mats && i < m->n_experts; i++) {
+        char full[64];
+        snprintf(full, sizeof full, "%s.%d", name, i);
+        mats[i] = load_mat(m, rows, cols, ROUTED, full, l);
+    }
+    return mats;
+}
+
+/* Experts are stacked in three tensors, or in two where gate and up are in one, or each has its own
+ * tensors, as in files of the first days. */
+static void load_expert_mats(llm_model *m, Layer *w, int l)
+{
+    int dim = m->facts.dim, n = m->n_experts;
+    if (model_tensor(m, ROUTED | OPTIONAL, "ffn_up.0.weight", l)) {
+        int hidden = tensor_rows(m, ROUTED, "ffn_up.0.weight", l);
+        w->gates = load_single(m, hidden, dim, "ffn_gate", l);
+        w->ups = load_single(m, hidden, dim, "ffn_up", l);
+        w->downs = load_single(m, dim, hidden, "ffn_down", l);
+        return;
+    }
+    int both = tensor_rows(m, ROUTED | OPTIONAL, "ffn_gate_up_exps.weight", l), hidden = both / 2;
+    if (both) {
+        w->gates = load_mats(m, n, both, 0, hidden, dim, ROUTED, "ffn_gate_up_exps", l);
+        w->ups = load_mats(m, n, both, hidden, hidden, dim, ROUTED, "ffn_gate_up_exps", l);
+    } else {
+        hidden = tensor_rows(m, ROUTED, "ffn_up_exps.weight", l);
+        w->gates = load_mats(m, n, hidden, 0, hidden, dim, ROUTED, "ffn_gate_exps", l);
+        w->ups = load_mats(m, n, hidden, 0, hidden, dim, ROUTED, "ffn_up_exps", l);
+    }
+    w->downs = load_mats(m, n, dim, 0, dim, hidden, ROUTED, "ffn_down_exps", l);
+}
+
 static void load_experts(llm_model *m, Layer *w, int l)
 {
     int dim = m->facts.dim, n = m->n_experts;
-    int hidden = tensor_rows(m, ROUTED, "ffn_up_exps.weight", l);
     int shared = tensor_rows(m, ROUTED | OPTIONAL, "ffn_up_shexp.weight", l);
+    int64_t before = m->facts.bytes_read, all;
+    load_expert_mats(m, w, l);
+    all = mats_bytes(w->gates, n) + mats_bytes(w->ups, n) + mats_bytes(w->downs, n);
+    m->facts.bytes_read = before + all / n * m->n_chosen;
     w->router = load_mat(m, n, dim, ROUTED, "ffn_gate_inp", l);
     w->preference = load_vec(m, n, ROUTED | OPTIONAL, "exp_probs_b.bias", l);
-    int64_t before = m->facts.bytes_read;
-    w->gates = load_mats(m, n, hidden, dim, ROUTED, "ffn_gate_exps", l);
-    w->ups = load_mats(m, n, hidden, dim, ROUTED, "ffn_up_exps", l);
-    w->downs = load_mats(m, n, dim, hidden, ROUTED, "ffn_down_exps", l);
-    m->facts.bytes_read = before + (m->facts.bytes_read - before) / n * m->n_chosen;
     if (!shared) return;
     w->shared_router = load_mat(m, 1, dim, ROUTED | OPTIONAL, "ffn_gate_inp_shexp", l);
     w->shared_gate = load_mat(m, shared, dim, ROUTED, "ffn_gate_shexp", l);
@@ -1640,9 +1702,9 @@ static void load_layer(llm_model *m, int l)
         load_dense(m, w, l);
     else
         load_experts(m, w, l);
-    const Mat *mats[] = { &w->gate, &w->gates, &w->shared_gate };
+    const Mat *mats[] = { &w->gate, w->gates, &w->shared_gate };
     for (size_t i = 0; i < ARRAY_LEN(mats); i++) {
-        if (mats[i]->rows > m->widest) m->widest = mats[i]->rows;
+        if (mats[i] && mats[i]->rows > m->widest) m->widest = mats[i]->rows;
     }
 }
 
@@ -2032,6 +2094,8 @@ struct llm_session {
     float *gate, *up;    /* (rows, hidden_dim, or that of experts) */
     float *cos[2], *sin[2]; /* (rows, n_rot / 2) of the rotations at the rows' positions */
     float *q_low, *latent;  /* (rows, q_rank) (rows, rank + n_rot) of latent attention */
+    float *latent_normed;   /* (rows, rank) */
+    float *heads;           /* (rows, n_heads, plain_dim + value_dim) where heads are kept whole */
     float *q_plain, *found; /* (rows, n_heads, plain_dim + n_rot) (rows, o_dim), the same */
     float *scores;          /* (rows, n_experts) */
     float *shared;          /* (rows) share of the shared expert */
@@ -2161,6 +2225,9 @@ static void session_buffers(llm_session *s)
     s->up = take(&s->arena, rows, (size_t)m->widest * f);
     s->q_low = take(&s->arena, rows, (size_t)m->q_rank * f);
     s->latent = take(&s->arena, rows, (size_t)(m->rank + m->n_rot) * f);
+    s->latent_normed = take(&s->arena, rows, (size_t)m->rank * f);
+    s->heads = take(&s->arena, m->rank && m->value_at < 0 ? rows : 0,
+                    heads * (size_t)(m->plain_dim + m->value_dim) * f);
     s->q_plain = take(&s->arena, rows, plain * f);
     s->found = take(&s->arena, m->rank ? rows : 0, (size_t)m->o_dim * f);
     s->scores = take(&s->arena, rows, (size_t)m->n_experts * f);
@@ -2718,14 +2785,6 @@ static void multiply(llm_session *s, float *y, const Mat *w, const float *x, int
     matmul(s, x, n, &(Product){ y, *w, 0, n }, 1);
 }
 
-/* Matrix i of those that lie one behind the other. */
-static Mat nth(const Mats *w, int i)
-{
-    size_t first = (size_t)i * (size_t)w->rows;
-    return (Mat){ w->format, w->rows, w->cols, w->data + first * row_bytes(w->format, w->cols),
-                  w->bias ? w->bias + first : NULL };
-}
-
 /* Rows of one thing each gets in a group, so that each begins where tiles can: see experts. */
 static int spaced(int n, int usual)
 {
@@ -2734,7 +2793,7 @@ static int spaced(int n, int usual)
 
 /* Multiplies each head of x by its own matrix. A head begins every x_head numbers, n * heads of
  * them; so do those of y. */
-static void by_head(llm_session *s, float *y, int y_head, const float *x, int x_head, const Mats *w,
+static void by_head(llm_session *s, float *y, int y_head, const float *x, int x_head, const Mat *w,
                     int n)
 {
     int heads = s->model->facts.n_heads, step = spaced(n, n), most = CHUNK / step;
@@ -2747,8 +2806,8 @@ static void by_head(llm_session *s, float *y, int y_head, const float *x, int x_
             const float *from = x + (size_t)(t * heads + first + g) * (size_t)x_head;
             memcpy(s->group_in + (size_t)(g * step + t) * (size_t)w->cols, from,
                    (size_t)w->cols * sizeof *x);
-            p[g] = (Product){ s->group_out + (size_t)(g * step) * (size_t)w->rows,
-                              nth(w, first + g), g * step, n };
+            p[g] = (Product){ s->group_out + (size_t)(g * step) * (size_t)w->rows, w[first + g],
+                              g * step, n };
         }
         matmul(s, s->group_in, count * step, p, count);
         for (int i = 0; i < count * n; i++) {
@@ -2853,6 +2912,23 @@ static void temper(const llm_session *s, int n)
     }
 }
 
+/* Keys and values of all heads, from the latent vectors. */
+static void whole_heads(llm_session *s, const Layer *w, int n)
+{
+    const llm_model *m = s->model;
+    size_t heads = (size_t)m->facts.n_heads, rotated = (size_t)m->n_rot, f = sizeof(float),
+           plain = (size_t)m->plain_dim, value = (size_t)m->value_dim, key = plain + rotated;
+    multiply(s, s->heads, &w->heads, s->latent_normed, n);
+    for (size_t i = 0; i < (size_t)n * heads; i++) {
+        const float *from = s->heads + i * (plain + value);
+        const float *shared = s->latent + i / heads * ((size_t)m->rank + rotated) + m->rank;
+        memcpy(s->k + i * key, shared, rotated * f);
+        memcpy(s->k + i * key + rotated, from, plain * f);
+        memcpy(s->v + i * value, from + plain, value * f);
+        memcpy(s->q + i * key + rotated, s->q_plain + i * key, plain * f);
+    }
+}
+
 /* Queries, keys and values of multi-head latent attention (arxiv.org/abs/2405.04434). A position
  * keeps one short vector, of which the keys and values of all heads are products. These products
  * are taken of the queries instead, and of what attention finds: so all heads share one key, which
@@ -2866,17 +2942,25 @@ static void latent_queries(llm_session *s, const Layer *w, int n)
     matmul(s, s->h, n, low, 2);
     norm(s, s->q_low, s->q_low, &w->q_low_norm, n, m->q_rank);
     multiply(s, s->q_plain, &w->wq, m->q_rank ? s->q_low : s->h, n);
-    for (int t = 0; t < n; t++) {
-        const float *latent = s->latent + (size_t)t * (size_t)(rank + rotated);
-        float *k = s->k + (size_t)t * (size_t)key;
-        memcpy(k, latent + rank, (size_t)rotated * sizeof *k);
-        norm_vector(m, k + rotated, latent, &w->latent_norm);
-    }
     for (size_t i = 0; i < (size_t)n * (size_t)heads; i++) {
         memcpy(s->q + i * (size_t)key, s->q_plain + i * (size_t)each + plain,
                (size_t)rotated * sizeof *s->q);
     }
-    by_head(s, s->q + rotated, key, s->q_plain, each, &w->to_latent, n);
+    for (int t = 0; t < n; t++) {
+        float *latent = s->latent + (size_t)t * (size_t)(rank + rotated);
+        norm_vector(m, s->latent_normed + (size_t)t * (size_t)rank, latent, &w->latent_norm);
+    }
+    if (w->heads.data) {
+        whole_heads(s, w, n);
+        return;
+    }
+    for (int t = 0; t < n; t++) {
+        float *k = s->k + (size_t)t * (size_t)key;
+        memcpy(k, s->latent + (size_t)t * (size_t)(rank + rotated) + rank,
+               (size_t)rotated * sizeof *k);
+        memcpy(k + rotated, s->latent_normed + (size_t)t * (size_t)rank, (size_t)rank * sizeof *k);
+    }
+    by_head(s, s->q + rotated, key, s->q_plain, each, w->to_latent, n);
 }
 
 /* Queries, keys and values of n rows of s->h. */
@@ -2893,9 +2977,9 @@ static void project(llm_session *s, const Layer *w, int n)
 /* What attention found, as wo takes it. */
 static const float *heads_out(llm_session *s, const Layer *w, int n)
 {
-    if (!w->latent.data) return s->a;
+    if (!w->from_latent) return s->a;
     by_head(s, s->found, s->model->o_dim / s->model->facts.n_heads, s->a, s->model->value_dim,
-            &w->from_latent, n);
+            w->from_latent, n);
     return s->found;
 }
 
@@ -3285,7 +3369,7 @@ static void shared_expert(llm_session *s, const Layer *w, int n)
 static void experts(llm_session *s, const Layer *w, int n)
 {
     const llm_model *m = s->model;
-    size_t dim = (size_t)m->facts.dim, hidden = (size_t)w->gates.rows;
+    size_t dim = (size_t)m->facts.dim, hidden = (size_t)w->gates->rows;
     shared_expert(s, w, n);
     route(s, w, n);
     for (int e = 0, next; e < m->n_experts; e = next) {
@@ -3300,12 +3384,10 @@ static void experts(llm_session *s, const Layer *w, int n)
                 memcpy(s->group_in + (size_t)(rows + i) * dim, s->h + (size_t)r[i].row * dim,
                        dim * sizeof *s->h);
             }
-            up[2 * count] = (Product){ s->gate + (size_t)rows * hidden, nth(&w->gates, next), rows,
+            up[2 * count] = (Product){ s->gate + (size_t)rows * hidden, w->gates[next], rows, own };
+            up[2 * count + 1] = (Product){ s->up + (size_t)rows * hidden, w->ups[next], rows, own };
+            down[count++] = (Product){ s->group_out + (size_t)rows * dim, w->downs[next], rows,
                                        own };
-            up[2 * count + 1] = (Product){ s->up + (size_t)rows * hidden, nth(&w->ups, next), rows,
-                                           own };
-            down[count++] = (Product){ s->group_out + (size_t)rows * dim, nth(&w->downs, next),
-                                       rows, own };
             rows += spaced(own, usual);
         }
         matmul(s, s->group_in, rows, up, 2 * count);

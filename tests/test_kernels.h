@@ -374,7 +374,7 @@ static void test_same_story(void)
 /* A matrix or vector that takes its place in the file, but no memory here. */
 static void add_hole(Builder *b, const char *name, int type, int rows, int cols)
 {
-    add_entry(b, name, type, rows ? 2 : 1, cols, rows);
+    add_entry(b, name, type, rows ? 2 : 1, cols, rows, 1);
     size_t bytes = row_bytes(&formats[type], cols) * (size_t)(rows ? rows : 1);
     b->tensors.size += (bytes + 31) / 32 * 32;
 }

@@ -174,7 +174,7 @@ static void write_model(const char *path, const char *format, int layers)
         char layer[24] = "", name[64];
         if (parts[i].layer >= 0) snprintf(layer, sizeof layer, "blk.%d.", parts[i].layer);
         snprintf(name, sizeof name, "%s%s.weight", layer, parts[i].name);
-        add_entry(&b, name, parts[i].type, parts[i].rows ? 2 : 1, parts[i].cols, parts[i].rows);
+        add_entry(&b, name, parts[i].type, parts[i].rows ? 2 : 1, parts[i].cols, parts[i].rows, 1);
         b.tensors.size += bytes + (32 - bytes % 32) % 32; /* they follow below */
     }
     b.tensors.size = 0;
