@@ -429,9 +429,10 @@ static int text_compare(Text a, Text b)
 
 /* ==== 2. Number formats ==========================================================================
  * A matrix is stored in rows of blocks. A block holds some numbers and what they share: a scale d,
- * often a minimum m. Four formats of 32 numbers keep one scale for all; the K formats put 256
- * numbers in a super-block whose eight or sixteen small scales are themselves quantized. Layouts:
- * github.com/ggml-org/ggml, docs/gguf.md. To read a format is to be able to unpack it. */
+ * often a minimum m. Formats of 32 numbers keep one scale for all; the others put 256 numbers in a
+ * super-block whose eight or sixteen small scales are themselves quantized. In some what is stored
+ * is not a number but its place in a list of sixteen. Layouts: github.com/ggml-org/ggml,
+ * docs/gguf.md. To read a format is to be able to unpack it. */
 
 typedef struct {
     uint16_t d;
@@ -454,6 +455,21 @@ typedef struct {
     int8_t q[32];
 } BlockQ8_0; /* q d */
 typedef struct {
+    uint16_t d;
+    uint8_t q[16];
+} BlockIQ4_NL; /* uneven[q] d */
+typedef struct {
+    uint8_t e, q[16];
+} BlockMXFP4; /* twice_fp4[q] 2^(e - 128) */
+typedef struct {
+    uint8_t scales[16], q[64];
+    uint16_t d, m;
+} BlockQ2_K; /* 16 x 16: q d s - m t */
+typedef struct {
+    uint8_t high[32], q[64], scales[12];
+    uint16_t d;
+} BlockQ3_K; /* 16 x 16: (q - 4) d (s - 32) */
+typedef struct {
     uint16_t d, m;
     uint8_t scales[12], q[128];
 } BlockQ4_K; /* 8 x 32: q d s - m t */
@@ -466,11 +482,18 @@ typedef struct {
     int8_t scales[16];
     uint16_t d;
 } BlockQ6_K; /* 16 x 16: (q - 32) d s */
+typedef struct {
+    uint16_t d, high;
+    uint8_t low[4], q[128];
+} BlockIQ4_XS; /* 8 x 32: uneven[q] d (s - 32), the scales s in low and high */
 
 _Static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ4_1) == 20, "as in the file");
 _Static_assert(sizeof(BlockQ5_0) == 22 && sizeof(BlockQ5_1) == 24, "as in the file");
-_Static_assert(sizeof(BlockQ8_0) == 34 && sizeof(BlockQ4_K) == 144, "as in the file");
+_Static_assert(sizeof(BlockQ8_0) == 34 && sizeof(BlockIQ4_NL) == 18, "as in the file");
+_Static_assert(sizeof(BlockMXFP4) == 17 && sizeof(BlockQ2_K) == 84, "as in the file");
+_Static_assert(sizeof(BlockQ3_K) == 110 && sizeof(BlockQ4_K) == 144, "as in the file");
 _Static_assert(sizeof(BlockQ5_K) == 176 && sizeof(BlockQ6_K) == 210, "as in the file");
+_Static_assert(sizeof(BlockIQ4_XS) == 136, "as in the file");
 
 static void unpack_f32(const void *row, float *y, int n)
 {
@@ -547,6 +570,79 @@ static void unpack_q8_0(const void *row, float *y, int n)
     }
 }
 
+/* Weights crowd around zero, and so do these. */
+static const int8_t uneven[16] = { -127, -104, -83, -65, -49, -35, -22, -10,
+                                   1,    13,   25,  38,  53,  69,  89,  113 };
+
+/* Floats of four bits: a sign, two bits of exponent, one of fraction. Twice their value. */
+static const int8_t twice_fp4[16] = { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 };
+
+static void unpack_listed(const int8_t list[16], const uint8_t q[16], float d, float *y)
+{
+    for (int i = 0; i < 16; i++) {
+        y[i] = d * (float)list[q[i] & 15];
+        y[i + 16] = d * (float)list[q[i] >> 4];
+    }
+}
+
+static void unpack_iq4_nl(const void *row, float *y, int n)
+{
+    for (const BlockIQ4_NL *b = row; n > 0; b++, n -= 32, y += 32) {
+        unpack_listed(uneven, b->q, f16_float(b->d), y);
+    }
+}
+
+/* Eight bits of exponent, for a list of doubled numbers: 2^(e - 128), which for e = 0 and 1 are
+ * subnormal. */
+static float e8m0_float(uint32_t e)
+{
+    return bits_float(e < 2 ? (e + 1) << 21 : (e - 1) << 23);
+}
+
+/* opencompute.org, "OCP Microscaling Formats (MX) Specification v1.0" */
+static void unpack_mxfp4(const void *row, float *y, int n)
+{
+    for (const BlockMXFP4 *b = row; n > 0; b++, n -= 32, y += 32) {
+        unpack_listed(twice_fp4, b->q, e8m0_float(b->e), y);
+    }
+}
+
+static void unpack_q2_K(const void *row, float *y, int n)
+{
+    for (const BlockQ2_K *b = row; n > 0; b++, n -= 256) {
+        for (int part = 0; part < 8; part++, y += 32) { /* four share 32 bytes */
+            const uint8_t *q = b->q + part / 4 * 32;
+            for (int i = 0; i < 32; i++) {
+                int scales = b->scales[part * 2 + i / 16];
+                float d = f16_float(b->d) * (float)(scales & 15);
+                float m = f16_float(b->m) * (float)(scales >> 4);
+                y[i] = d * (float)(q[i] >> part % 4 * 2 & 3) - m;
+            }
+        }
+    }
+}
+
+/* Twelve bytes hold sixteen scales of six bits: four bits of each in the halves of the first eight,
+ * two bits in the quarters of the last four. */
+static int scale_q3_K(const uint8_t s[12], int i)
+{
+    return (s[i % 8] >> i / 8 * 4 & 15) | (s[8 + i % 4] >> i / 4 * 2 & 3) << 4;
+}
+
+static void unpack_q3_K(const void *row, float *y, int n)
+{
+    for (const BlockQ3_K *b = row; n > 0; b++, n -= 256) {
+        for (int part = 0; part < 8; part++, y += 32) { /* four share 32 low bytes, all the high */
+            const uint8_t *q = b->q + part / 4 * 32;
+            for (int i = 0; i < 32; i++) {
+                int v = (q[i] >> part % 4 * 2 & 3) | (b->high[i] >> part & 1) << 2;
+                int scale = scale_q3_K(b->scales, part * 2 + i / 16) - 32;
+                y[i] = f16_float(b->d) * (float)scale * (float)(v - 4);
+            }
+        }
+    }
+}
+
 /* Twelve bytes hold eight scales and eight minima of six bits: the first four of each in bytes 0-3
  * and 4-7; of the last four, four bits in the halves of bytes 8-11 and two bits on top of the first
  * ones. */
@@ -599,6 +695,16 @@ static void unpack_q6_K(const void *row, float *y, int n)
     }
 }
 
+static void unpack_iq4_xs(const void *row, float *y, int n)
+{
+    for (const BlockIQ4_XS *b = row; n > 0; b++, n -= 256) {
+        for (int part = 0; part < 8; part++, y += 32) {
+            int scale = (b->low[part / 2] >> part % 2 * 4 & 15) | (b->high >> 2 * part & 3) << 4;
+            unpack_listed(uneven, b->q + part * 16, f16_float(b->d) * (float)(scale - 32), y);
+        }
+    }
+}
+
 static void pack_f32(void *row, const float *x, int n)
 {
     memcpy(row, x, (size_t)n * sizeof *x);
@@ -631,7 +737,7 @@ static void pack_q8_0(void *row, const float *x, int n)
 typedef struct {
     const char *name;
     int block, bytes; /* numbers and bytes of a block */
-    int group, bits;  /* numbers that share a scale, bits of each; 0: they are floats */
+    int group, bits;  /* numbers that share a scale, bits that a kernel's quanta have; 0: floats */
     int parts;        /* numbers of bf16 that x, and a weight, must be sums of, likewise */
     void (*unpack)(const void *row, float *y, int n);
     void (*pack)(void *row, const float *x, int n); /* NULL: not for the KV cache */
@@ -645,20 +751,25 @@ static const Format formats[] = {
     [6] = { "Q5_0", 32, sizeof(BlockQ5_0), 32, 5, 1, unpack_q5_0, NULL },
     [7] = { "Q5_1", 32, sizeof(BlockQ5_1), 32, 5, 1, unpack_q5_1, NULL },
     [8] = { "Q8_0", 32, sizeof(BlockQ8_0), 32, 8, 2, unpack_q8_0, pack_q8_0 },
+    [10] = { "Q2_K", 256, sizeof(BlockQ2_K), 16, 2, 1, unpack_q2_K, NULL },
+    [11] = { "Q3_K", 256, sizeof(BlockQ3_K), 16, 3, 1, unpack_q3_K, NULL },
     [12] = { "Q4_K", 256, sizeof(BlockQ4_K), 32, 4, 1, unpack_q4_K, NULL },
     [13] = { "Q5_K", 256, sizeof(BlockQ5_K), 32, 5, 1, unpack_q5_K, NULL },
     [14] = { "Q6_K", 256, sizeof(BlockQ6_K), 16, 6, 1, unpack_q6_K, NULL },
+    [20] = { "IQ4_NL", 32, sizeof(BlockIQ4_NL), 32, 8, 1, unpack_iq4_nl, NULL },
+    [23] = { "IQ4_XS", 256, sizeof(BlockIQ4_XS), 32, 8, 1, unpack_iq4_xs, NULL },
     [30] = { "BF16", 1, 2, 0, 0, 2, unpack_bf16, NULL },
+    [39] = { "MXFP4", 32, sizeof(BlockMXFP4), 32, 5, 1, unpack_mxfp4, NULL },
 };
 
 enum { F32 = 0, F16 = 1, BF16 = 30, N_FORMATS = ARRAY_LEN(formats) };
 
 /* Digits to the base of 128 that what is multiplied with the format needs. One adds about a
  * hundredth to what a format of four bits costs (in KL divergence), but a twentieth to one of five;
- * two add nothing. */
+ * two add nothing. Scales and minima count too: up to another bit for each number. */
 static int digits(const Format *f)
 {
-    return f->bits > 4 ? 2 : 1;
+    return f->bytes * 8 > f->block * 5 ? 2 : 1;
 }
 
 static size_t row_bytes(const Format *f, int64_t cols)

@@ -90,11 +90,14 @@ static void random_blocks(uint64_t *random, int type, unsigned char *out, int64_
 {
     const Format *f = &formats[type];
     static const struct {
-        int d, m;    /* where the f16 scales are, -1: none */
+        int d, m;    /* where the f16 scales are, -1: none; MXFP4's is an exponent */
         float level; /* size of the numbers that d = 1 gives */
     } places[N_FORMATS] = {
-        [2] = { 0, -1, 5 },  [3] = { 0, 2, 9 },    [6] = { 0, -1, 10 },  [7] = { 0, 2, 18 },
-        [8] = { 0, -1, 74 }, [12] = { 0, 2, 300 }, [13] = { 0, 2, 600 }, [14] = { 208, -1, 1400 }
+        [2] = { 0, -1, 5 },       [3] = { 0, 2, 9 },    [6] = { 0, -1, 10 },
+        [7] = { 0, 2, 18 },       [8] = { 0, -1, 74 },  [10] = { 80, 82, 14 },
+        [11] = { 108, -1, 42 },   [12] = { 0, 2, 300 }, [13] = { 0, 2, 600 },
+        [14] = { 208, -1, 1400 }, [20] = { 0, -1, 69 }, [23] = { 0, -1, 1270 },
+        [39] = { 0, -1, 5 },
     };
     for (int64_t i = 0; i < n / f->block; i++, out += f->bytes) {
         float v = random_weight(random) * scale;
@@ -105,8 +108,13 @@ static void random_blocks(uint64_t *random, int type, unsigned char *out, int64_
         if (type == 30) memcpy(out, (char *)&bits + 2, 2);
         if (f->block == 1) continue;
         for (int j = 0; j < f->bytes; j++) out[j] = (unsigned char)(random_unit(random) * 256);
-        half = float_f16(scale / places[type].level * (float)(0.5 + random_unit(random)));
-        memcpy(out + places[type].d, &half, 2);
+        v = scale / places[type].level * (float)(0.5 + random_unit(random));
+        half = float_f16(v);
+        if (type == 39) {
+            *out = (uint8_t)((float_bits(v) >> 23) + 1);
+        } else {
+            memcpy(out + places[type].d, &half, 2);
+        }
         half = float_f16(-scale * (float)random_unit(random) / (f->block == 256 ? 64 : 1));
         if (f->block == 256) half ^= 0x8000; /* K formats subtract their minimum */
         if (places[type].m >= 0) memcpy(out + places[type].m, &half, 2);
