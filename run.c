@@ -764,9 +764,10 @@ static const Format formats[] = {
 
 enum { F32 = 0, F16 = 1, BF16 = 30, N_FORMATS = ARRAY_LEN(formats) };
 
-/* Digits to the base of 128 that what is multiplied with the format needs. One adds about a
- * hundredth to what a format of four bits costs (in KL divergence), but a twentieth to one of five;
- * two add nothing. Scales and minima count too: up to another bit for each number. */
+/* Digits to the base of 128 that what is multiplied with the format needs: two where a number takes
+ * more than five bits of the file, its share of the scales included. One adds about a hundredth to
+ * what a format of four bits costs (in KL divergence), but a twentieth to one of five; two add
+ * nothing. */
 static int digits(const Format *f)
 {
     return f->bytes * 8 > f->block * 5 ? 2 : 1;
@@ -6231,6 +6232,7 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int w
     SPLIT(iq4_xs, NAME, TARGET, look_up_##NAME) \
     SPLIT(mxfp4, NAME, TARGET, look_up_##NAME)
 
+/* What follows TARGET is handed on to the body. */
 #define SPLIT(FORMAT, NAME, TARGET, ...) \
     TARGET static void split_##FORMAT##_##NAME(Quanta *restrict to, const Words *restrict from, \
                                                int cols, Ahead *ahead) \
