@@ -84,18 +84,35 @@ static float random_weight(uint64_t *random)
     return (float)(sum * 1.7);
 }
 
-/* Random blocks of a format whose numbers are about `scale` large: random bytes, with sane f16
- * scales. */
-static void random_blocks(uint64_t *random, int type, unsigned char *out, int64_t n, float scale)
+/* Gives a block scales, and minima, with which its numbers are about `scale` large. */
+static void set_scales(uint64_t *random, int type, unsigned char *block, float scale)
 {
-    const Format *f = &formats[type];
     static const struct {
         int d, m;    /* where the f16 scales are, -1: none */
         float level; /* size of the numbers that d = 1 gives */
     } places[N_FORMATS] = {
-        [2] = { 0, -1, 5 },  [3] = { 0, 2, 9 },    [6] = { 0, -1, 10 },  [7] = { 0, 2, 18 },
-        [8] = { 0, -1, 74 }, [12] = { 0, 2, 300 }, [13] = { 0, 2, 600 }, [14] = { 208, -1, 1400 }
+        [2] = { 0, -1, 5 },       [3] = { 0, 2, 9 },    [6] = { 0, -1, 10 },
+        [7] = { 0, 2, 18 },       [8] = { 0, -1, 74 },  [10] = { 80, 82, 14 },
+        [11] = { 108, -1, 42 },   [12] = { 0, 2, 300 }, [13] = { 0, 2, 600 },
+        [14] = { 208, -1, 1400 }, [20] = { 0, -1, 69 }, [23] = { 0, -1, 1270 },
+        [39] = { 0, -1, 5 },
     };
+    float d = scale / places[type].level * (float)(0.5 + random_unit(random));
+    uint16_t half = float_f16(d);
+    if (type == 39) { /* an exponent */
+        *block = (unsigned char)((float_bits(d) >> 23) + 1);
+        return;
+    }
+    memcpy(block + places[type].d, &half, 2);
+    half = float_f16(-scale * (float)random_unit(random) / (formats[type].block == 256 ? 64 : 1));
+    if (formats[type].block == 256) half ^= 0x8000; /* K formats subtract their minimum */
+    if (places[type].m >= 0) memcpy(block + places[type].m, &half, 2);
+}
+
+/* Random blocks of a format whose numbers are about `scale` large: random bytes, sane scales. */
+static void random_blocks(uint64_t *random, int type, unsigned char *out, int64_t n, float scale)
+{
+    const Format *f = &formats[type];
     for (int64_t i = 0; i < n / f->block; i++, out += f->bytes) {
         float v = random_weight(random) * scale;
         uint32_t bits = float_bits(v);
@@ -105,11 +122,7 @@ static void random_blocks(uint64_t *random, int type, unsigned char *out, int64_
         if (type == 30) memcpy(out, (char *)&bits + 2, 2);
         if (f->block == 1) continue;
         for (int j = 0; j < f->bytes; j++) out[j] = (unsigned char)(random_unit(random) * 256);
-        half = float_f16(scale / places[type].level * (float)(0.5 + random_unit(random)));
-        memcpy(out + places[type].d, &half, 2);
-        half = float_f16(-scale * (float)random_unit(random) / (f->block == 256 ? 64 : 1));
-        if (f->block == 256) half ^= 0x8000; /* K formats subtract their minimum */
-        if (places[type].m >= 0) memcpy(out + places[type].m, &half, 2);
+        set_scales(random, type, out, scale);
     }
 }
 

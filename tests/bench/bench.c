@@ -32,7 +32,8 @@ enum { MAX_PEERS = 3, MAX_PARTS = 1024, MAX_ROUNDS = 9, PROMPT = 0, GENERATE = 1
 
 static const char *const tests[] = { "pp512", "tg64" };
 static const char *const default_formats[] = {
-    "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q4_0"
+    "F16",  "BF16",  "Q8_0",   "Q6_K",   "Q5_K", "Q4_K",
+    "Q4_0", "MXFP4", "IQ4_NL", "IQ4_XS", "Q3_K", "Q2_K",
 };
 
 typedef struct {
