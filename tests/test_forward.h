@@ -172,7 +172,8 @@ static double digits_tolerance(int type)
 /* Families, formats, tied or not, biases, frequency factors, formats of the KV cache. */
 static void test_against_plain(void)
 {
-    static const int types[] = { 0, 1, 30, 2, 3, 6, 7, 8 }; /* for the others: test_super_blocks */
+    /* for the others: test_super_blocks */
+    static const int types[] = { 0, 1, 30, 2, 3, 6, 7, 8, 20, 39 };
     static const struct {
         const char *name;
         double tolerance;
@@ -255,7 +256,7 @@ static void test_experts(void)
  * layers. */
 static void test_super_blocks(void)
 {
-    static const int types[] = { 12, 13, 14 };
+    static const int types[] = { 10, 11, 12, 13, 14, 23 };
     for (size_t i = 0; i < ARRAY_LEN(types); i++) {
         Shape s = small_shape, plain;
         s.dim = s.hidden_dim = 256, s.n_heads = 8, s.head_dim = s.n_rot = 32, s.seed = 4;

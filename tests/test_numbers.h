@@ -219,7 +219,7 @@ static void test_matmul_extremes(llm_session *s, int type, int n)
             set_scales(&random, type, data + i * f->bytes, 1);
         }
         for (int i = 0; i < n * COLS; i++) x[i] = (float)sign;
-        matmul(s, x, n, &(Product){ y, &(Mat){ f, ROWS, COLS, data, NULL } }, 1);
+        multiply(s, y, &(Mat){ f, ROWS, COLS, data, NULL }, x, n);
         for (int r = 0; r < ROWS; r++) {
             double sum = 0, size = COLS;
             f->unpack(data + (size_t)r * row_bytes(f, COLS), w, COLS);
@@ -255,7 +255,7 @@ static void test_matmul_nan(llm_session *s, int type, int n)
     }
     memset(data, 0xff, (size_t)formats[type].bytes);
     for (int k = 0; k < n * 256; k++) x[k] = 1;
-    matmul(s, x, n, &(Product){ y, &(Mat){ &formats[type], 1, 256, data, NULL } }, 1);
+    multiply(s, y, &(Mat){ &formats[type], 1, 256, data, NULL }, x, n);
     for (int t = 0; t < n; t++) {
         check(!isfinite(y[t]), "%s %s: %g from a scale that is none", kernels->name,
               formats[type].name, y[t]);
