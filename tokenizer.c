@@ -599,9 +599,7 @@ typedef struct {
  * normalizer is NFC (exaone's is NFKC, of which this is the canonical part). The first row also
  * serves files that name no rule, or one that isn't here. */
 static const Rule rules[] = {
-    { "default gpt-2 phi-2 gigachat a.x-4.0 mellum jais trillion granite-docling",
-      0,
-      { GPT2_WORDS } },
+    { "default gpt-2 phi-2 gigachat a.x-4.0 mellum jais trillion", 0, { GPT2_WORDS } },
     { "gpt-neox olmo mpt exaone4", NFC, { GPT2_WORDS } },
     { "smollm starcoder refact codeshell minerva-7b mellum2", 0, { "\\p{N}", GPT2_WORDS } },
     { "command-r exaone", NFC, { "\\p{N}", GPT2_WORDS } },
@@ -916,117 +914,111 @@ static int find_special(const tokenizer *t, const char *text, size_t len, int fl
 }
 
 /* ==== Normalization ==============================================================================
- * Many characters have two spellings in Unicode: \u00E9 is U+00E9, or e and U+0301. Some models want
- * all text in normalization form C: characters are taken apart as far as possible, the marks behind
- * a character are sorted by their combining class, and then what can be joined is joined. The table
- * of canonical forms (made and described by tests/unicode.py) is unpacked to a hash table.
+ * Many characters have two spellings in Unicode: U+00E9 is also U+0065 and U+0301. Some
+ * models want all text in normalization form C: characters are taken apart as far as possible, the
+ * marks behind a character are sorted by their combining class, and then what can be joined is
+ * joined. The table, which tests/unicode.py makes and describes, becomes a hash table.
  */
 
 /* Unicode 9.0, which the normalizer of Hugging Face goes by */
 static const char *const canonical_forms =
-    "%n;q%F)LHPHHJ,kB,^LND+7wD&kP+;SHPHHJ+kB+^LND+6wD&k$a+Du-bPuTeP+2KL+0sPuTeP+2KL+1DBB_(CBB$u$yB"
-    "B%k'_BB]ZBB2a)kH]DDDaL}L[HaP'[HDDDDDLDLDHDB%qBa%X+)OFZ{%JFZ*<J*;BBBNNBBNNBBNNBBNNBBNNBBNNBBNN"
-    "BBNNBBNNBBNNBBPPNNBBNNBB%q&J%Ba&rB,-E,'xD%ND$|D,iD,`D+5kB+2KB+2iB+2SB&fB+6iD+2^BLD'GD+7yD+7rB"
-    "(BN'xD$ND|D+iD+`D+4kB+2KB+2iB+2SB%fB+5iD+2^BLD&GD+6yD+6rB'B$_3wu*>}F+/lBDB+*gF(wJ'hJ(NB'OF+,n"
-    "H$OL+0wF+/lBDB+*gF(wJ'hJ(NB'OF+,nH$OL+1HBB_'zBB$u$yBBw$LBB$q&HBB]ZBB2a+%IHDDBDBLDLDHBP{HBDBDB"
-    "L{LBHBB$~B$BN$H%F$cNRs%RNR*<F*;HBBNNBBNNBBNNBBNNBBNNBBNNBBNNBBNNBBNNBBNNBBPPNNBBNNBB%q&H%Ba$C"
-    "B,-E,'xD%PD$~D%iBPB%pB&RJ&EH'XD'ID'{DDB+3TN+8ED$PD~D$iBPB$pB%RJ%EH&XD&ID&{DDB+3T+;}wBBosBBgcB"
-    "BzB,#O+;[H+:aH+7OJ%rBHL'oB+3HF'@P+;YH+9aH+7OJ$rBHL&oB+3HF'@%V%bPuTe]$WPuTe]$GBB(D$XBB]ZBB$[B."
-    "t+:KHeD+2{D+2IL$FL}H)]P,tHeD+2{D+2IL$FL}H)]%Z%nDH_%XBCL%nPTDH_%XBCL%n*kmBB$yYBBN%cBB.Z+6wP$BX"
-    "aX$rP$BXa%k*=zVXkUVX*5R*/sBB$H$HBB$CD+;d+5YHeDTD]L$FL}X&WHeDTD]L$FL}1B+/wBB.g0PP$BXaX$rP$BXa%"
-    "Z*>^JLBjD(YVUZ)RJLBjD'YV$L*8m*8cBB$`B+=t+.xB+)DB+2MB+2_B+2EB+2oB+2YB+2cB+2AH+3@BHB+*zB++aDDBP"
-    "BTFyBHBHB+3EN(cB+)DB+2MB+2_B+2EB+2oB+2YB+2cJ}BHB+*zB++aDDBPBTFyBHBHB+3E*N+1mBBJBBB}$k+1c$hBB$"
-    "pB+;t+7rHNF+5ZB+5QLNLLD+7yBPB+3GP'pHNF+4ZB+4QLNJ+7kB+7^D+6yBPB+7C%}+5B$BB&q$XBB5@*<[XBi$@XBZR"
-    "$k$iT)cJ)nB*DBDBLLDJTHHHHDWFrJ'KB'aBDBLLDJTHHHHDWR't'L'NBB__BBrB$-[*3VHqH]LLLqHaP%jHqH]LLLqHa"
-    "%V%bPuTe]$WPuTe]$GBB(D$XBB]ZBBMB.t+<Ai(]X'Yi']D+3sDBMB$U+4tL$Bu~L$B$%X$#{$BB$MB$(E<~D)MBDBXD)"
-    "eB$sB%bDsB(`DTB']F&xBPBHB&eJ%pN%gD)MBDBXD)eB$sB%bB$BBMB(`DTB']F&xBPBHB&eJ%p&J%{$BB)Bi*DB^F6Gc"
-    "HHHHLHFHFHXfHHHHLHFHFH$(@6iBBYD$)l7QHHHHLHFHFHXfHHHHLHFHFH^D<k+2@HaDaDaLaT$BP&UHaDaDaLaD(RH'p"
-    "HabB$r%rHaDaDaLaD(PH'nHaP&UHaDaDaLaD(RH'pHaIN$#l+8lL_u[L_$WP$j+1}B(ADPB(cF'pB(VD'xBHBXBHB'TF&"
-    "jBPBTB&wB&QBTD&_B&IN_B(ADPB(cF'pB(VD'xBHBXBHB'TF&jBPBTB&wB&QBTD&_B&I,_%cBB]ZBBEB.K'E$BBEB$j&l"
-    "$BBIB[+)^BD$@ABDnB$d-|B+4uB+)[D+[B+2kF+2ABJDTHcBPBH_&|B+3uB+)[D+[B+2kF+2ABJDTHcBPBHUB$h&CHiHm"
-    "L)DL&vX&`HiHmL)DL&vYJ$d+/VBLN$JD]L$NBL_&KBLN$JD]L$NBLEB$[%^$BBMD$GbHeX%Ta%vHeX%TdB$h&dDPN$NBL"
-    "D]HmDaL$NP'bDPH'VF&GBLD]HmDaL$N$[N$~$&qB[B_,:J)vDBDg${$@DDDA$a$oJJFFqqDDowNFDFFDJ$JiUF]BBZFBB"
-    "FFBBFNBBB&DBBJ%~BBFFBBT%wBBa$pLBBBDBN$yBBBBBB|T-$K=K<DULaDaXaHaB~Ba+#k*OBBNNBBooBBNNBBNNBBNNB"
-    "BooBBPPNNBBNNBB%q&F%Ba%CF+-n$GLae$cF%SDaFbLae$cJB+#e&nBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBcBBBBBBBB"
-    "BBBBBBBBBBBBBBBBBBBBBBB$eBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBFHaP$c$w$xaa$c$cC<N*4G*4SMB@B$DBDD&u"
-    "(BccFfCB(f'~G:};s;yPPFFC'L'q'wCs@BC.e/X/VCq@ECB@HE&T'F'DBBEs$l$p$k$sC'F'H'@C&_'H'LGgMSNNHHCBG"
-    "EE&V'H'LBBCsABE&m'o'eFFCJEACa@DC6D5}5uW&*D&(s&(sDDDDDDDDHH$T$TDDDFBBFD$d)+i)(c)+BJ%SDDDDDDDDD"
-    "DDDDDDDDDDDDDFFDDDDNNFFFFFFFF$F$FR%qJ%SDDDDDDDDDDDDDDDDDDDDDDFFDDDDNNFFFFFFFFiwBBBBBBVHUB'd'b"
-    "FFFFFFFF%m%mFFFFFFFFG%-%u%,>k%,>iDDT_E&a'a'NBBC4P4L4ZCs@BC.H.{.wCT@ACF@FE*s+N+HBB$(X%<<G%<:b%"
-    ";;ja+8Bk-I%m]F+.A]+7q3H+8W%R$jBBeD&k+/oB$hD]BDBaD}D[BaB$Qs-{F1EBDBDBDB&_R$Kg%MBDBD++y'NBB'7R="
-    "DBB$,u*49HwND1J$J0p$oJ2P%J]B'R](gZ$iJuD%ZXyJ$uN}A*w$D%@J&wT$JAcC$ca%m(-.~@(-/R&}N$oH*Xq&LX+}i"
-    "XD@B&LL*PVXBa(-2E$DB@(-2XZD%eB%_J%]N)sP$LH&yF&HL$iH$LF'@ZH(^$g(e&FT)Ls$gNHBTF&_Z$FF${L'ZJRB:J"
-    "$D%gF'XLPB${F'JN(@J+PJ$@BVF&BJ(y(.(ps+cX.lL(-6oB(-3vH(-3uHD%F(-6CH(H$R%Ie'TX(-/aq(-2O'@(-1e$B"
-    "(-+AL-`J'X$H&}@(--NZBH(-3r%J(-3u$T(-0O%c(-0R$@B$oDV(-1KZ&s@(--V%w(-.bJ&VP%G@(--]NBaBFHB(-+dB+"
-    "CH%wT(-0kR(-+WZ(-+aJ)FFBD)CZBPDR(-+r@(-+uD(-6Oe%ZF$IaAD)No(-.w]BH(-/d@(-1La(-4Ye%Fc$FB(-/kVB$"
-    "ZBJBe(-1de$|Pga(->qi(-7p@(-,@D(-.I@(-.LR(-5[X$GL+Z@(-.Lc(-4AJ+@@(-,DVBBBc(-5A@(-5D$R(-0jT(-0m"
-    "P(-.S@(-.VRBsBD(-7^P(-7aDB@B@B%L(-5CN(-5JkBL(-8[L(-8aLBkBR(-1f]_w(-1LT(-4lL(-4o$BB$oEHHw(-3t$"
-    "u(-3wuB%JBD(-,v](-,y$DB@BF(-8pe.u@(-,}H(-/I@%H](--DPBZ(-0bD(-0e$B(--A$J%K@(-/R%ZDo(-/SX(-/V'R"
-    "(-3|{(-3uBD&oP%JE$NBsB$JFBA](-/bu$S@&_H+p%X)iH(-/eN(--Y$L,xNO_(-7VHRJB_BiBPB$F(--dH.zREF/D](-"
-    "-ec(-5p&P(-5}iE$aBXB$y(--lH(--q%c,R%k,K$B(--tm(--w@B%R(-1z%@(-2@kB_(-7U@%Z@(-4}N(-4WJ(-4ZXDNB"
-    "yD{(-4b$D(-4gD(-8QD*oB%|R&@@(-0c$@D$iA%w(-3x$V(-4@Z(-9rw(-9yFA]D$o/@P(.%^$P(-5aBBwD$XBkB$ZBV("
-    "-6h$g&mT(-3DFBFBg(-6KB&z@(-:JP(-.~B&tL&wg+Qe(-7TL(-9U}(-9_@B$e$C_$LN(-/QD(-/T$B(-4v_(-4{_(-8f"
-    "H,P$B(-/XTB}(-6lH(-6os(-8xT%]%w)JX(-0Tg(-1r@(-1y$iDc(-/fR)f$P)k${(hH(-5NHB@DD(-/l@(-/ke(-/dP%"
-    "[e(-2Fi(-2C@%X@(-/mD(-7pi(-7uVBFC$ZFi(-2K@%Z@(-/sH(-<G@(-<JT(-7za(-7}VBg(-5vL)@$T(-/y%mBq(-;`"
-    "L$oH(XB(-4Z$RHD(-9I%B(-9HgCqHg(-7fP(-7i{(-9IR(-9Tw(-0QB(-0P$@E$s(-0GL(-0L$c(-0Io(-0R]FNCy(-8`"
-    "F(-8c$P(-;j'_+s@(-2}N(-0Ym(-0]X(-9|$D%o$Z$x{)JB(-3B$c(-6K$o(-6P$X(-4h@'Fi)dR'D@(-3HVLq(-5Qe&|"
-    "$_'[H(-=ZPPo(-<W@.i@(-0wH(-0t@(-0wLB$](-6hJ(-6mF(-0zP(-0y{(-7^T(-7ie(-6M%}$WN(-7e{(-7AP(-7N$i"
-    "G$a(-:KH)a@(-3mRDu(-6z&_(-7@$_D&HB%RBq(-=p@%T@&Lc&l's(-<@$X(-<vP(-<{$T(-=d{(-=i$iD}DJ(-:KD+c$"
-    "N(-1k_(-9YX$l@,_@(-1kBB'oHsH$D(-;W$q(-;TZ(-;hB(-;kq(-7l$e(-7qJ(->YF*om(-6{TMF(-8f@)g@(-2D$RBB"
-    "(-=vZ,H@(-4kBFZB%P(-7W_(Ya'Z_(-8k$D(-5Ck(-4w%BB$_(-8v}$DZ(-7yH(-2S@(-2RL(.#UT0B$k-hg+B@%kB+`%"
-    "Z(-:y%uF$L(->fg&J{(-;cF(-2b@(-2awAcH$N*QN*VLAy(-7ri(-7ww(-:tc'Y&_(.#TH(-;Q$L(u@%m$_(-2s$g(-9x"
-    "D$_%D)CVhZ(.#LF(-5bT%o@(-2uwBe(-=|}(->BkBu(-2zc(S${)j$_*e@']%Z+AJ(-;BZ(-=Q@&{H(-9XuDZ(-:z$Z't"
-    "$R)gFps'D$L(-5}kBZ(-;AP*u@(-3NiBH(-;z_%{$g(-9B${(-3O}(-3To(-3QF(-3Vw(-:OX%rVh@(-=q&k(-9b$_(-9"
-    "gZ(-3[DB$H*U$P(p&H+c@'gcBX.~Z/B@(-3aZ(-=j{(-=uBB@B$D(-3jTA@(-3o%FDy(-4K(X(-4T{(-:~$D'n@(.#qJ("
-    "-6~$u+WD._@(-3{$a(->^$a$De'oD$kTDBANDLB@(-6}N(-6zB$rNBu*I]+}BBB$r@(-8q$@(-<Ay$C$D(-=H$e(.#I$J"
-    "+L@(-7BTBJB$g(-7C$c%su(t$H(-:N$g(-:K(J&B@%sL(-4]FB&q(-<|$F&Iw.ko(t$Z$Ji(-9NH(-:CZ(-:JH(->bB(-"
-    ">aqDa(-;ve&OZv$Z.VP(-4m$}(.$h}uR(.#w$](-=t@)N@%w](-4qN(-7f$_+`T+cH(-7g+B(-4p$k%rN&nB(-;aV(.&["
-    "a(.&aJ(-=U$H&e$}(-9sN(.%UH,a@%s@(-5D%F(-=Wu(-=__(->QB(->V](.$~Z]$F(-;FJ(c%gB$yD'}(.&Ka)mJ&Ri("
-    "-0X@+@FBi(-7v%s*pT*P@Be(-8_LAXDiDDBTB$R(.$K@(.$RBC$qFLFg(-;|y(uB(-6PaK%XBaDX(.&KB(.&TDBaBVIP("
-    "-6ID.M%]%CX%q]*q@(-8{'w(.#SF(.#gDBR(->Su(->V%aD&X(.'b$])gX)AX*ew+Qe^c(.(XX(.'I@(.'LVBDB$@D$DA"
-    "$uF$ZAuF%JB](-7G@(-7DZF$k(.(l$P(.(q$BB}(.(E$]*Pi(-<yFB&D(.$QZ%RP(->DNBF(->Co)xD(.)Bm(-:O$e%q$"
-    "H/|$F0@J(dV%s@%s+e(-7gT(.&M@$gk,BXDN-OH$zo/R@(-7]V(-<^@'yL.O@.VF%z@%y$s%v@%}$@)Q$R(MT.c@(-7Z)"
-    "H(.)vZ(.)y%qDmBB(.'jL%MV.X$mB@%}g(-7c%}B%NH_A$J(.(WB(.(]*B(.*IT(.*N%i(.%WH%B]*e@(-7sF(-=t$P&z"
-    "${(.#He(.$AL*y&a)dk'_@%H$w%}T+Og(jJ(.)s$w(.(~a+Tg(-<mX(-<|i(-=@TD%c(.)n$a0qw+jq$gF&[D&n&L(XH("
-    ".$w%@(-7|L(-8D%{CBB$Z(.(f%P%}(i(.%myB/DD$F(.&^T(.&c&u(.$^{&pD({$R(jF&{H*uT*b{ki%@B&tV(.%B$@(."
-    "#YB'D@&Dg+zB&W$Z(.(k_(.)Mm&}]&X@(c'RBJ(-8]$@(-;b@&HXB@(-8a@BZ(.%bc(.%ee(-;l@&J$H+G'P(.$oZ(-=t"
-    "ZB$ZBB(-=u'DBwB$a(.*nZ(.*q&_(.'O(Z-a@(-8u&@(.)v)o(.)yo(.#z(V(.#}&ZF%_(->I%P*t$Jt&H$Bq%TP&]y(."
-    "$Ng(.'h$X(.'mJBNBTBNB$LBP(-9C%X+xB+{]2A@B@1i&7*Z(-(D$'u_R+c$N+Y*mQ1q1u*BH-q0l-BH%9_$D1eN%HB:k"
-    "V-uJ3F'V*@'ADD$$uXy(k/}(Y@B$%Be.w(--KLA9q(--w*XL$(uX9H$h(X*a$kRRB$P(de(-.~'y(-/L5PR3iH2kN&aD1"
-    "aD&JV1BN'cF$cB:XX'_(-4S)F(-4X6aH,mF*LB$)H]%}D<PHoB'aB(gJBA$NDuB+}(-2K2F(-2_3sJ&oD$XB9ZN,iB@B+"
-    "XF)wH%e(-3M9X(-3Z6N)r%a*B$@B'mD&PD0RH%VB'RD3_R]B$$H_+DZ(HD'uA1_P'RF,TB;aK8eu5sL({B=yN4y(-6n%}"
-    "(-6y$=sPwB-VH$.gP/RH$&ZJ'}2Q$y2T3@H'aD,RH$4NP$5XN$qD+cB'NB+R/b7D/uB;s*&$z*>9fB$q.7{.5}B7a-<j%"
-    "(.qDFQc$F^BB$EaBBJymFIvBBBBBBBBBBBBDDBBBBBBBBDDDDBBDDBBDDBBBBBBBBFFrDTBRBDDJ$I%3-TDDB%3-SA%3-"
-    "TDP$#m%2/G%2,CBBBBJBJBBBRBHBF'H&k'BBBZDL'H&T&{BBJB_FN$WLFD+P*a,_BBB$)q$*e$(oBD@DFX@X%FUBDD$m&"
-    "l^%e%eTD%`&rTTJJJJJJ$q$qTTJJJJJJH'74_'74Z'74gBB&H%}BBFR%z%|%}&@BBFB%~%~%}&BBBBB%~&ABB@BBB@B@w"
-    "AK0ND&8n@MF3IADBJACA$).S@1*TD/$K@&$sBFV$-H@%C@%C@%C@%C@)K@1V@$4V@%v@$R@7;K@2(X@%}@$X@$n@%w@$T"
-    "@'Q@%@@'D@&}@$&$]@AA*'jAAl$-Y@%C@%C@%C@%C@%C@%C@%C@%C@%@@$r@(S@%yA$#Q@`@%b@-b@&j@$hA$HA%3[@5$"
-    "y@&C@%R@$o@'~@&}@0<[@;w@y@z@$|A%O@$w@%y@$e@&{@%C@'D@%C@$y@$w@7|@AA:_@AA:`@AA:a@AA:b@AA:c@AA:d"
-    "@AA:e@AA:f@AB:g@N@AA:hAAA:j@AA:k@AA:l@AA:n@AA:p@AA:q@AA$,#w@AB<~@-y@AB=@@-y@AB=A@-y@AB<J@v@AB"
-    "<K@v@AB<L@v@AA=E@AA=F@AA=e@AA$$K@qA$9z@GA$9{@LA%%mADA%%}CKA%'qADA%(BCGA%*p@AC%*q@GCB@BA%*s@$H"
-    "C/zADA&=C@LA'.D@BD/t@$9A@%--pAGDBA*%w@B$I/oCBDBCBJECJBCADCBA,H@D@D@FEB@Z@%SAE@B@%G@F@B@$E@B@B"
-    "BAAA@C@A@A@A@%n@$iB%K@B@B@CBF@BA$Y@:tA[@A@%R@&L@$*t@&c@$i@vEB@%s@(sDBCM@&Z@G@D@n@A@/@@CC7%`B)"
-    "R@/+cF2n@&i@$$g@m@%p@$$*{GGA&/DFBD:H@R@%;l@&-p@BA*%{ABA%/4p@BC:]@%9V@&0C@B$q/XTiGA@CBCBD@C@GL"
-    "'[D'RCABBEFAAAB@T@$MG|ABDAA$zFBCA@BABA$E@AAAAC@B@ABA@A@A@AA%eFA@cCAHABAD%kMBAAAABFBAABD$S@AA<"
-    "`ABA2tB5b@(g@&c@$`GtDFA%s@AF(gBGAD@S@CA&LAAFAADeE@B@.hABCCAD@E@A@F@$8aB&u`48Q@DIaA$RA*}Q*L@AA"
-    "CAEAA@/+NFGA8qD>J@i@%q@<LB,vFCD/=OF2%ZDaC%XB%#lFAPBFAAAD$,dEBD/n@D@~@)4E@AD0w@B@B@&<t@AC0xAAA"
-    "&<E@FA0`@";
+    "%n;q$C)LDPDHE,kA,^FNB+7wB&kH+;SDPDHE+kA+^FNB+6wB&kp+DZ-bHuJeH+2KF+0sHuJeH+2KF+1DABO(CABz$yAB$"
+    "U'_ABNZAB*p)kD]BDBaF}F[DaH'[DDBDBDFDFDDDA%qAa$L+)OCZ^%JCZ&=e*;BABGNABGNABGNABGNABGNABGNABGNAB"
+    "GNABGNABGNABHPGNABGNAB$X&J$Aa&rB$C,'xB%NB$|B,iB,`B+5kA+2KA+2iA+2SA&fA+6iB+2^ALB'GB+7yB+7rA(BG"
+    "'xB$NB|B+iB+`B+4kA+2KA+2iA+2SA%fA+5iB+2^ALB&GB+6yB+6rA'Bo3wZ*>}C+/lADA+*gC(wE'hE(NA'OC+,nD$OF"
+    "+0wC+/lADA+*gC(wE'hE(NA'OC+,nD$OF+1HABO'zABz$yAB[$LABx&HABNZAB*p+%IDDBBBBFDFDDBH{DBBBBBF{FBDB"
+    "A$~A$BG$H$C$cGRY%RGR&=c*;HABGNABGNABGNABGNABGNABGNABGNABGNABGNABGNABHPGNABGNAB$X&H$Aa$CB$C,'x"
+    "B%PB$~B%iAPA%pA&RE&ED'XB'IB'{BDA+3TG+8EB$PB~B$iAPA$pA%RE%ED&XB&IB&{BDA+3T'/_wABWsABScABzB$C+;"
+    "[D+:aD+7OE%rAHF'oA+3HC'@H+;YD+9aD+7OE$rAHF&oA+3HC'@$K%bHuJeN$WHuJeN$GAB%b$XABNZAB$[B$C+:KDeB+"
+    "2{B+2IF$FF}D)]H,tDeB+2{B+2IF$FF}D)]$M%nBHO%XACF%nHTBHO%XACF%n&umAB|YABG%cAB(m+6wH$BLaL$rH$BLa"
+    "$U*=zKXUUKX&:I*/sABd$HAB$CD$C+5YDeBTB]F$FF}L&WDeBTB]F$FF}*A+/wAB(s0PH$BLaL$rH$BLa$M*>^ELAjB(Y"
+    "KUM)RELAjB'YK$L&;v*8cAB$`B$C+.xA+)DA+2MA+2_A+2EA+2oA+2YA+2cA+2AD+3@AHA+*zA++aBDAPATCyAHAHA+3E"
+    "G(cA+)DA+2MA+2_A+2EA+2oA+2YA+2cE}AHA+*zA++aBDAPATCyAHAHA+3E&g+1mABEBAB_$k'*Q$hAB$pB$C+7rDNC+5"
+    "ZA+5QFNFLB+7yAPA+3GH'pDNC+4ZA+4QFNE+7kA+7^B+6yAPA+7C$_+5BaB$x$XAB,@*<[LBT$@LBMRu$iJ)cE)nA*DAD"
+    "ALFDETDHDHBWCrE'KA'aADALFDETDHDHBWI't%F'NABO_ABrB$C*3VDqD]FLFqDaH%jDqD]FLFqDa$K%bHuJeN$WHuJeN"
+    "$GAB%b$XABNZABMB$C+<AT(]L'YT']B+3sBBMB$Q+4tF$BZ~F$B2L$#{aB$MB$C<~B)MADAXB)eA$sA%bBsA(`BTA']C&"
+    "xAPAHA&eE%pG%gB)MADAXB)eA$sA%bA$BAMA(`BTA']C&xAPAHA&eE%p$e%{aB&Ai&bB^F$CcDHDHFHCHCHLfDHDHFHCH"
+    "CH3`6iABYD$C7QDHDHFHCHCHLfDHDHFHCHCH^D1n+2@DaBaBaFaJ$BH&UDaBaBaFaB(RD'pDabB1n%rDaBaBaFaB(PD'n"
+    "DaH&UDaBaBaFaB(RD'pDaIN$Q+8lF_Z[F_$WP$C+1}A(ABPA(cC'pA(VB'xAHAXAHA'TC&jAPATA&wA&QATB&_A&IG_A("
+    "ABPA(cC'pA(VB'xAHAXAHA'TC&jAPATA&wA&QATB&_A&I'o%cABNZABEB$W'EaBEB$C&laBIB$U+)^AD`AADnB$E-|A+4"
+    "uA+)[B+[A+2kC+2AAJBTDcAPAHO&|A+3uA+)[B+[A+2kC+2AAJBTDcAPAHUB$C&CDiDmF)DF&vL&`DiDmF)DF&vYJ$F+/"
+    "VALG$JB]F$NALO&KALG$JB]F$NALEB$J%^aBMD$GbDeL%TP%vDeL%TdB$D&dBPG$NALB]DmBaF$NH'bBPD'VC&GALB]Dm"
+    "BaF$N$[N}$&qA[A_'<e)vBBBg}$@BDBAp$oEJCFXqBDWwGFBFCDE$JTUC]ABMFABCFABCNABA&DABE%~ABCFABJ%wABP$"
+    "pFBABBBG$yABABAB|T%m=K/bUFaBaLaDaA~Aa'#U*OABGNABWoABGNABGNABGNABWoABHPGNABGNAB$X&F$Aa%CF1n$GF"
+    "aR$cC%SBaCbFaR$cEB'#R&nABABABABABABABABABABABABABABABQBABABABABABABABABABABABABABABABrBABABAB"
+    "ABABABABABABABABABABABABAFDaH$c{$xPaq$cC<N<Y*4SMB<YBbBBD$z(BQcCfCB<Y'~G:}$,s;yHPCFC'L$/W'wCs$"
+    "/WBC.e$5d/VCq$5dECB$5dHE&T$7g'DABEs$6q$pu$sC'F$9k'@C&_$;o'LGg$;hSGNDHCB$;oEE&V$=s'LABCs$=sBE&"
+    "m%$K'eCFCJ%$KACa%$KDC6D%-j5uW&*D&>d&(sBDBDBDBDDHj$TBDBFABCD$d)+i*&T)+BE%SBDBDBDBDBDBDBDBDBDBD"
+    "BDCFBDBDGNCFCFCFCFc$FI%qE%SBDBDBDBDBDBDBDBDBDBDBDCFBDBDGNCFCFCFCFTwABABABKHUB*&~'bCFCFCFCF$V%"
+    "mCFCFCFCFG%-%u$/(d%,>iBDJ_E&a$/+A'NABC4P$/3h4ZCs$/3hBC.H$/9f.wCT$/9fACF$/9fFE*s$/=m+HABL%<<G|"
+    "%;;j%@R+Rf$I$jABRDi@$c+/q$V].h^A$hB]ADAaB}B[AaA$Q]&IADADADA&_I$KS%MADADD@'7J'NABF@$M,e$}B.{ID"
+    "@*%T3gAB+P@.1Q%*(Lf&IG%w$K%ID(Hi%IR'Te%n%g&|E'Xu%d$o&e%tr%S%ID%w$L(OR%ZC$IPA|%TR%FQ$F$Q$rR$|H"
+    "gp%YL$GW%ecxi'Xw)j$P%cc&Ok)}N_f&`$~}&P'n(}(F(p$|$}$EGO$l$nIEc&w-H$E@%ZGe$SBd&jC'q%ySx(r$m']&@"
+    "z$WiA&zc%yX%A%K's_&j$N$}^%IJ%]&KZ$f$B$N%W$i'KJ'No%H%`(dF$opq%A$ef$`'Byk&G%y$ub%om$x$P&@$xv$@$"
+    "vo'[d$Rx({nr]$Z$_$Wec$m&Eh&V(e)h@%T@&LQ&l&Fvrh$v&exsL$l&TD$FSY&}w)hg(uj(I$d)cO(YP'Z%wU_$DW*^$"
+    "@%XT%L&N&fS&J%`&up%|Q'Y$s'B%I$]B$_$B)CKh$I$R$a(s})j$|'@R%O@&{l$^m'ti)gCp$c|atO%{&G$EL%rKh$u'N"
+    "$c$Ih(p%B$LZ$w(u&Hb'n$@Xr{p$D$W%Up&{]$C$T%A%t(L$WB'g%hc&Is(u$W'Cj%mR&OMv$td_uw%B$E%O(L'uL)zU("
+    "J$j&|$G'@jrO%hM](W$[P)m%K&z$yO$S']%W)Kiu$N%CL%q%j$XN$T&W(Gn)gL)AhlR^^$N(i$K$hm%h&yM%RRBW)x$oe"
+    "(P%Z@$gi$ID$ziy$](Hi(M&N%x$}%TF%M'p$k&b$l$_'uD%By%W$Px$v$T$[$TS(j$As%af$L(FX$gC&[B&n$f(X&V&j$"
+    "H%},vj%E%D^&pkPC&{NR^kU$tk$gT$rA&W|bV&}&VB$Hy)`(v$|&a'M%`&o(})p(zet$d$BX%TH&]p&Y&E$yO)E@B)e@+"
+    "9I1q5`BbB%$`&M(eFo%I(CB$[$KE&VH%G[%DXFvGj%|jj&F&sB%I[BV%J$Y%G+T%L$FBD%K@%Hd&[c&ce%K$eB*gBZ$S@"
+    "&_$P%GK%J%UBPB'VB&LB$`'A&f$qJB,J$xm'JA&tF&w%TB$FB&Nt`$^$F%VqD$HARFH%[gB@%X$g%U@%Z$DB%d'[&x'_$"
+    "ZBwB'E%`G%c%P%`%V$b@'F^%`d$|$f'aDB|B'x%d/L%g$CB(o'jd'mw%h%hB%v%kPA$I%f@%k'DB(Z%j@%m&C%jJ%o$}B"
+    "$~'Y@']'@%p$Q%s%YBvB&iBBB%p'd@'gQBYB$NDJA$`W&q%h|&F$s'nB$kJDAAGDFBGBA$rGBi$sABA$r%v$u$CBq%s'W"
+    "%p@%s&AB$E'jXt%I(c%^%t@%wU%tyB'E%uu%r$M$z$J$}@%s*w%plc$d`@B&`%o%bB$k%n*I%A(r's&Y(d&J%ur%q$GBE"
+    "(dK%s@%s'rBLDcFK(A@'yFFC%z@%yy%v@%}$SB(S%|vB@%},BBC)A$~&D%F%E@%H{%}$o'r`O%a(F&dB2v)Cp)F|'vm$u"
+    "@&D$v(`@(c%IBe&E@&HLBq&G@&J%y(MMBmB*y(L-w(I)[(a$MBNU%$<RDFA$6jD%)U&O%*Y&X$2^B(#[B+P@*8P(-(D[N"
+    "gXwJ*h%JNB%I]%sZtJZD$MX]JzN_A&{$D$@J${TeAQCqa$VR$~NwH$&Iv$1t)xEADD%Oo%Xj$PBMB$IB${B`BwDXA$iHG"
+    "BPBCHPEVHE)FCBB)CMBHDIB$BDNBD$gu$bKBmBEB$RDBB[BVBKBABQBsBHBIBYBJBBB@B@B$MFUBLDFBUBsDPBaBwEDH$"
+    "VBZB$EBPBbB@BUBRBHBOB$FD$MDdB%gGAD$wP$EEgBYBeFAA$}D$DMDREBOBTBHB$BB$yLTEpBLB$AD%gFwB@B%IDUBOB"
+    "LBLDGB]D$@DNB`DtA%GFiFCAND$hBAB[DlBUBmB$IHCBCBTBuDeH@Br$CO$LIBpDtBJBcB%LBSFtD%EBDB@DBAmDTBVDK"
+    "BCCmFTBDBZBKB$DB$VBdBiH$CASCXH[BgJ]A`E$@D$IHNFGC`B%wF^B$zD$iD$JDKL$_QHPWHDBFBsDKAhJ$xAfLtGtBI"
+    "D%JDoD$dB$IB&DBtD$HDtD_DnB[BAB%WHYH$ZCNB$KD0u)`%.C(L(_%I%#0|'h3Z_pH&vQ3R$P(AH$.O$D*RN$DB.uV(Z"
+    "J+C'V&`'ABD1zX){P@B2Ae4Zi&lL3zX.D$h'S%P%oL,HR+TH*uN$pD*PD(0P&K*%Q&~%4E&m+P@*8n-J$)})K$fX'_iLD"
+    "@B$fL&hVLBrTMD$RB$OJ$NN&YPfH$|F$dLtHfF%@ZwF$cT&FssNDBJF$oZcF}L%MJIB.e$D$SF%LLHB}F$(C&Y$(DW/U&"
+    "c%+B*hJMCDiBNCAFMB$wRwK$AB$[FDA%hH$ZF$WFCA[AQHnDFAqD%]D$YD%PDMB[BqDUB&lFQBZD%gFUBUBTB$GB$]DZD"
+    "sD%eD&kLkJAB@BlB$CD&IH$@B$BB%NFzF$_B$WDJBEB%dH&_FCB'QFQFEAXD$fD$gD|B$EB'~L[D$hBKB$^FPD$DF$SB|"
+    "D&ILCB%KHFALDTDBBJBiFACxFFFqHPK$LBPDMHBBPBKI$sB%_RBBdB$PD&sNLBKBBB`DbAzFmAZF$EBNCMF$^DaB$bDCB"
+    "$wDGB]D)sL$OB%bB&QB$XDVB$]B$_B$GHOAfD&kD$gB$i%h&}%o$`BaBJD'fB$FF$^CAB'jD]B)BDmD'TF$cD&CJlH@B$"
+    "<:a*U.v)H&aH&5M(Q%4R%RuRIB$.P'O*AN%QFqB.lX(RD,pH'vF&fB4D]$_D/hHWB%PB%sJAAgDZB/BR+YJ$wDlB.MN't"
+    "B@B'LF&[H/_L-wN`B%VD$hD)iH$KB%ID+ORNB1d_'BZ%dD%ZA*OP%IF'jB/PK-ru,YL%}B0]N-[J>YP[B(KH6sP)IH2mJ"
+    "&[B+@H%PD}@.%`L%`J'HJ`BKF$aJ.#|l%~D$ID%BB[B}B']F'wB&CB$mF(_L$@DEBGBJBGBfB%5%pv9gP:LNxD'QB%GB1"
+    "KRB;s/a*>9fB$q)+~.5}B7a;I%(.qDF;@cc^BB;@aBB;EymF;@vABABABABABABBDABABABABBDBDABBDABBDABABABAB"
+    "FF;ADJBIBDD;Y$I$+(JDDB;YA$+(JDP$#m$,`%2,CABABEBEBABIBDBF'H$.p'BABMDL'H$0i&{ABEBOFG$WFFD+P$4|,"
+    "_ABB$)q%*p$(oBD%*pDFX%*pX$CUADD$m%)}^$R%eTD%*@&rJTEJEJEJx$qJTEJEJEJH'74_%/4Y'74gAB$d%}ABFR%/4"
+    "b%|$_&@ABFB%/4b%~$_&BABBB%/4b&ABB%/4bBBB%/4bB@wAK0ND&8n@MF3IADBJACA$).S@1*TD/$K@&$sBFV$-H@%C@"
+    "%C@%C@%C@)K@1V@$4V@%v@$R@7;K@2(X@%}@$X@$n@%w@$T@'Q@%@@'D@&}@$&$]@AA*'jAAl$-Y@%C@%C@%C@%C@%C@%"
+    "C@%C@%C@%@@$r@(S@%yA$#Q@`@%b@-b@&j@$hA$HA%3[@5$y@&C@%R@$o@'~@&}@0<[@;w@y@z@$|A%O@$w@%y@$e@&{@"
+    "%C@'D@%C@$y@$w@7|@AA:_@AA:`@AA:a@AA:b@AA:c@AA:d@AA:e@AA:f@AB:g@N@AA:hAAA:j@AA:k@AA:l@AA:n@AA:"
+    "p@AA:q@AA$,#w@AB<~@-y@AB=@@-y@AB=A@-y@AB<J@v@AB<K@v@AB<L@v@AA=E@AA=F@AA=e@AA$$K@qA$9z@GA$9{@L"
+    "A%%mADA%%}CKA%'qADA%(BCGA%*p@AC%*q@GCB@BA%*s@$HC/zADA&=C@LA'.D@BD/t@$9A@%--pAGDBA*%w@B$I/oCBD"
+    "BCBJECJBCADCBA,H@D@D@FEB@Z@%SAE@B@%G@F@B@$E@B@BBAAA@C@A@A@A@%n@$iB%K@B@B@CBF@BA$Y@:tA[@A@%R@&"
+    "L@$*t@&c@$i@vEB@%s@(sDBCM@&Z@G@D@n@A@/@@CC7%`B)R@/+cF2n@&i@$$g@m@%p@$$*{GGA&/DFBD:H@R@%;l@&-p"
+    "@BA*%{ABA%/4p@BC:]@%9V@&0C@B$q/XTiGA@CBCBD@C@GL'[D'RCABBEFAAAB@T@$MG|ABDAA$zFBCA@BABA$E@AAAAC"
+    "@B@ABA@A@A@AA%eFA@cCAHABAD%kMBAAAABFBAABD$S@AA<`ABA2tB5b@(g@&c@$`GtDFA%s@AF(gBGAD@S@CA&LAAFAA"
+    "DeE@B@.hABCCAD@E@A@F@$8aB&u`48Q@DIaA$RA*}Q*L@AACAEAA@/+NFGA8qD>J@i@%q@<LB,vFCD/=OF2%ZDaC%XB%#"
+    "lFAPBFAAAD$,dEBD/n@D@~@)4E@AD0w@B@B@&<t@AC0xAAA&<E@FA0`@";
 
-/* Entries of the table: what a character decomposes into (rank and id; id 0: one character); what
- * two compose to (id); that a character may change where it stands, with its class (rank). */
-enum { DECOMPOSES = 1, COMPOSES, UNSETTLED };
+/* Entries of the table: the first and second character that one decomposes into (rank and id, which
+ * is 0 if there is no second), the one that two compose to (id), and the combining class (rank). */
+enum { DECOMPOSES = 1, COMPOSES, COMBINES };
+
+/* A character of text that is taken apart: its class, its place and itself, so that they sort. */
+enum { CODE_BITS = 21, PLACE_BITS = 32 };
+#define CODE(piece) ((uint32_t)((piece) & ((1u << CODE_BITS) - 1)))
+#define CLASS(piece) ((piece) >> (CODE_BITS + PLACE_BITS))
 
 static uint64_t canonical_key(int kind, uint32_t first, uint32_t second)
 {
-    return (uint64_t)kind << 42 | (uint64_t)first << 21 | second;
+    return ((uint64_t)kind << CODE_BITS | first) << CODE_BITS | second;
 }
 
-/* Adds an entry to the table, or to its `failed` when out of memory. */
-static void add_canonical(Table *table, int *failed, uint64_t key, uint32_t rank, uint32_t id)
+/* Adds an entry; returns 1 when out of memory. */
+static int add_canonical(Table *table, uint64_t key, uint32_t rank, uint32_t id)
 {
     Slot *slot = add_slot(table, key);
     if (slot) *slot = (Slot){ key, rank, (int)id };
-    *failed |= !slot;
+    return !slot;
 }
 
 /* Reads a difference, which may be negative. */
@@ -1040,45 +1032,31 @@ static uint32_t read_difference(const char **text)
 static int unpack_canonical(Table *table)
 {
     const char *s = canonical_forms;
-    uint32_t first = 0, second = 0, code = 0, class = 0;
+    uint32_t first = 0, second = 0, code = 0, rank = 0;
     int failed = 0;
     for (uint32_t n; (n = read_number(&s)) > 0;) {
         second += read_difference(&s);
-        for (uint32_t composes = n & 1, i = n / 2; i > 0; i--) {
-            first += read_difference(&s);
+        first = 0;
+        for (uint32_t i = n / 2; i > 0; i--) {
+            first += read_number(&s);
             code += read_difference(&s);
-            add_canonical(table, &failed, canonical_key(DECOMPOSES, 0, code), first, second);
-            if (composes)
-                add_canonical(table, &failed, canonical_key(COMPOSES, first, second), 0, code);
-            add_canonical(table, &failed, canonical_key(UNSETTLED, 0, composes ? second : code), 0,
-                          0);
+            failed |= add_canonical(table, canonical_key(DECOMPOSES, 0, code), first, second);
+            if (n % 2 == 0) continue;
+            failed |= add_canonical(table, canonical_key(COMPOSES, first, second), 0, code);
         }
     }
-    for (uint32_t n = read_number(&s); n > 0; n--) {
-        class += read_number(&s);
+    for (uint32_t classes = read_number(&s); classes > 0; classes--) {
+        rank += read_number(&s);
         code = 0;
         for (uint32_t runs = read_number(&s); runs > 0; runs--) {
             code += read_number(&s);
-            for (uint32_t i = read_number(&s) + 1; i > 0; i--) {
-                add_canonical(table, &failed, canonical_key(UNSETTLED, 0, code++), class, 0);
+            for (uint32_t end = code + read_number(&s); code <= end; code++) {
+                failed |= add_canonical(table, canonical_key(COMBINES, 0, code), rank, 0);
             }
         }
     }
-    return failed ? -1 : 0;
+    return -failed;
 }
-
-/* Whether a character of normalized text is never changed, nor joined with one before it. */
-static int is_settled(const Table *table, uint32_t code)
-{
-    if (code < 0x300) return 1;
-    if (code >= 0x1161 && code <= 0x11C2) return 0; /* the later parts of Hangul syllables */
-    return !look_up(table, canonical_key(UNSETTLED, 0, code));
-}
-
-/* A character of text that is taken apart: class, place, code point, from the highest bits on. */
-#define CLASS_AT 53
-#define PLACE_AT 21
-#define CODE(piece) ((uint32_t)(piece) & ((1u << PLACE_AT) - 1))
 
 /* Appends what a character decomposes into; returns the new number of pieces. */
 static size_t take_apart(const Table *table, uint32_t code, uint64_t *pieces, size_t n)
@@ -1088,8 +1066,8 @@ static size_t take_apart(const Table *table, uint32_t code, uint64_t *pieces, si
         n = take_apart(table, parts->rank, pieces, n);
         return parts->id ? take_apart(table, (uint32_t)parts->id, pieces, n) : n;
     }
-    const Slot *class = look_up(table, canonical_key(UNSETTLED, 0, code));
-    pieces[n] = (class ? (uint64_t) class->rank : 0) << CLASS_AT | (uint64_t)n << PLACE_AT | code;
+    const Slot *mark = look_up(table, canonical_key(COMBINES, 0, code));
+    pieces[n] = ((uint64_t)(mark ? mark->rank : 0) << PLACE_BITS | n) << CODE_BITS | code;
     return n + 1;
 }
 
@@ -1112,35 +1090,29 @@ static int compare_pieces(const void *a, const void *b)
 /* Sorts marks by class and joins what can be joined; returns how many pieces are left. */
 static size_t put_together(const Table *table, uint64_t *pieces, size_t n)
 {
-    size_t kept = 0, base = n; /* the last piece of class 0 */
+    size_t kept = 0, base = n; /* the last character that is no mark */
     for (size_t i = 0, end = 0; i < n; i++) {
         if (i == end) {
-            while (++end < n && pieces[i] >> CLASS_AT && pieces[end] >> CLASS_AT) {
-            }
+            do end++;
+            while (end < n && CLASS(pieces[i]) && CLASS(pieces[end]));
             if (end - i > 1) qsort(pieces + i, end - i, sizeof *pieces, compare_pieces);
         }
-        uint64_t class = pieces[i] >> CLASS_AT;
-        int free_way = base < kept && (base + 1 == kept || pieces[kept - 1] >> CLASS_AT < class);
-        uint32_t joined = free_way ? compose(table, CODE(pieces[base]), CODE(pieces[i])) : 0;
-        if (joined) {
-            pieces[base] = joined;
-            continue;
-        }
-        if (class == 0) base = kept;
-        pieces[kept++] = pieces[i];
+        int open = base < kept && (base + 1 == kept || CLASS(pieces[kept - 1]) < CLASS(pieces[i]));
+        uint32_t joined = open ? compose(table, CODE(pieces[base]), CODE(pieces[i])) : 0;
+        if (!joined && CLASS(pieces[i]) == 0) base = kept;
+        pieces[joined ? base : kept++] = joined ? joined : pieces[i];
     }
     return kept;
 }
 
-/* Text (len) in form C, in memory that the caller frees, or NULL when there is none; len becomes its
- * length. Bytes that are no characters stay as they are. */
+/* Text (len) in form C, which the caller frees, NULL if there is no memory; len becomes its length.
+ * Bytes that are no characters stay as they are. */
 static char *normalize(const Table *table, const char *text, size_t *len)
 {
-    uint64_t *pieces = malloc((*len / 2 * 3 + 2) *
-                              sizeof *pieces); /* 2 bytes can become 3 pieces */
     size_t n = 0, length = 0;
+    uint32_t code;
+    uint64_t *pieces = malloc((*len / 2 * 3 + 2) * sizeof *pieces); /* 2 bytes become 3 at most */
     for (size_t at = 0; pieces && at < *len;) {
-        uint32_t code;
         at += read_char(text + at, *len - at, &code);
         n = take_apart(table, code, pieces, n);
     }
@@ -1397,20 +1369,13 @@ static void encode_words(Work *w, int pattern, const char *text, size_t len)
 /* Encodes text without special tokens. */
 static void encode_plain(Work *w, const char *text, size_t len)
 {
-    const Table *table = &w->t->canonical;
     char *normal = NULL;
-    size_t settled = table->size ? 0 : len; /* so many bytes are normal as they are */
-    while (settled < len) {
-        uint32_t code;
-        size_t length = read_char(text + settled, len - settled, &code);
-        if (!is_settled(table, code)) break;
-        settled += length;
-    }
-    if (settled < len) {
-        normal = normalize(table, text, &len);
+    size_t settled = 0; /* characters below U+0300 are normal, whatever precedes them */
+    while (settled < len && (unsigned char)text[settled] < 0xCC) settled++;
+    if (settled < len && w->t->rule->flags & NFC) {
+        text = normal = normalize(&w->t->canonical, text, &len);
         if (!normal) set_error(w->error, w->error_size, "out of memory for %zu bytes", len);
         w->failed |= !normal;
-        text = normal;
     }
     if (!w->failed) encode_words(w, 0, text, len);
     free(normal);

@@ -15,11 +15,11 @@ asks for the finer categories of M, N (beside Nd), P, S, Z and C, so these are o
 
 canonical_forms begins with groups of characters that decompose into a first and the same second one
 (0: there is none): twice their number, plus 1 if the two compose again; the second character; then for
-each the first one and the character itself. Characters are written as the difference from the one
-before of their kind, a negative one -n as 2n - 1, another as 2n. After a 0 the combining classes
-follow: their number, then for each class its difference from the class before, the number of its runs
-of code points, and for each run the gap in front of it and its length less one. Hangul syllables are
-left out, as they can be computed.
+each the first one, as its difference from the one before, and the character itself. This and the
+second are written as differences too, a negative one -n as 2n - 1, another as 2n. After a 0 the
+combining classes follow: their number, then for each class its difference from the class before, the
+number of its runs of code points, and for each run the gap in front of it and its length less one.
+Hangul syllables are left out, as they can be computed.
 
 The categories must be those of the Unicode version that the patterns of Hugging Face tokenizers use,
 16.0: Python 3.14 has it, older ones get it from the PyPI package unicodedata2 (version 16.0.0). Their
@@ -137,18 +137,18 @@ def pack_canonical():
         if parts and "<" not in unicodedata.decomposition(char):
             composes = len(parts) > 1 and unicodedata.normalize("NFC", char) == char
             second = parts[1] if len(parts) > 1 else 0
-            groups.setdefault((not composes, second), []).append((parts[0], code))
+            block = 0 if second else code >> 8  # where order goes along with that of the first one
+            groups.setdefault((not composes, second, block), []).append((parts[0], code))
         if unicodedata.combining(char):
             classes.setdefault(unicodedata.combining(char), []).append(code)
-    packed, before = [], [0, 0, 0]
-    for (alone, second), members in sorted(groups.items()):
-        packed += [2 * len(members) + (not alone), signed(second - before[0])]
-        before[0] = second
+    packed, last_second, last_code, last = [], 0, 0, 0
+    for (alone, second, _), members in sorted(groups.items()):
+        packed += [2 * len(members) + (not alone), signed(second - last_second)]
+        last_second, last_first = second, 0
         for first, code in sorted(members):
-            packed += [signed(first - before[1]), signed(code - before[2])]
-            before[1:] = first, code
+            packed += [first - last_first, signed(code - last_code)]
+            last_first, last_code = first, code
     packed += [0, len(classes)]
-    last = 0
     for value, codes in sorted(classes.items()):
         starts = [code for code in codes if code - 1 not in codes]
         packed += [value - last, len(starts)]
@@ -168,11 +168,11 @@ def unpack_canonical(text):
         n = next(values)
         return -(n + 1) // 2 if n & 1 else n // 2
 
-    first = second = code = value = 0
+    second = code = value = 0
     for size in iter(lambda: next(values), 0):
-        second += difference()
+        second, first = second + difference(), 0
         for _ in range(size // 2):
-            first, code = first + difference(), code + difference()
+            first, code = first + next(values), code + difference()
             entries.add((code, first, second, size & 1))
     for _ in range(next(values)):
         value, end = value + next(values), 0
