@@ -595,13 +595,13 @@ def name_pre_tokenizer(path, table):
             rules.append(step["type"] if step.get("individual_digits", True) else "Numbers")
     normalizers = [step["type"] for step in steps(table.get("normalizer"))]
     flags = ["ignore_merges"] if table["model"].get("ignore_merges") else []
-    for before in (flags + normalizers, normalizers, flags, [], ["NFC"], ["ignore_merges"]):
+    for before in (flags + normalizers, normalizers, flags, [], ["NFC"]):
         for name, texts in PRE_TOKENIZERS.items():
             if len(texts) == len(before + rules) and all(
                     text in rule for text, rule in zip(texts, before + rules)):
                 if normalizers != [text for text in texts if text in ("NFC", "NFKC")]:
-                    notes.append(f"{path} normalizes text by {normalizers or 'nothing'}, which GGUF "
-                                 f"can't say: some texts may become other tokens")
+                    notes.append(f"{path} normalizes text by {normalizers or 'nothing'}, the rule "
+                                 f"{name} doesn't: some texts may become other tokens")
                 return name
     notes.append(f"{path} splits words by rules without a known name: tokenizer.ggml.pre is "
                  "\"default\", and some texts may become other tokens")

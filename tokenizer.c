@@ -914,10 +914,10 @@ static int find_special(const tokenizer *t, const char *text, size_t len, int fl
 }
 
 /* ==== Normalization ==============================================================================
- * Many characters have two spellings in Unicode: U+00E9 is also U+0065 and U+0301. Some
- * models want all text in normalization form C: characters are taken apart as far as possible, the
- * marks behind a character are sorted by their combining class, and then what can be joined is
- * joined. The table, which tests/unicode.py makes and describes, becomes a hash table.
+ * Many characters have two spellings in Unicode: U+00E9 is also U+0065 and U+0301. Some models want
+ * all text in normalization form C: characters are taken apart as far as possible, the marks behind
+ * a character are sorted by their combining class, and then what can be joined is joined. The table,
+ * which tests/unicode.py makes and describes, becomes a hash table.
  */
 
 /* Unicode 9.0, which the normalizer of Hugging Face goes by */
@@ -1394,7 +1394,7 @@ static void encode_text(Work *w, const char *text, const tokenizer_part *part, s
         size_t length = 0;
         int id = NO_TOKEN;
         for (; at < len; at++) {
-            while (at == end) end += (++part)->text.len;
+            while (at >= end) end += (++part)->text.len; /* white space may reach over it */
             id = find_special(w->t, text + at, end - at,
                               flags | (part->special ? TOKENIZER_SPECIAL : 0), &length);
             if (id >= 0) break;
@@ -1576,8 +1576,8 @@ static void choose_rule(tokenizer *t)
  * Phi-3 has such ones, and is known by their names. */
 static int find_swallowing(const tokenizer *t)
 {
-    int end = tokenizer_find(t, "<|endoftext|>", 13),
-        mark = tokenizer_find(t, "<|placeholder1|>", 16);
+    int end = tokenizer_find(t, "<|endoftext|>", 13);
+    int mark = tokenizer_find(t, "<|placeholder1|>", 16);
     return t->vocab.kind == TOKENIZER_SPM && end >= 0 && mark == end + 2 ? end + 1 : INT_MAX;
 }
 

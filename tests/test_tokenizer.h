@@ -364,6 +364,13 @@ static void tok_test_swallowing(void)
                "\xE2|\x96|\x81");
     TOK_PIECES(t, "<|assistant|>\n ", TOKENIZER_SPECIAL, "<|assistant|>");
     TOK_PIECES(t, "<|\n", 0, "<|||\n");
+    tokenizer_part parts[] = { { { "<|assistant|>\n", 14 }, 1 },
+                               { { "", 0 }, 0 },
+                               { { " \n ", 3 }, 0 },
+                               { { "\na<|assistant|>", 15 }, 0 } };
+    int ids[32], n = tokenizer_encode_parts(t, parts, 4, 0, ids, 32, NULL, 0);
+    check(n == 15 && ids[0] == 260 && ids[1] == 3 + 'a' && ids[2] == 3 + '<',
+          "white space in several parts: %d tokens", n);
     tokenizer_free(t);
     v->types[v->n - 1] = TOKEN_NORMAL;
     v->tokens[v->n - 1].len--;
