@@ -914,10 +914,10 @@ static int find_special(const tokenizer *t, const char *text, size_t len, int fl
 }
 
 /* ==== Normalization ==============================================================================
- * Many characters have two spellings in Unicode: U+00E9 is also U+0065 and U+0301. Some models want
- * all text in normalization form C: characters are taken apart as far as possible, the marks behind
- * a character are sorted by their combining class, and then what can be joined is joined. The table,
- * which tests/unicode.py makes and describes, becomes a hash table.
+ * Many characters have two spellings in Unicode: U+00E9 is also U+0065 and U+0301. Some models
+ * want all text in normalization form C: characters are taken apart as far as possible, the marks
+ * behind a character are sorted by their combining class, and then what can be joined is joined.
+ * The table, which tests/unicode.py makes and describes, becomes a hash table.
  */
 
 /* Unicode 9.0, which the normalizer of Hugging Face goes by */
