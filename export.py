@@ -96,15 +96,17 @@ FORMATS = {  # largest: what a weight may be without overflow, be it in its scal
 # ---- tensors -------------------------------------------------------------------------------------
 
 # What files store, and the numpy type to read it with; bf16 is widened by hand.
-STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "i1"}
+STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "i1", "U8": "u1"}
 
 
 class Tensor:
-    """A matrix (rows, columns) or vector (columns,) that lies in a file. read(index) gives the rows
-    that a slice or an array of numbers picks, as float32 (n, columns). A vector is one row."""
+    """A matrix (rows, columns), a vector (columns,) or a stack of matrices that lies in a file.
+    read(index) gives the rows that a slice or a rising array of numbers picks, as float32
+    (n, columns). A vector is one row, the rows of a stack are counted through. packed is a Format
+    if what is read are its blocks, as bytes."""
 
-    def __init__(self, shape, read):
-        self.shape, self.read = tuple(shape), read
+    def __init__(self, shape, read, packed=None):
+        self.shape, self.read, self.packed = tuple(shape), read, packed
         self.rows, self.columns = math.prod(self.shape[:-1]), (self.shape or (1,))[-1]
 
 
@@ -123,7 +125,7 @@ def tensor_in_file(path, offset, stored, shape):
         values = map_file(path, offset, stored, (tensor.rows, tensor.columns))[index]
         if stored == "BF16":
             return (values.astype(np.uint32) << 16).view(np.float32)
-        return np.array(values, np.float32)
+        return np.array(values, np.uint8 if stored == "U8" else np.float32)
     tensor = Tensor(shape, read)
     return tensor
 
@@ -141,32 +143,73 @@ def tensor_in_groups(path, offset, group, shape):
     return Tensor(shape, read)
 
 
-def halves_to_pairs(tensor, heads):
+# How a weight becomes one of the shape that GGUF wants, for the column "change" of ARCHS: functions
+# of the tensor, that shape and the sizes.
+
+
+def halves_to_pairs(tensor, shape, sizes):
     """Hugging Face rotates (i, i + d/2) in each head, GGUF's llama (2i, 2i+1): reorder the rows, or
     the elements of a bias, so that both mean the same."""
-    order = np.arange(tensor.shape[0]).reshape(heads, 2, -1).swapaxes(1, 2).reshape(-1)
-    if len(tensor.shape) == 1:
-        return Tensor(tensor.shape, lambda index: tensor.read(index)[:, order])
-    return Tensor(tensor.shape, lambda index: tensor.read(order[index]))
+    order = np.arange(shape[0]).reshape(shape[0] // sizes["head_dim"], 2, -1)
+    order = order.swapaxes(1, 2).reshape(-1)
+    if len(shape) == 1:
+        return Tensor(shape, lambda index: tensor.read(index)[:, order])
+    return Tensor(shape, lambda index: tensor.read(order[index]))
+
+
+def one_more(tensor, shape, sizes):
+    """Gemma multiplies by 1 + weight in its norms, GGUF by the weight."""
+    return Tensor(shape, lambda index: tensor.read(index) + np.float32(1))
+
+
+def turned(tensor, shape, sizes):
+    """The rows of each matrix become columns."""
+    def read(index):
+        wanted = np.arange(math.prod(shape[:-1]))[index]
+        matrices = wanted // shape[-2]
+        return np.concatenate([
+            tensor.read(slice(matrix * shape[-1], (matrix + 1) * shape[-1]))[
+                :, wanted[matrices == matrix] % shape[-2]].T for matrix in np.unique(matrices)])
+    return Tensor(shape, read)
+
+
+def rows_of(part):
+    """Returns a change that takes a part, a slice, of the rows of each matrix."""
+    def change(tensor, shape, sizes):
+        order = np.arange(tensor.rows).reshape(math.prod(shape[:-2]), -1)
+        order = order[:, part(shape)].reshape(-1)
+        return Tensor(shape, lambda index: tensor.read(order[index]), tensor.packed)
+    return change
+
+
+first_rows = rows_of(lambda shape: slice(0, shape[-2]))
+last_rows = rows_of(lambda shape: slice(-shape[-2], None))
+even_rows = rows_of(lambda shape: slice(0, None, 2))
+odd_rows = rows_of(lambda shape: slice(1, None, 2))
+
+
+def in_turn(tensors, shape):
+    """The rows of tensors one after the other. index is a slice."""
+    starts = np.cumsum([0] + [tensor.rows for tensor in tensors])
+
+    def read(index):
+        return np.concatenate([
+            tensor.read(slice(max(index.start - first, 0), min(index.stop - first, tensor.rows)))
+            for tensor, first in zip(tensors, starts)
+            if index.start < first + tensor.rows and index.stop > first])
+    return Tensor(shape, read)
 
 
 def join_shards(name, shards, shape):
     """The matrix of this shape that the shards make up side by side, along whichever axis fits.
     Shards of the whole shape are copies."""
-    def read_rows(index):
-        """index is a slice."""
-        return np.concatenate([
-            shard.read(slice(max(index.start - first, 0), min(index.stop - first, shard.rows)))
-            for shard, first in zip(shards, np.cumsum([0] + [shard.rows for shard in shards]))
-            if index.start < first + shard.rows and index.stop > first])
-
     shapes = [shard.shape for shard in shards]
     if set(shapes) == {shape}:
         return shards[0]
     if len(shape) == 2 and all(len(s) == 2 for s in shapes):
         rows, columns = zip(*shapes)
         if set(columns) == {shape[1]} and sum(rows) == shape[0]:
-            return Tensor(shape, read_rows)
+            return in_turn(shards, shape)
         if set(rows) == {shape[0]} and sum(columns) == shape[1]:
             return Tensor(shape, lambda i: np.concatenate([s.read(i) for s in shards], axis=1))
     raise ExportError(f"{name} is {' and '.join(map(show, shapes))}, expected {show(shape)}")
@@ -198,15 +241,20 @@ def pack_value(value):
     if isinstance(value, str):
         return struct.pack("<I", 8) + pack_string(value)
     if isinstance(value, np.ndarray):
-        kind = {"int32": 5, "float32": 6}[value.dtype.name]
+        kind = {"int32": 5, "float32": 6, "bool": 7}[value.dtype.name]
         return struct.pack("<IIQ", 9, kind, len(value)) + value.tobytes()
     return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(pack_string, value))
 
 
+# What is always f32 besides vectors, of which some are stacked: what little decides much.
+PRECISE = re.compile(r".*(\.bias|_norm\.weight|ffn_gate_inp\.weight|position_embd\.weight)")
+
+
 def choose_formats(tensors, wanted):
-    """{name: Format}. Vectors are always f32, and blocks have to fill whole rows."""
-    formats = {name: FORMATS["f32" if len(tensor.shape) < 2 else wanted]
-               for name, tensor in tensors.items()}
+    """{name: Format}. Blocks have to fill whole rows."""
+    formats = {name: tensor.packed or FORMATS[
+        "f32" if len(tensor.shape) < 2 or PRECISE.fullmatch(name) else wanted]
+        for name, tensor in tensors.items()}
     odd = [name for name in tensors if tensors[name].columns % formats[name].block]
     formats.update((name, FORMATS["f16"]) for name in odd)
     if odd:
@@ -531,13 +579,15 @@ def vocabulary_keys(candidates, rows, config):
 
 # ---- families of models --------------------------------------------------------------------------
 
-# The shape of each weight by GGUF name, without "blk.N." and ".weight"; the words are sizes. A bias
-# has as many values as its weight has rows.
+# The shape of each weight by GGUF name, without "blk.N." and ".weight"; the words are sizes, see
+# read_sizes. A bias has as many values as its weight has rows.
 SHAPES = {
     "token_embd": ("vocab", "dim"), "attn_norm": ("dim",), "attn_q": ("q_dim", "dim"),
     "attn_k": ("kv_dim", "dim"), "attn_v": ("kv_dim", "dim"), "attn_output": ("dim", "q_dim"),
     "ffn_norm": ("dim",), "ffn_gate": ("hidden", "dim"), "ffn_up": ("hidden", "dim"),
     "ffn_down": ("dim", "hidden"), "output_norm": ("dim",), "output": ("vocab", "dim"),
+    "attn_q_norm": ("head_dim",), "attn_k_norm": ("head_dim",),
+    "post_attention_norm": ("dim",), "post_ffw_norm": ("dim",), "attn_qkv": ("qkv_dim", "dim"),
 }
 HUGGINGFACE_NAMES = {
     "token_embd": "model.embed_tokens",
@@ -569,29 +619,160 @@ META_NAMES = {
 }
 QKV, FFN = ("attn_q", "attn_k", "attn_v"), ("ffn_gate", "ffn_up", "ffn_down")
 
+
+def names(without=(), **more):
+    """HUGGINGFACE_NAMES less some words and with more weights of each layer."""
+    kept = {stem: name for stem, name in HUGGINGFACE_NAMES.items()
+            if stem.split(".")[-1] not in without}
+    return dict(kept, **{f"blk.{{}}.{word}": f"model.layers.{{}}.{name}"
+                         for word, name in more.items()})
+
+
+HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
+WHOLE_NORMS = {"attn_q_norm": ("q_dim",), "attn_k_norm": ("kv_dim",)}
+GEMMA2_NORMS = {"post_attention_norm": "post_attention_layernorm",
+                "ffn_norm": "pre_feedforward_layernorm",
+                "post_ffw_norm": "post_feedforward_layernorm"}
+POST_NORMS = {"post_attention_norm": "post_attention_layernorm",
+              "post_ffw_norm": "post_feedforward_layernorm"}
+PAIRS = {"attn_q": halves_to_pairs, "attn_k": halves_to_pairs}
+GEMMA_NORMS = {word: one_more for word in SHAPES if word.endswith("norm")}
+
+# Settings that some families have, by GGUF's key for them: the name in config.json and the kind.
+KEYS = {
+    "attention.layer_norm_epsilon": ("layer_norm_eps", float),
+    "attention.sliding_window": ("sliding_window", int),
+    "attention.scale": ("attention_multiplier", float),
+    "attn_logit_softcapping": ("attn_logit_softcapping", float),
+    "final_logit_softcapping": ("final_logit_softcapping", float),
+    "embedding_scale": ("embedding_multiplier", float),
+    "residual_scale": ("residual_multiplier", float),
+    "logit_scale": ("logit_scale", float),
+}
+
+# Other names that config.json has for what the code below calls by the first name.
+ALIASES = {"logits_scaling": "logit_scale"}
+
+
+def sliding_windows(period, listed=False, needed=True):
+    """Returns a function for the column "also": the window and the layers that have it, which are
+    those that the config says or else all but every so many. GGUF has them listed where they are
+    others than that, or always."""
+    def keys(source, config, sizes):
+        usual = [(layer + 1) % period != 0 for layer in range(sizes["layers"])]
+        pattern, kinds = config.get("sliding_window_pattern") or period, config.get("layer_types")
+        if isinstance(pattern, int):
+            pattern = "L" * (pattern - 1) + "G"
+        layers = [kind == "sliding_attention" for kind in kinds] if kinds else [
+            pattern[layer % len(pattern)] == "L" for layer in range(sizes["layers"])]
+        if config.get("sliding_window") is None and not needed:
+            return {}
+        require(len(layers) == sizes["layers"],
+                f"{source}: {len(layers)} layer_types for {sizes['layers']} layers")
+        window = {"attention.sliding_window": number(source, config, "sliding_window")}
+        if listed or layers != usual:
+            window["attention.sliding_window_pattern"] = np.array(layers)
+        return window
+    return keys
+
+
+def gemma_scale(source, config, sizes):
+    """Scores are divided by the root of the size of a head where no key says anything else."""
+    scalar = number(source, config, "query_pre_attn_scalar", kind=float)
+    return {} if scalar == sizes["head_dim"] else {"attention.scale": scalar ** -0.5}
+
+
+def every_fourth_without_rope(source, config, sizes):
+    usual = [int((layer + 1) % 4 != 0) for layer in range(sizes["layers"])]
+    require(config.get("no_rope_layers") in (None, [], usual) and config.get(
+        "no_rope_layer_interval", 4) == 4, f"{source}: expected no_rope_layers of every fourth")
+    return {}
+
+
+COLUMNS = {
+    "biases": {}, "shapes": {}, "stored": {}, "change": {}, "keys": (), "also": (), "rope": {},
+    "rename": (), "ignore": "$^"}
+
+
+def family(arch, names, only={}, defaults={}, **columns):
+    """A row of ARCHS from what is not the usual."""
+    return dict(COLUMNS, arch=arch, names=names, only=dict({"hidden_act": "silu"}, **only),
+                defaults=dict({"hidden_act": "silu"}, **defaults), **columns)
+
+
 # By the class in config.json's "architectures". To add one: a row here, new weights in SHAPES, new
 # sizes in read_sizes.
 #   arch      the family's name in GGUF
 #   names     the weights, GGUF name: name in the source
 #   biases    setting: the weights that have a bias where it is true
-#   permute   the weights whose rows go from halves to pairs
-#   only      settings of which one value is known
+#   shapes    where they are not those of SHAPES
+#   stored    the shapes in the source where they are not those in GGUF
+#   change    weight: the function that makes it what GGUF wants
+#   keys      settings of KEYS that go into the metadata
+#   also      functions that return more metadata
+#   rope      settings of rope that the class has besides those of config.json
+#   only      settings of which one value is known, or several in a tuple
 #   defaults  what the class assumes where config.json is silent
+#   rename    pairs of a pattern in the source's names and what to put in its place
+#   ignore    pattern of names that are not part of the model
+NO_BIAS = {"attention_bias": (None, False)}
+NO_WINDOW = {"use_sliding_window": (None, False)}
+GELU = {"hidden_act": ("gelu", "gelu_pytorch_tanh"),
+        "hidden_activation": (None, "gelu_pytorch_tanh"),
+        "use_bidirectional_attention": (None, False), **NO_BIAS}
 ARCHS = {
-    "LlamaForCausalLM": {
-        "arch": "llama", "names": HUGGINGFACE_NAMES, "permute": ("attn_q", "attn_k"),
-        "biases": {"attention_bias": QKV + ("attn_output",), "mlp_bias": FFN},
-        "only": {"hidden_act": "silu"}, "defaults": {"hidden_act": "silu"}},
-    "MistralForCausalLM": {
-        "arch": "llama", "names": HUGGINGFACE_NAMES, "permute": ("attn_q", "attn_k"), "biases": {},
-        "only": {"hidden_act": "silu", "sliding_window": None},
-        "defaults": {"hidden_act": "silu", "sliding_window": 4096, "num_key_value_heads": 8}},
-    "Qwen2ForCausalLM": {
-        "arch": "qwen2", "names": HUGGINGFACE_NAMES, "permute": (), "biases": {"qkv_bias": QKV},
-        "only": {"hidden_act": "silu", "use_sliding_window": False},
-        "defaults": {"hidden_act": "silu", "use_sliding_window": False, "qkv_bias": True}},
+    "LlamaForCausalLM": family(
+        "llama", HUGGINGFACE_NAMES, change=PAIRS,
+        biases={"attention_bias": QKV + ("attn_output",), "mlp_bias": FFN}),
+    "MistralForCausalLM": family(
+        "llama", HUGGINGFACE_NAMES, change=PAIRS, only={"sliding_window": None},
+        defaults={"sliding_window": 4096, "num_key_value_heads": 8}),
+    "Qwen2ForCausalLM": family(
+        "qwen2", HUGGINGFACE_NAMES, biases={"qkv_bias": QKV}, only=NO_WINDOW,
+        defaults={"qkv_bias": True}),
+    "Qwen3ForCausalLM": family(
+        "qwen3", names(**HEAD_NORMS), only={**NO_WINDOW, **NO_BIAS}, defaults={"head_dim": 128}),
+    "GemmaForCausalLM": family(
+        "gemma", HUGGINGFACE_NAMES, change=GEMMA_NORMS, only=GELU,
+        defaults={"hidden_act": "gelu", "head_dim": 256, "tie_word_embeddings": True}),
+    "Gemma2ForCausalLM": family(
+        "gemma2", names(**GEMMA2_NORMS), change=GEMMA_NORMS, only=GELU,
+        keys=("attn_logit_softcapping", "final_logit_softcapping"),
+        also=(sliding_windows(2), gemma_scale),
+        defaults={"hidden_act": "gelu", "head_dim": 256, "tie_word_embeddings": True,
+                  "query_pre_attn_scalar": 256, "sliding_window": 4096,
+                  "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}),
+    "Gemma3ForCausalLM": family(
+        "gemma3", names(**GEMMA2_NORMS, **HEAD_NORMS), change=GEMMA_NORMS,
+        only={**GELU, "attn_logit_softcapping": None}, keys=("final_logit_softcapping",),
+        also=(sliding_windows(6), gemma_scale),
+        defaults={"hidden_act": "gelu", "head_dim": 256, "tie_word_embeddings": True,
+                  "query_pre_attn_scalar": 256, "sliding_window": 4096, "vocab_size": 262208,
+                  "max_position_embeddings": 131072, "num_attention_heads": 8,
+                  "num_key_value_heads": 4, "rope_theta": 1e6, "rope_local_base_freq": 10000.0}),
+    "Phi3ForCausalLM": family(
+        "phi3", names(QKV + ("ffn_gate", "ffn_up"), attn_qkv="self_attn.qkv_proj",
+                      ffn_up="mlp.gate_up_proj"), shapes={"ffn_up": ("2*hidden", "dim")},
+        only=NO_BIAS, keys=("attention.sliding_window",), defaults={"partial_rotary_factor": 1.0}),
+    "Olmo2ForCausalLM": family(
+        "olmo2", names(("attn_norm", "ffn_norm"), **HEAD_NORMS, **POST_NORMS), shapes=WHOLE_NORMS,
+        only=NO_BIAS, defaults={"rms_norm_eps": 1e-5}),
+    "Olmo3ForCausalLM": family(
+        "olmo2", names(("attn_norm", "ffn_norm"), **HEAD_NORMS, **POST_NORMS), shapes=WHOLE_NORMS,
+        only=NO_BIAS, also=(sliding_windows(4, listed=True),),
+        defaults={"rms_norm_eps": 1e-5, "rope_theta": 500000.0, "sliding_window": 4096}),
+    "SmolLM3ForCausalLM": family(
+        "smollm3", HUGGINGFACE_NAMES, change=PAIRS, also=(every_fourth_without_rope,),
+        only={**NO_BIAS, **NO_WINDOW, "mlp_bias": (None, False)},
+        defaults={"rope_theta": 2e6, "tie_word_embeddings": True, "num_key_value_heads": 4}),
+    "GraniteForCausalLM": family(
+        "granite", HUGGINGFACE_NAMES, change=PAIRS, keys=(
+            "attention.scale", "embedding_scale", "residual_scale", "logit_scale"),
+        only={**NO_BIAS, "mlp_bias": (None, False)},
+        defaults={"attention_multiplier": 1.0, "embedding_multiplier": 1.0,
+                  "residual_multiplier": 1.0, "logit_scale": 1.0}),
 }
-META = {"arch": "llama", "names": META_NAMES, "permute": (), "biases": {}}
+META = family("llama", META_NAMES)
 LLAMA2C = dict(META, names={name: name for name in META_NAMES})
 
 
@@ -619,18 +800,30 @@ def read_sizes(source, config):
             "key/value heads")
     head_dim = number(source, config, "head_dim", sizes["dim"] // heads)
     require(head_dim % 2 == 0, f"{source}: heads of {head_dim}, expected an even size")
-    return dict(sizes, kv_heads=kv_heads, head_dim=head_dim, q_dim=heads * head_dim,
-                kv_dim=kv_heads * head_dim)
+    q_dim, kv_dim = heads * head_dim, kv_heads * head_dim
+    return dict(sizes, kv_heads=kv_heads, head_dim=head_dim, q_dim=q_dim, kv_dim=kv_dim,
+                qkv_dim=q_dim + 2 * kv_dim)
+
+
+def measure(words, sizes):
+    """The shape that words of SHAPES mean, among which are products such as 2*hidden."""
+    return tuple(math.prod(int(part) if part.isdigit() else sizes[part] for part in word.split("*"))
+                 for word in words)
 
 
 # Rope scaling, by its name in config.json: functions that return its metadata and its tensors.
 
 
-def linear_scaling(source, rope, sizes, theta):
+def vector(values):
+    values = np.array(values, np.float32)
+    return Tensor(values.shape, lambda index: values[None])
+
+
+def linear_scaling(source, rope, sizes):
     return {"type": "linear", "factor": number(source, rope, "factor", kind=float)}, {}
 
 
-def yarn_scaling(source, rope, sizes, theta):
+def yarn_scaling(source, rope, sizes):
     """https://arxiv.org/abs/2309.00071. What reads GGUF multiplies cosines and sines by
     1 + 0.1 ln(factor) of its own accord; attn_factor is what Hugging Face has beyond that."""
     require(rope.get("truncate") is not False, f"{source}: yarn without truncate is not known")
@@ -649,57 +842,101 @@ def yarn_scaling(source, rope, sizes, theta):
     return keys, {}
 
 
-def llama3_scaling(source, rope, sizes, theta):
+def llama3_scaling(source, rope, sizes):
     """Llama 3.1 divides low frequencies by factor, leaves high ones alone and goes smoothly from
-    one to the other. rope_freqs.weight (head_dim / 2,) has the divisors."""
+    one to the other. rope_freqs.weight (rotated / 2,) has the divisors."""
     factor, low, high, context = (
         number(source, rope, key, kind=float) for key in
         ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"))
     require(high > low, f"{source}: high_freq_factor {high} is not above low_freq_factor {low}")
-    wavelength = 2 * math.pi * theta ** (np.arange(0, sizes["head_dim"], 2) / sizes["head_dim"])
+    steps = np.arange(0, sizes["rotated"], 2) / sizes["rotated"]
+    wavelength = 2 * math.pi * rope["rope_theta"] ** steps
     smooth = ((context / wavelength - low) / (high - low)).clip(0, 1)
-    divisors = (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
-    return {}, {"rope_freqs.weight": Tensor(divisors.shape, lambda index: divisors[None])}
+    return {}, {"rope_freqs.weight": vector(1 / ((1 - smooth) / factor + smooth))}
+
+
+def longrope_scaling(source, rope, sizes):
+    """https://arxiv.org/abs/2402.13753: two lists of divisors, for texts that are as long as those
+    of the first training and for longer ones."""
+    original = number(source, rope, "original_max_position_embeddings")
+    factor = number(source, rope, "factor", sizes["context"] / original, float)
+    attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+    attention = number(source, rope, "attention_factor", attention, float, 0)
+    tensors = {}
+    for name in ("long", "short"):
+        divisors = rope.get(f"{name}_factor")
+        require(isinstance(divisors, list) and len(divisors) == sizes["rotated"] // 2,
+                f"{source}: {name}_factor is no list of {sizes['rotated'] // 2} numbers")
+        tensors[f"rope_factors_{name}.weight"] = vector(divisors)
+    return {"type": "longrope", "original_context_length": original, "attn_factor": attention
+            }, tensors
 
 
 SCALINGS = {"default": lambda *_: ({}, {}), "linear": linear_scaling, "yarn": yarn_scaling,
-            "llama3": llama3_scaling}
+            "llama3": llama3_scaling, "longrope": longrope_scaling, "su": longrope_scaling}
 
 
-def read_rope(source, config, sizes):
-    """Returns theta and what its scaling returns. Newer files have all settings in rope_parameters,
-    older ones rope_theta apart from rope_scaling."""
-    rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    theta = number(source, dict(config, **rope), "rope_theta", 10000.0, float)
+def read_rope(source, row, config, sizes):
+    """Returns metadata and tensors. Newer files have all settings in rope_parameters, older ones
+    rope_theta apart from rope_scaling; layers with a window may have their own in either. Adds to
+    sizes how much of each head is rotated."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    local = rope.get("sliding_attention") or {}
+    rope = dict(rope["full_attention"] if "full_attention" in rope else rope)
+    theta = rope["rope_theta"] = number(source, dict(config, **rope), "rope_theta", 10000.0, float)
     kind = rope.get("rope_type") or rope.get("type") or "default"
-    require(kind in SCALINGS and config.get("partial_rotary_factor", 1) == 1,
-            f"{source}: rope of type {kind} is not known, expected {', '.join(SCALINGS)}")
+    part = number(source, dict(config, **rope), "partial_rotary_factor", 1.0, float, 0)
+    rotated = sizes["rotated"] = int(sizes["head_dim"] * part)
+    require(kind in SCALINGS and (part == 1 or "partial_rotary_factor" in row["defaults"])
+            and local.get("rope_type", "default") == "default" and rotated % 2 == 0,
+            f"{source}: rope of type {kind} for {rotated} of {sizes['head_dim']} is not known, "
+            f"expected {', '.join(SCALINGS)}")
     rope["original_max_position_embeddings"] = (
         config.get("original_max_position_embeddings") or
         rope.get("original_max_position_embeddings") or sizes["context"])
-    return (theta, *SCALINGS[kind](source, rope, sizes, theta))
+    scaling, tensors = SCALINGS[kind](source, dict(rope, **row["rope"]), sizes)
+    keys = {"rope.dimension_count": rotated, "rope.freq_base": theta}
+    keys.update((f"rope.scaling.{key}", value) for key, value in scaling.items())
+    local = number(source, dict({"rope_theta": config.get("rope_local_base_freq")}, **local),
+                   "rope_theta", theta, float)
+    return dict(keys, **{"rope.freq_base_swa": local} if local != theta else {}), tensors
+
+
+def take_weight(source, original, shape, found, used):
+    """The weight of this name in the source, or the stack of those that number its matrices."""
+    names = [original.replace("{}", str(i)) for i in range(shape[0])]
+    names = names if "{}" in original else [original]
+    lost = [name for name in names if name not in found]
+    require(not lost, f"{source} lacks the tensor {min(lost, default='')}")
+    used.update(names)
+    parts = [join_shards(name, found[name], shape[1:] if "{}" in original else shape)
+             for name in names]
+    return in_turn(parts, shape) if "{}" in original else parts[0]
 
 
 def take_tensors(source, row, config, sizes, found):
     """{GGUF name: Tensor} of a whole model in the order of the file: the embedding, layer by layer,
     the rest. found is {name in the source: its shards}."""
-    tensors, stems, found = {}, dict(row["names"]), dict(found)
+    tensors, stems, used = {}, dict(row["names"]), set()
     if config.get("tie_word_embeddings"):
-        found.pop(f"{stems.pop('output')}.weight", None)
+        used.add(f"{stems.pop('output')}.weight")
     biased = [stem for key, names in row["biases"].items() if config.get(key) for stem in names]
     plain = [(stem, 0) for stem in stems if "{}" not in stem]
     blocks = ((stem, layer) for layer in range(sizes["layers"]) for stem in stems if "{}" in stem)
     for stem, layer in itertools.chain(plain[:1], blocks, plain[1:]):
-        word = stem.split(".")[-1]
+        word = stem.replace("blk.{}.", "")
         for kind in ("weight", "bias") if word in biased else ("weight",):
-            name, original = (f"{text.format(layer)}.{kind}" for text in (stem, stems[stem]))
-            require(original in found, f"{source} lacks the tensor {original}")
-            shape = tuple(sizes[size] for size in SHAPES[word][:1 if kind == "bias" else None])
-            tensors[name] = join_shards(original, found.pop(original), shape)
-            if word in row["permute"]:
-                tensors[name] = halves_to_pairs(tensors[name], shape[0] // sizes["head_dim"])
-    require(not found, f"{source} has {len(found)} tensors that this architecture does not know, "
-            f"such as {min(found, default='')}")
+            name = f"{stem.format(layer)}.{kind}"
+            original = f"{stems[stem].replace('{}', str(layer), 1)}.{kind}"
+            shape = row["shapes"].get(word, SHAPES[word])
+            stored, shape = (measure(words[:1 if kind == "bias" else None], sizes)
+                             for words in (row["stored"].get(word, shape), shape))
+            tensors[name] = take_weight(source, original, stored, found, used)
+            if word in row["change"]:
+                tensors[name] = row["change"][word](tensors[name], shape, sizes)
+    unknown = found.keys() - used
+    require(not unknown, f"{source} has {len(unknown)} tensors that this architecture does not "
+            f"know, such as {min(unknown, default='')}")
     return tensors
 
 
@@ -707,7 +944,7 @@ def assemble(source, name, row, config, found):
     """Returns the metadata, without a vocabulary, and the tensors. source is for messages, config
     in Hugging Face's words, found {name in the source: its shards}."""
     sizes = read_sizes(source, config)
-    theta, scaling, extra = read_rope(source, config, sizes)
+    rope, extra = read_rope(source, row, config, sizes)
     tensors = dict(extra, **take_tensors(source, row, config, sizes, found))
     metadata = {"general.architecture": row["arch"], "general.name": name,
                 "general.alignment": ALIGNMENT, "general.quantization_version": 2}
@@ -716,11 +953,14 @@ def assemble(source, name, row, config, found):
         "block_count": sizes["layers"], "feed_forward_length": sizes["hidden"],
         "attention.head_count": sizes["heads"], "attention.head_count_kv": sizes["kv_heads"],
         "attention.layer_norm_rms_epsilon": number(source, config, "rms_norm_eps", 1e-6, float, 0),
-        "rope.dimension_count": sizes["head_dim"], "rope.freq_base": theta,
-        "vocab_size": sizes["vocab"]}
+        **rope, "vocab_size": sizes["vocab"]}
     if config.get("head_dim"):
         values.update({f"attention.{word}_length": sizes["head_dim"] for word in ("key", "value")})
-    values.update((f"rope.scaling.{key}", value) for key, value in scaling.items())
+    for key, (setting, kind) in ((key, KEYS[key]) for key in row["keys"]):
+        if config.get(setting) is not None:
+            values[key] = number(source, config, setting, kind=kind, least=0)
+    for keys in row["also"]:
+        values.update(keys(source, config, sizes))
     metadata.update((f"{row['arch']}.{key}", value) for key, value in values.items())
     return metadata, tensors
 
@@ -903,7 +1143,8 @@ def read_safetensors(path):
     table.pop("__metadata__", None)
     for name, entry in sorted(table.items(), key=lambda item: item[1]["data_offsets"]):
         stored, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        require(stored in ("F32", "F16", "BF16"),
+        require(stored in ("F32", "F16", "BF16")
+                or stored == "U8" and name.endswith(("_blocks", "_scales")),
                 f"{path}: {name} is of type {stored}, expected F32, F16 or BF16")
         require(all(type(n) is int and n >= 0 for n in shape + [begin, end]),
                 f"{path}: {name} has a shape or place that is not made of counts")
@@ -945,11 +1186,17 @@ def read_huggingface(folder, tokenizer):
     names = config.get("architectures") or ["none"]
     require(names[0] in ARCHS, f"{source}: architecture {names[0]}, expected {', '.join(ARCHS)}")
     row = ARCHS[names[0]]
-    config = dict(row["defaults"], **config)
+    config = dict(row["defaults"], **{ALIASES.get(key, key): config[key] for key in config})
     for key, value in dict(row["only"], quantization_config=None).items():
-        require(config.get(key) == value, f"{source}: {key} is {config.get(key)}, expected {value}")
-    found = {name: shards for name, shards in read_shards(folder).items()
-             if not name.endswith("rotary_emb.inv_freq")}  # in old files; theta says the same
+        values = value if isinstance(value, tuple) else (value,)
+        require(config.get(key) in values, f"{source}: {key} is {config.get(key)}, expected "
+                f"{' or '.join(map(str, values))}")
+    found = {}
+    for name, shards in read_shards(folder).items():
+        if not re.search(row["ignore"] + r"|rotary_emb\.inv_freq$", name):  # theta says the same
+            for pattern, replacement in row["rename"]:
+                name = re.sub(pattern, replacement, name)
+            found[name] = shards
     name = os.path.basename(os.path.abspath(folder))
     metadata, tensors = assemble(source, name, row, config, found)
     path = os.path.join(folder, "generation_config.json")
