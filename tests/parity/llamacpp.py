@@ -42,7 +42,8 @@ def write_tokenizer(folder, size):
 def open_file(path):
     """The file in llama.cpp, without what it says on stderr."""
     return llama_cpp.Llama(str(path), n_ctx=256, n_threads=1, n_threads_batch=1, logits_all=True,
-                           type_k=0, type_v=0, flash_attn=False, verbose=bool(os.environ.get("LOUD")))
+                           type_k=0, type_v=0, flash_attn=False,
+                           verbose=bool(os.environ.get("LOUD")))
 
 
 def greedy(model, tokens):
