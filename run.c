@@ -269,8 +269,10 @@ enum {
     MAX_LAYERS = 1024,
     MAX_DIM = 1 << 20, /* any width: embedding, feed-forward, heads x head_dim */
     MAX_HEADS = 1024,
-    MAX_GROUP = 128, /* query heads that share a key/value head */
-    MAX_HEAD_DIM = 256,
+    MAX_EXPERTS = 1024,
+    MAX_PRODUCTS = 64, /* that are done together */
+    MAX_GROUP = 128,   /* query heads that share a key/value head */
+    MAX_HEAD_DIM = 640,
     MAX_VOCAB = 1 << 24,
     MAX_CONTEXT = 1 << 24,
     MAX_STOPS = 24,
@@ -963,22 +965,102 @@ typedef struct {
     const float *bias;
 } Mat;
 
+/* A norm of vectors of `length` numbers; the mean is taken over each `width` of them. weight and
+ * bias are (length); without a weight the norm copies. */
 typedef struct {
-    const float *attn_norm; /* (dim) */
-    Mat wq, wk, wv, wo;     /* (q_dim, dim) (kv_dim, dim) (kv_dim, dim) (dim, q_dim) */
-    const float *ffn_norm;  /* (dim) */
-    Mat gate, up, down;     /* (hidden_dim, dim) (hidden_dim, dim) (dim, hidden_dim) */
+    const float *weight, *bias;
+    int length, width;
+} Norm;
+
+/* Matrices of one shape, one behind the other: the experts' or the heads'. */
+typedef Mat Mats;
+
+typedef struct {
+    Norm attn_norm;      /* (dim) */
+    Mat wq, wk, wv, wo;  /* (q_dim, dim) (kv_dim, dim) (kv_dim, dim) (dim, o_dim) */
+    Norm q_norm, k_norm; /* of each head, or of all heads at once */
+    const float *sinks;  /* (n_heads) scores of what no head has to attend to */
+    Norm attn_post_norm; /* (dim), as the other two */
+    Norm ffn_norm;       /* in front of the feed-forward part */
+    Mat gate, up, down;  /* (hidden_dim, dim) (hidden_dim, dim) (dim, hidden_dim) */
+    Norm ffn_post_norm;
+    Mat router;                 /* (n_experts, dim) */
+    const float *preference;    /* (n_experts) is added to the scores by which experts are chosen */
+    Mats gates, ups, downs;     /* (n_experts) of (expert_dim, dim) and (dim, expert_dim) */
+    Mat shared_router;          /* (1, dim) */
+    Mat shared_gate, shared_up; /* (shared_dim, dim) the expert that every token has */
+    Mat shared_down;            /* (dim, shared_dim) */
+    Mat q_low, latent;          /* (q_rank, dim) (rank + n_rot, dim) see latent_attention */
+    Norm q_low_norm, latent_norm; /* (q_rank) (rank) */
+    Mats to_latent, from_latent;  /* (n_heads) of (rank, plain_dim) and (o_dim / n_heads, rank) */
+    int window;                   /* positions that a token sees, itself among them; 0: all */
+    int parallel;                 /* the feed-forward part has attention's input */
+    int rope;                     /* index of the model's ropes, -1: no rotation */
 } Layer;
+
+/* (n_rot / 2) radians per position, and a factor of cosines and sines. */
+typedef struct {
+    float *turns; /* NULL: not in use */
+    float scale;
+} Rope;
+
+enum { SWIGLU, GEGLU, GELU, SWIGLU_OAI };         /* see activate_row */
+enum { SOFTMAX = 1, SIGMOID, SOFTMAX_OF_CHOSEN }; /* .expert_gating_func, see route */
+enum { ROPE, LOCAL_ROPE, LONG_ROPE, N_ROPES };
 
 /* To add one: its name in general.architecture, and what its files don't say. */
 typedef struct {
     const char *name;
-    int rope_halves; /* rotation pairs dimension i with i + n_rot / 2; else 2i with 2i + 1 */
+    int halves;         /* rotation pairs dimension i with i + n_rot / 2; else 2i with 2i + 1 */
+    int learned;        /* positions have embeddings, no rotation */
+    int centered;       /* norms subtract the mean: LayerNorm, else RMSNorm */
+    int activation;     /* of the feed-forward part */
+    int root;           /* embeddings are multiplied by the root of their length */
+    int parallel;       /* without ffn_norm, the feed-forward part has attention's input */
+    int post_norm;      /* post_attention_norm stands for ffn_norm */
+    int period;         /* with a window: layers until one sees all; 0: none does */
+    int window;         /* where the file has no key for it */
+    float local_base;   /* rope's in layers with a window; 0: as in the others */
+    int whole_scale;    /* with that many layers, scores are divided by the root of dim / n_heads */
+    int local_unscaled; /* these layers are not stretched to longer contexts */
+    int rotates_local;  /* with windows, layers without one have no rotation */
+    int unrotated;      /* every that many layers one has no rotation; 0: all have */
+    int gating, renormalize; /* of experts: which scores, and whether those chosen sum up to 1 */
+    int logits_divided;      /* by .logit_scale; else multiplied */
+    int exact_ramp;          /* YaRN's ramp begins and ends between dimensions */
+    int latent;              /* attention with compressed keys and values */
 } Arch;
 
 static const Arch archs[] = {
-    { "llama", 0 },
-    { "qwen2", 1 },
+    { "llama", .renormalize = 1 },
+    { "mistral3", .renormalize = 1 },
+    { "qwen2", .halves = 1 },
+    { "qwen2moe", .halves = 1 },
+    { "qwen3", .halves = 1 },
+    { "qwen3moe", .halves = 1, .renormalize = 1 },
+    { "gemma", .halves = 1, .activation = GEGLU, .root = 1 },
+    { "gemma2", .halves = 1, .activation = GEGLU, .root = 1, .period = 2, .window = 4096,
+      .whole_scale = 46 },
+    { "gemma3", .halves = 1, .activation = GEGLU, .root = 1, .period = 6, .local_base = 1e4f,
+      .local_unscaled = 1, .whole_scale = 62 },
+    { "phi3", .halves = 1 },
+    { "olmo2", .halves = 1, .period = 4, .local_unscaled = 1 },
+    { "olmoe", .halves = 1 },
+    { "smollm3", .unrotated = 4 },
+    { "granite", .logits_divided = 1 },
+    { "granitemoe", .logits_divided = 1, .renormalize = 1 },
+    { "glm4", .halves = 0 },
+    { "chatglm", .halves = 0 },
+    { "gpt-oss", .halves = 1, .activation = SWIGLU_OAI, .post_norm = 1, .period = 2,
+      .gating = SOFTMAX_OF_CHOSEN, .exact_ramp = 1 },
+    { "deepseek2", .latent = 1 },
+    { "gpt2", .learned = 1, .centered = 1, .activation = GELU },
+    { "command-r", .centered = 1, .parallel = 1 },
+    { "cohere2", .centered = 1, .parallel = 1, .period = 4, .rotates_local = 1 },
+    { "exaone", .halves = 1 },
+    { "exaone4", .halves = 1, .period = 4, .rotates_local = 1 },
+    { "stablelm", .halves = 1, .centered = 1, .parallel = 1 },
+    { "starcoder2", .halves = 1, .centered = 1, .activation = GELU },
 };
 
 typedef struct Template Template; /* a chat format, see section 9 */
@@ -994,12 +1076,26 @@ struct llm_model {
     int adds_bos;             /* a text does */
     char *eos_text;           /* of the end token */
     float norm_eps;
-    int n_rot;        /* dimensions of a head that are rotated */
-    float *rope_freq; /* (n_rot / 2) radians per position */
-    float rope_scale; /* of cos and sin */
+    int n_rot; /* dimensions of a head that are rotated, 0: none */
+    Rope ropes[N_ROPES];
+    int window;         /* positions that layers with a window see; 0: none has one */
+    int short_context;  /* sessions with a longer one have LONG_ROPE, if there is one */
+    float query_growth; /* see temper */
+    float embedding_scale, residual_scale, logit_scale;
+    float score_scale, score_cap, logit_cap; /* attention scores; caps: see cap */
+    int value_dim;                           /* numbers of a head's value */
+    int value_at;                /* where values lie in the keys; -1: they are kept apart */
+    int o_dim;                   /* numbers that attention gives to wo */
+    int q_rank, rank, plain_dim; /* with latent attention */
+    int n_experts, n_chosen, n_groups, n_groups_chosen;
+    int gating, renormalize;
+    float expert_scale;
+    int first_routed; /* layers below it have no experts */
+    int widest;       /* numbers between up and down, of any layer or expert */
     Mat embedding;    /* (vocab_size, dim) */
+    Mat positions;    /* (context, dim) or none */
     Layer *layers;    /* (n_layers) */
-    const float *output_norm;
+    Norm output_norm;
     Mat output;           /* (vocab_size, dim); may be the embedding */
     tokenizer *tokenizer; /* NULL: the file has no vocabulary */
     int stops[MAX_STOPS], n_stops;
@@ -1122,10 +1218,12 @@ static void *key_array(llm_model *m, const char *name, uint32_t of, int want, in
     return texts;
 }
 
-/* The tensor "name" (of layer, if that is not -1) with the given shape, or NULL if it is optional
- * and missing. */
-static const Tensor *load_tensor(llm_model *m, int rows, int cols, int optional, const char *name,
-                                 int layer)
+/* Whether a tensor must be there, and whether it belongs to the layers with experts only. */
+enum { REQUIRED = 0, OPTIONAL = 1, ROUTED = 2 };
+
+/* The tensor "name" (of layer, if that is not -1), NULL if it is optional and missing. What is
+ * optional is in all layers that may have it or in none. */
+static Tensor *model_tensor(llm_model *m, int need, const char *name, int layer)
 {
     char full[128], first[128];
     if (m->failed) return NULL;
@@ -1134,30 +1232,42 @@ static const Tensor *load_tensor(llm_model *m, int rows, int cols, int optional,
     } else {
         snprintf(full, sizeof full, "blk.%d.%s", layer, name);
     }
-    snprintf(first, sizeof first, "blk.0.%s", name);
+    int from = need & ROUTED ? m->first_routed : 0, optional = need & OPTIONAL;
+    snprintf(first, sizeof first, "blk.%d.%s", from, name);
     Tensor *t = find_tensor(&m->file, full);
     if (!t && !optional) m->failed = fail("tensor %s is missing", full);
-    if (layer > 0 && optional && !t != !find_tensor(&m->file, first)) {
+    if (layer > from && optional && !t != !find_tensor(&m->file, first)) {
         m->failed = fail("%s is in the file, but %s is not", t ? full : first, t ? first : full);
     }
-    if (!t || m->failed) return NULL;
-    if (t->shape[0] != cols || t->shape[1] != rows || t->shape[2] != 1 || t->shape[3] != 1) {
-        m->failed = fail("tensor %s is %lldx%lld%s, expected %dx%d", full, (long long)t->shape[1],
-                         (long long)t->shape[0], t->shape[2] * t->shape[3] == 1 ? "" : "x...", rows,
-                         cols);
+    return m->failed ? NULL : t;
+}
+
+/* The same with the given shape: (rows, cols), or (count, rows, cols). */
+static const Tensor *load_tensor(llm_model *m, int count, int rows, int cols, int need,
+                                 const char *name, int layer)
+{
+    Tensor *t = model_tensor(m, need, name, layer);
+    if (!t) return NULL;
+    if (t->shape[0] != cols || t->shape[1] != rows || t->shape[2] != count || t->shape[3] != 1) {
+        char number[3][24] = { "", "", "" };
+        if (t->shape[2] * t->shape[3] > 1) {
+            snprintf(number[0], sizeof *number, "%lldx", (long long)(t->shape[2] * t->shape[3]));
+        }
+        if (count > 1) snprintf(number[1], sizeof *number, "%dx", count);
+        m->failed = fail("tensor %.*s is %s%lldx%lld, expected %s%dx%d", SHOW(t->name), number[0],
+                         (long long)t->shape[1], (long long)t->shape[0], number[1], rows, cols);
         return NULL;
     }
     t->used = 1;
     return t;
 }
 
-enum { REQUIRED, OPTIONAL };
-
-/* A vector of n floats, NULL if it is optional and missing. Vectors are small and copied, so that
- * kernels may take them to be aligned floats. */
-static const float *load_vec(llm_model *m, int n, int optional, const char *name, int layer)
+/* A vector or a table of floats, NULL if it is optional and missing. They are small and copied, so
+ * that kernels may take them to be aligned floats. */
+static const float *load_floats(llm_model *m, int rows, int cols, int need, const char *name,
+                                int layer)
 {
-    const Tensor *t = load_tensor(m, 1, n, optional, name, layer);
+    const Tensor *t = load_tensor(m, 1, rows, cols, need, name, layer);
     float *v;
     if (!t) return NULL;
     if (t->format->block != 1) {
@@ -1165,73 +1275,224 @@ static const float *load_vec(llm_model *m, int n, int optional, const char *name
                          t->format->name);
         return NULL;
     }
-    if ((v = take(&m->arena, (size_t)n, sizeof *v))) t->format->unpack(t->data, v, n);
+    v = take(&m->arena, (size_t)rows * (size_t)cols, sizeof *v);
+    if (v) t->format->unpack(t->data, v, rows * cols);
     return v;
 }
 
-/* The matrix "name.weight" with its optional "name.bias". */
-static Mat load_mat(llm_model *m, int rows, int cols, int optional, const char *name, int layer)
+static const float *load_vec(llm_model *m, int n, int need, const char *name, int layer)
+{
+    return load_floats(m, 1, n, need, name, layer);
+}
+
+/* The norm "name.weight" with its optional "name.bias". */
+static Norm load_norm(llm_model *m, int n, int need, const char *name, int layer)
+{
+    char full[64];
+    Norm w = { NULL, NULL, n, n };
+    snprintf(full, sizeof full, "%s.weight", name);
+    w.weight = load_vec(m, n, need, full, layer);
+    snprintf(full, sizeof full, "%s.bias", name);
+    if (w.weight) w.bias = load_vec(m, n, OPTIONAL, full, layer);
+    return w;
+}
+
+/* A norm of queries or keys: with one weight for all heads, with one for each, or of all heads
+ * together. */
+static Norm load_head_norm(llm_model *m, int heads, const char *name, int layer)
+{
+    int dim = m->facts.head_dim;
+    const Tensor *t = model_tensor(m, OPTIONAL, name, layer);
+    Norm w = { NULL, NULL, dim, dim };
+    if (t && t->shape[1] > 1) {
+        w = (Norm){ load_floats(m, heads, dim, REQUIRED, name, layer), NULL, heads * dim, dim };
+    } else if (t) {
+        if (t->shape[0] != dim) w.length = w.width = heads * dim;
+        w.weight = load_vec(m, w.length, REQUIRED, name, layer);
+    }
+    return w;
+}
+
+/* `count` matrices "name.weight" one behind the other, with the optional "name.bias" of each. */
+static Mats load_mats(llm_model *m, int count, int rows, int cols, int need, const char *name,
+                      int layer)
 {
     char full[64];
     Mat w = { 0 };
     snprintf(full, sizeof full, "%s.weight", name);
-    const Tensor *t = load_tensor(m, rows, cols, optional, full, layer);
+    const Tensor *t = load_tensor(m, count, rows, cols, need, full, layer);
     snprintf(full, sizeof full, "%s.bias", name);
     if (!t) return w;
-    w = (Mat){ t->format, rows, cols, t->data, load_vec(m, rows, OPTIONAL, full, layer) };
     m->facts.bytes_read += (int64_t)t->bytes;
+    return (Mat){ t->format, rows, cols, t->data,
+                  load_floats(m, count, rows, need | OPTIONAL, full, layer) };
+}
+
+static Mat load_mat(llm_model *m, int rows, int cols, int need, const char *name, int layer)
+{
+    return load_mats(m, 1, rows, cols, need, name, layer);
+}
+
+/* Rows first to first + rows of a matrix that has `all` of them. */
+static Mat load_part(llm_model *m, int all, int first, int rows, int cols, const char *name,
+                     int layer)
+{
+    Mat w = load_mat(m, all, cols, REQUIRED, name, layer);
+    if (!w.data) return w;
+    m->facts.bytes_read -= (int64_t)row_bytes(w.format, cols) * (all - rows);
+    w.data += (size_t)first * row_bytes(w.format, cols);
+    w.rows = rows;
+    if (w.bias) w.bias += first;
     return w;
 }
 
 /* YaRN (arxiv.org/abs/2309.00071): dimensions that turn often within the original context keep
  * their frequency, slow ones are stretched by factor, and between the two there is a ramp. */
-static void yarn(llm_model *m, float base, float factor)
+static void yarn(llm_model *m, Rope *rope, float base, float factor)
 {
     int context = key_int(m, ".rope.scaling.original_context_length", m->facts.context, 1,
                           MAX_CONTEXT);
     float fast = key_float(m, ".rope.scaling.yarn_beta_fast", 32, 1e-3f, 1e6f);
     float slow = key_float(m, ".rope.scaling.yarn_beta_slow", 1, 1e-3f, 1e6f);
     double turns = m->n_rot / (2 * log(base)), around = context / 6.283185307179586;
-    double low = fmax(floor(turns * log(around / fast)), 0);
-    double high = fmin(ceil(turns * log(around / slow)), m->n_rot - 1);
+    double low = turns * log(around / fast), high = turns * log(around / slow);
+    if (!m->arch->exact_ramp) low = floor(low), high = ceil(high);
+    low = fmax(low, 0), high = fmin(high, m->n_rot - 1);
     for (int i = 0; i < m->n_rot / 2; i++) {
         double stretched = fmin(fmax((i - low) / fmax(high - low, 0.001), 0), 1);
-        m->rope_freq[i] *= (float)(1 - stretched + stretched / factor);
+        rope->turns[i] *= (float)(1 - stretched + stretched / factor);
     }
-    if (factor > 1) m->rope_scale *= 1 + 0.1f * logf(factor);
+    /* The paper's growth of scores with the factor; latent attention has it in their scale. */
+    float growth = factor > 1 ? 0.1f * logf(factor) : 0;
+    float whole = key_float(m, ".rope.scaling.yarn_log_multiplier", 0, 0, 1e3f);
+    if (m->arch->latent) whole *= 10; /* which such files have a tenth of */
+    float usual = (1 + (m->arch->latent && whole > 0 ? whole : 1) * growth) / (1 + whole * growth);
+    rope->scale *= key_float(m, ".rope.scaling.yarn_attn_factor", usual, 1e-3f, 1e3f);
+    if (m->arch->latent) m->score_scale = (1 + whole * growth) * (1 + whole * growth);
 }
 
 /* Rotary position embedding (arxiv.org/abs/2104.09864): pair i turns by base^(-2i / n_rot) radians
- * a position, or slower where the model was stretched to a longer context. */
-static void load_rope(llm_model *m)
+ * a position, divided by the factors that a tensor may hold. */
+static Rope make_rope(llm_model *m, float base, const char *name)
 {
-    float base = key_float(m, ".rope.freq_base", 10000, 1.001f, 1e12f);
+    int half = m->n_rot / 2;
+    Rope rope = { take(&m->arena, (size_t)half, sizeof *rope.turns), 1 };
+    const float *factors = load_vec(m, half, OPTIONAL, name, -1);
+    for (int i = 0; rope.turns && i < half; i++) {
+        rope.turns[i] = (float)pow(base, -2.0 * i / m->n_rot) / (factors ? factors[i] : 1);
+        if (factors && !(factors[i] > 0)) m->failed = fail("%s holds %g", name, (double)factors[i]);
+    }
+    return rope;
+}
+
+/* Makes it turn slower, where the model was stretched to a longer context. */
+static void stretch(llm_model *m, Rope *rope, float base)
+{
     float factor = key_float(m, ".rope.scaling.factor", 1, 1e-3f, 1e6f);
     const char *type = key_string(m, ".rope.scaling.type");
-    m->n_rot = key_int(m, ".rope.dimension_count", m->facts.head_dim, 2, m->facts.head_dim);
-    m->rope_scale = key_float(m, ".rope.scaling.attn_factor", 1, 1e-3f, 1e3f);
+    rope->scale = key_float(m, ".rope.scaling.attn_factor", 1, 1e-3f, 1e3f);
+    if (m->failed || !rope->turns) return;
+    if (!strcmp(type, "yarn")) {
+        yarn(m, rope, base, factor);
+    } else if (!*type || !strcmp(type, "linear")) {
+        for (int i = 0; i < m->n_rot / 2; i++) rope->turns[i] /= factor;
+    } else if (strcmp(type, "none") && strcmp(type, "longrope")) {
+        m->failed = fail("key %s.rope.scaling.type is %s, expected none, linear, yarn or longrope",
+                         m->arch->name, type);
+    }
+}
+
+static void load_ropes(llm_model *m)
+{
+    int most = m->facts.head_dim - m->rank;
+    float base = key_float(m, ".rope.freq_base", 10000, 1.001f, 1e12f);
+    float local = m->arch->local_base > 0 ? m->arch->local_base : base;
+    if (m->arch->learned) return;
+    local = key_float(m, ".rope.freq_base_swa", local, 1.001f, 1e12f);
+    m->n_rot = key_int(m, ".rope.dimension_count", most, m->arch->latent ? most : 2, most);
     if (!m->failed && m->n_rot % 2) {
         m->failed = fail("%d dimensions to rotate, expected an even number", m->n_rot);
     }
-    if (m->failed ||
-        !(m->rope_freq = take(&m->arena, (size_t)m->n_rot / 2, sizeof *m->rope_freq))) {
-        return;
+    if (m->failed) return;
+    int two = find_tensor(&m->file, "rope_factors_long.weight") != NULL;
+    m->ropes[ROPE] = make_rope(m, base, two ? "rope_factors_short.weight" : "rope_freqs.weight");
+    m->ropes[LOCAL_ROPE] = make_rope(m, local, "");
+    if (!m->arch->local_unscaled) stretch(m, &m->ropes[LOCAL_ROPE], local);
+    stretch(m, &m->ropes[ROPE], base);
+    if (two) {
+        m->ropes[LONG_ROPE] = make_rope(m, base, "rope_factors_long.weight");
+        stretch(m, &m->ropes[LONG_ROPE], base);
     }
-    const float *factors = load_vec(m, m->n_rot / 2, OPTIONAL, "rope_freqs.weight", -1);
-    for (int i = 0; i < m->n_rot / 2; i++) {
-        m->rope_freq[i] = (float)pow(base, -2.0 * i / m->n_rot) / (factors ? factors[i] : 1);
-        if (factors && !(factors[i] > 0)) {
-            m->failed = fail("rope_freqs.weight holds %g", factors[i]);
-        }
+}
+
+/* Whether layer l sees a window only. */
+static int is_local(llm_model *m, int l)
+{
+    char full[128];
+    const Key *k = model_key(m, full, sizeof full, ".attention.sliding_window_pattern");
+    if (k && k->of == BOOL && k->count >= (uint64_t)m->facts.n_layers) return k->data[l] != 0;
+    int period = key_int(m, ".attention.sliding_window_pattern", m->arch->period, 0, MAX_LAYERS);
+    return !period || (l + 1) % period;
+}
+
+static void load_expert_keys(llm_model *m)
+{
+    m->first_routed = m->facts.n_layers;
+    m->n_experts = key_int(m, ".expert_count", 0, 0, MAX_EXPERTS);
+    if (m->n_experts == 0) return;
+    m->n_chosen = key_int(m, ".expert_used_count", -1, 1, m->n_experts);
+    m->first_routed = key_int(m, ".leading_dense_block_count", 0, 0, m->facts.n_layers);
+    m->gating = key_int(m, ".expert_gating_func", m->arch->gating, 0, SOFTMAX_OF_CHOSEN);
+    if (m->gating == 0) m->gating = SOFTMAX;
+    m->renormalize = key_int(m, ".expert_weights_norm", m->arch->renormalize, 0, 1);
+    m->expert_scale = key_float(m, ".expert_weights_scale", 1, 0, 1e6f);
+    if (m->expert_scale == 0) m->expert_scale = 1;
+    m->n_groups = key_int(m, ".expert_group_count", 1, 0, m->n_experts);
+    if (m->n_groups < 1) m->n_groups = 1;
+    m->n_groups_chosen = key_int(m, ".expert_group_used_count", m->n_groups, 0, m->n_groups);
+    if (m->n_groups_chosen < 1) m->n_groups_chosen = m->n_groups;
+    if (!m->failed && (m->n_experts % m->n_groups ||
+                       m->n_experts / m->n_groups * m->n_groups_chosen < m->n_chosen)) {
+        m->failed = fail("%d experts in %d groups, of which %d are taken, don't give %d",
+                         m->n_experts, m->n_groups, m->n_groups_chosen, m->n_chosen);
     }
-    if (!strcmp(type, "yarn")) {
-        yarn(m, base, factor);
-    } else if (!*type || !strcmp(type, "linear")) {
-        for (int i = 0; i < m->n_rot / 2; i++) m->rope_freq[i] /= factor;
-    } else if (strcmp(type, "none")) {
-        m->failed = fail("key %s.rope.scaling.type is %s, expected none, linear or yarn",
-                         m->arch->name, type);
+}
+
+/* Numbers by which embeddings, scores, results and logits are multiplied. */
+static void load_scales(llm_model *m)
+{
+    const llm_facts *c = &m->facts;
+    int width = m->arch->latent ? m->plain_dim + m->n_rot : c->head_dim;
+    if (m->arch->whole_scale && c->n_layers == m->arch->whole_scale) width = c->dim / c->n_heads;
+    m->score_scale *= key_float(m, ".attention.scale", 1 / sqrtf((float)width), 0, 1e6f);
+    m->score_cap = key_float(m, ".attn_logit_softcapping", 0, 0, 1e6f);
+    m->logit_cap = key_float(m, ".final_logit_softcapping", 0, 0, 1e6f);
+    float root = m->arch->root ? sqrtf((float)c->dim) : 1;
+    m->embedding_scale = key_float(m, ".embedding_scale", root, -1e6f, 1e6f);
+    m->residual_scale = key_float(m, ".residual_scale", 1, -1e6f, 1e6f);
+    m->logit_scale = key_float(m, ".logit_scale", 1, 1e-6f, 1e6f);
+    if (m->arch->logits_divided) m->logit_scale = 1 / m->logit_scale;
+    m->query_growth = key_float(m, ".attention.temperature_scale", 0, 0, 1e3f);
+    m->short_context = key_int(m, ".rope.scaling.original_context_length", c->context, 1,
+                               MAX_CONTEXT);
+}
+
+static void load_latent_keys(llm_model *m)
+{
+    llm_facts *c = &m->facts;
+    m->rank = key_int(m, ".attention.kv_lora_rank", -1, 1, MAX_HEAD_DIM - 2);
+    m->q_rank = key_int(m, ".attention.q_lora_rank", 0, 0, MAX_DIM);
+    if (!m->failed && (c->n_kv_heads != 1 || c->head_dim <= m->rank)) {
+        m->failed = fail(
+            "%d key/value heads of %d dimensions, expected 1 of more than %d: the file "
+            "was made before attention was compressed, make or fetch a newer one",
+            c->n_kv_heads, c->head_dim, m->rank);
     }
+    int rotated = c->head_dim - m->rank, most = MAX_DIM / c->n_heads;
+    m->plain_dim = key_int(m, ".attention.key_length_mla", -1, rotated + 1, most) - rotated;
+    m->o_dim = c->n_heads * key_int(m, ".attention.value_length_mla", -1, 1, most);
+    m->value_dim = m->rank;
+    m->value_at = rotated;
 }
 
 static void load_hyperparameters(llm_model *m)
@@ -1244,35 +1505,143 @@ static void load_hyperparameters(llm_model *m)
     c->n_heads = key_int(m, ".attention.head_count", -1, 1, MAX_HEADS);
     c->n_kv_heads = key_int(m, ".attention.head_count_kv", c->n_heads, 1, c->n_heads);
     c->head_dim = key_int(m, ".attention.key_length", c->dim / c->n_heads, 1, MAX_HEAD_DIM);
-    int value_dim = key_int(m, ".attention.value_length", c->head_dim, 1, MAX_HEAD_DIM);
-    m->norm_eps = key_float(m, ".attention.layer_norm_rms_epsilon", NAN, 0, 1);
+    m->value_dim = key_int(m, ".attention.value_length", c->head_dim, 1, MAX_HEAD_DIM);
+    m->value_at = -1;
+    m->o_dim = c->n_heads * m->value_dim;
+    m->norm_eps = key_float(m,
+                            m->arch->centered ? ".attention.layer_norm_epsilon"
+                                              : ".attention.layer_norm_rms_epsilon",
+                            NAN, 0, 1);
     if (m->failed) return;
     if (c->n_heads % c->n_kv_heads || c->n_heads / c->n_kv_heads > MAX_GROUP) {
         m->failed = fail("%d attention heads can't share %d key/value heads", c->n_heads,
                          c->n_kv_heads);
-    } else if (c->head_dim * c->n_heads > MAX_DIM) {
+    } else if (c->head_dim * c->n_heads > MAX_DIM || m->o_dim > MAX_DIM) {
         m->failed = fail("%d heads of %d dimensions, expected at most %d in all", c->n_heads,
                          c->head_dim, MAX_DIM);
-    } else if (value_dim != c->head_dim) {
-        m->failed = fail("values of %d and keys of %d dimensions, expected the same", value_dim,
-                         c->head_dim);
     }
+    m->score_scale = 1;
+    m->window = key_int(m, ".attention.sliding_window", m->arch->window, 0, MAX_CONTEXT);
+    if (m->arch->latent && !m->failed) load_latent_keys(m);
+    load_expert_keys(m);
+    load_ropes(m);
+    load_scales(m);
+}
+
+/* Queries and keys by way of shorter vectors, see latent_attention. */
+static void load_latent(llm_model *m, Layer *w, int l)
+{
+    const llm_facts *c = &m->facts;
+    int q_dim = c->n_heads * (m->plain_dim + m->n_rot), v_dim = m->o_dim / c->n_heads;
+    if (m->q_rank) {
+        w->q_low = load_mat(m, m->q_rank, c->dim, REQUIRED, "attn_q_a", l);
+        w->q_low_norm = load_norm(m, m->q_rank, REQUIRED, "attn_q_a_norm", l);
+        w->wq = load_mat(m, q_dim, m->q_rank, REQUIRED, "attn_q_b", l);
+    } else {
+        w->wq = load_mat(m, q_dim, c->dim, REQUIRED, "attn_q", l);
+    }
+    w->latent = load_mat(m, m->rank + m->n_rot, c->dim, REQUIRED, "attn_kv_a_mqa", l);
+    w->latent_norm = load_norm(m, m->rank, REQUIRED, "attn_kv_a_norm", l);
+    w->to_latent = load_mats(m, c->n_heads, m->rank, m->plain_dim, REQUIRED, "attn_k_b", l);
+    w->from_latent = load_mats(m, c->n_heads, v_dim, m->rank, REQUIRED, "attn_v_b", l);
+}
+
+static void load_attention(llm_model *m, Layer *w, int l)
+{
+    const llm_facts *c = &m->facts;
+    int q = c->n_heads * c->head_dim, k = c->n_kv_heads * c->head_dim,
+        v = c->n_kv_heads * m->value_dim, all = q + k + v;
+    w->window = m->window && is_local(m, l) ? m->window : 0;
+    w->rope = w->window ? LOCAL_ROPE : ROPE;
+    if (m->n_rot == 0 || (m->arch->rotates_local && m->window && !w->window) ||
+        (m->arch->unrotated && (l + 1) % m->arch->unrotated == 0)) {
+        w->rope = -1;
+    }
+    if (m->arch->latent) {
+        load_latent(m, w, l);
+    } else if (model_tensor(m, OPTIONAL, "attn_qkv.weight", l)) {
+        w->wq = load_part(m, all, 0, q, c->dim, "attn_qkv", l);
+        w->wk = load_part(m, all, q, k, c->dim, "attn_qkv", l);
+        w->wv = load_part(m, all, q + k, v, c->dim, "attn_qkv", l);
+    } else {
+        w->wq = load_mat(m, q, c->dim, REQUIRED, "attn_q", l);
+        w->wk = load_mat(m, k, c->dim, REQUIRED, "attn_k", l);
+        w->wv = load_mat(m, v, c->dim, REQUIRED, "attn_v", l);
+    }
+    w->wo = load_mat(m, c->dim, m->o_dim, REQUIRED, "attn_output", l);
+    w->q_norm = load_head_norm(m, c->n_heads, "attn_q_norm.weight", l);
+    w->k_norm = load_head_norm(m, c->n_kv_heads, "attn_k_norm.weight", l);
+    w->sinks = load_vec(m, c->n_heads, OPTIONAL, "attn_sinks.weight", l);
+}
+
+/* A feed-forward part whose matrices have the same names but for the first letters. */
+static void load_dense(llm_model *m, Layer *w, int l)
+{
+    int dim = m->facts.dim, hidden = m->facts.hidden_dim;
+    if (m->arch->activation == GELU) {
+        w->gate = load_mat(m, hidden, dim, REQUIRED, "ffn_up", l);
+    } else if (model_tensor(m, OPTIONAL, "ffn_gate.weight", l)) {
+        w->gate = load_mat(m, hidden, dim, REQUIRED, "ffn_gate", l);
+        w->up = load_mat(m, hidden, dim, REQUIRED, "ffn_up", l);
+    } else {
+        w->gate = load_part(m, 2 * hidden, 0, hidden, dim, "ffn_up", l);
+        w->up = load_part(m, 2 * hidden, hidden, hidden, dim, "ffn_up", l);
+    }
+    w->down = load_mat(m, dim, hidden, REQUIRED, "ffn_down", l);
+}
+
+/* Rows of a tensor, where no key says how many there are; 0 without the tensor. */
+static int tensor_rows(llm_model *m, int need, const char *name, int l)
+{
+    const Tensor *t = model_tensor(m, need, name, l);
+    if (t && t->shape[1] > MAX_DIM) {
+        m->failed = fail("tensor %.*s has %lld rows, expected at most %d", SHOW(t->name),
+                         (long long)t->shape[1], MAX_DIM);
+    }
+    return t && !m->failed ? (int)t->shape[1] : 0;
+}
+
+static void load_experts(llm_model *m, Layer *w, int l)
+{
+    int dim = m->facts.dim, n = m->n_experts;
+    int hidden = tensor_rows(m, ROUTED, "ffn_up_exps.weight", l);
+    int shared = tensor_rows(m, ROUTED | OPTIONAL, "ffn_up_shexp.weight", l);
+    w->router = load_mat(m, n, dim, ROUTED, "ffn_gate_inp", l);
+    w->preference = load_vec(m, n, ROUTED | OPTIONAL, "exp_probs_b.bias", l);
+    int64_t before = m->facts.bytes_read;
+    w->gates = load_mats(m, n, hidden, dim, ROUTED, "ffn_gate_exps", l);
+    w->ups = load_mats(m, n, hidden, dim, ROUTED, "ffn_up_exps", l);
+    w->downs = load_mats(m, n, dim, hidden, ROUTED, "ffn_down_exps", l);
+    m->facts.bytes_read = before + (m->facts.bytes_read - before) / n * m->n_chosen;
+    if (!shared) return;
+    w->shared_router = load_mat(m, 1, dim, ROUTED | OPTIONAL, "ffn_gate_inp_shexp", l);
+    w->shared_gate = load_mat(m, shared, dim, ROUTED, "ffn_gate_shexp", l);
+    w->shared_up = load_mat(m, shared, dim, ROUTED, "ffn_up_shexp", l);
+    w->shared_down = load_mat(m, dim, shared, ROUTED, "ffn_down_shexp", l);
 }
 
 static void load_layer(llm_model *m, int l)
 {
-    const llm_facts *c = &m->facts;
     Layer *w = &m->layers[l];
-    int q_dim = c->n_heads * c->head_dim, kv_dim = c->n_kv_heads * c->head_dim;
-    w->attn_norm = load_vec(m, c->dim, REQUIRED, "attn_norm.weight", l);
-    w->wq = load_mat(m, q_dim, c->dim, REQUIRED, "attn_q", l);
-    w->wk = load_mat(m, kv_dim, c->dim, REQUIRED, "attn_k", l);
-    w->wv = load_mat(m, kv_dim, c->dim, REQUIRED, "attn_v", l);
-    w->wo = load_mat(m, c->dim, q_dim, REQUIRED, "attn_output", l);
-    w->ffn_norm = load_vec(m, c->dim, REQUIRED, "ffn_norm.weight", l);
-    w->gate = load_mat(m, c->hidden_dim, c->dim, REQUIRED, "ffn_gate", l);
-    w->up = load_mat(m, c->hidden_dim, c->dim, REQUIRED, "ffn_up", l);
-    w->down = load_mat(m, c->dim, c->hidden_dim, REQUIRED, "ffn_down", l);
+    int dim = m->facts.dim, post = m->arch->post_norm;
+    const char *ffn_norm = post ? "post_attention_norm" : "ffn_norm";
+    if (!post) w->attn_post_norm = load_norm(m, dim, OPTIONAL, "post_attention_norm", l);
+    w->ffn_post_norm = load_norm(m, dim, OPTIONAL, "post_ffw_norm", l);
+    /* A norm may be missing in front of a part where there is one behind it. */
+    w->attn_norm = load_norm(m, dim, w->attn_post_norm.weight ? OPTIONAL : REQUIRED, "attn_norm",
+                             l);
+    w->ffn_norm = load_norm(
+        m, dim, w->ffn_post_norm.weight || m->arch->parallel ? OPTIONAL : REQUIRED, ffn_norm, l);
+    w->parallel = m->arch->parallel && !w->ffn_norm.weight;
+    load_attention(m, w, l);
+    if (l < m->first_routed)
+        load_dense(m, w, l);
+    else
+        load_experts(m, w, l);
+    const Mat *mats[] = { &w->gate, &w->gates, &w->shared_gate };
+    for (size_t i = 0; i < ARRAY_LEN(mats); i++) {
+        if (mats[i]->rows > m->widest) m->widest = mats[i]->rows;
+    }
 }
 
 static void load_weights(llm_model *m)
@@ -1291,7 +1660,10 @@ static void load_weights(llm_model *m)
     } else if (!m->failed) {
         c->bytes_read -= (int64_t)embedding->bytes; /* single rows are read, not the matrix */
     }
-    m->output_norm = load_vec(m, c->dim, REQUIRED, "output_norm.weight", -1);
+    if (m->arch->learned) {
+        m->positions = load_mat(m, c->context, c->dim, REQUIRED, "position_embd", -1);
+    }
+    m->output_norm = load_norm(m, c->dim, REQUIRED, "output_norm", -1);
     for (int l = 0; l < c->n_layers && !m->failed; l++) load_layer(m, l);
     for (uint64_t i = 0; i < m->file.n_tensors && !m->failed; i++) {
         const Tensor *t = &m->file.tensors[i];
@@ -1431,7 +1803,6 @@ static int load(llm_model *m)
     if (!m->failed && m->facts.has_weights) {
         if (!m->arch) return fail("the architecture %s is not known", m->facts.arch);
         load_hyperparameters(m);
-        load_rope(m);
         load_weights(m);
     }
     if (!m->failed) load_stops(m);
@@ -1583,18 +1954,31 @@ typedef struct {
     float rows[BAND][FLOAT_COLS + 16];                 /* a piece of a band, unpacked */
     FloatBand lanes[FLOAT_COLS + 16];                  /* the same, side by side */
     float row[ROW_COLS];                               /* a piece of a single row, unpacked */
-    float values[ATTEND_BLOCK * MAX_HEAD_DIM];         /* a block of positions: keys, then values */
+    float values[ATTEND_BLOCK * MAX_HEAD_DIM + BAND];  /* a block of positions: keys, then values */
     FloatBand keys[ATTEND_BLOCK / BAND][MAX_HEAD_DIM]; /* the keys, side by side */
     float scores[MAX_GROUP][ATTEND_BLOCK];             /* of queries */
     FloatBand tail[MAX_GROUP];                         /* columns that fill no band */
     Softmax softmax[ATTEND_HEADS];                     /* of queries and heads */
-    int visible[MAX_GROUP]; /* positions of the block that a query sees */
+    int hidden[MAX_GROUP];  /* positions of the block that lie before a query's window */
+    int visible[MAX_GROUP]; /* and up to which one it sees them */
 } Work;
 
 typedef struct {
     float p; /* logit, later probability */
     int id;
 } Candidate;
+
+/* Keys or values: (n_layers, n_kv_heads, context, head_dim or value_dim). */
+typedef struct {
+    uint8_t *data;
+    size_t bytes; /* of a position in one layer and head; 0: values that lie in the keys */
+} Cache;
+
+/* What an expert has to do for a token: row of the batch, and its share of the result. */
+typedef struct {
+    int row;
+    float share;
+} Route;
 
 /* A turn of a conversation. The last one may be open: its text is what is generated behind it. */
 typedef struct {
@@ -1619,19 +2003,28 @@ struct llm_session {
     int no_thinking, shift;
     Turn *turns; /* (n_turns) the conversation so far */
     int n_turns;
-    int thinking;           /* the text that is generated is a thought */
-    int skip_space;         /* none was given out since the answer or a thought began */
-    int *tokens;            /* (context) the tokens so far */
-    float *logits;          /* (vocab_size) after the last token */
-    const Format *cache;    /* of keys and values */
-    uint8_t *keys, *values; /* (n_layers, n_kv_heads, context, head_dim) */
-    Row *rows;              /* (rows) */
-    float *x;               /* (rows, dim) residual stream */
-    float *h;               /* (rows, dim) what goes into or comes out of a block of the layer */
-    float *q, *a;           /* (rows, n_heads, head_dim) queries; what attention found */
-    float *k, *v;           /* (rows, n_kv_heads, head_dim) */
-    float *gate, *up;       /* (rows, hidden_dim) */
-    float *cos, *sin;       /* (rows, n_rot / 2) of the rotation at the rows' positions */
+    int thinking;        /* the text that is generated is a thought */
+    int skip_space;      /* none was given out since the answer or a thought began */
+    int *tokens;         /* (context) the tokens so far */
+    float *logits;       /* (vocab_size) after the last token */
+    const Format *cache; /* of keys and values */
+    Cache kv[2];         /* keys, values */
+    Row *rows;           /* (rows) */
+    float *x;            /* (rows, dim) residual stream */
+    float *h;            /* (rows, dim) what goes into a part of the layer */
+    float *change;       /* (rows, dim) what comes out of it and is added to x */
+    float *q, *a;        /* (rows, n_heads, head_dim or value_dim) queries; what attention found */
+    float *k, *v;        /* (rows, n_kv_heads, head_dim or value_dim) */
+    float *gate, *up;    /* (rows, hidden_dim, or that of experts) */
+    float *cos[2], *sin[2]; /* (rows, n_rot / 2) of the rotations at the rows' positions */
+    float *q_low, *latent;  /* (rows, q_rank) (rows, rank + n_rot) of latent attention */
+    float *q_plain, *found; /* (rows, n_heads, plain_dim + n_rot) (rows, o_dim), the same */
+    float *scores;          /* (rows, n_experts) */
+    float *shared;          /* (rows) share of the shared expert */
+    Route *chosen, *routes; /* (rows, n_chosen) by row, with the expert for the row; by expert */
+    int *starts;            /* (n_experts + 1) of the experts' routes */
+    float *group_in;        /* (rows, widest input) rows of x, in the order of experts or heads */
+    float *group_out;       /* (rows, widest output) what these make of them */
     Act acts[2];            /* (CHUNK, widest input) with one digit and with two */
     Work *work;             /* (threads) */
     float *out;             /* (LOGIT_ROWS, vocab_size) */
@@ -1640,12 +2033,6 @@ struct llm_session {
                            text waits here while it may become a stop text */
     size_t n_piece, n_text;
 };
-
-/* Bytes of the keys (or values) of one position in one layer and head. */
-static size_t head_bytes(const llm_session *s)
-{
-    return row_bytes(s->cache, s->model->facts.head_dim);
-}
 
 /* The format of that name that can be packed, NULL if there is none. */
 static const Format *cache_format(const char *name)
@@ -1660,7 +2047,8 @@ static const Format *cache_format(const char *name)
 static int default_context(const llm_session *s)
 {
     const llm_facts *c = &s->model->facts;
-    double position = 2.0 * c->n_layers * c->n_kv_heads * (double)head_bytes(s);
+    double position = (double)c->n_layers * c->n_kv_heads *
+                      (double)(s->kv[0].bytes + s->kv[1].bytes);
     double memory = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     double fits = memory > 0 ? memory / 2 / position : c->context;
     return fits < 1 ? 1 : fits < c->context ? (int)fits : c->context;
@@ -1735,29 +2123,46 @@ static void session_buffers(llm_session *s)
     const llm_model *m = s->model;
     const llm_facts *c = &m->facts;
     size_t rows = CHUNK, dim = (size_t)c->dim, q_dim = (size_t)c->n_heads * (size_t)c->head_dim,
-           kv_dim = (size_t)c->n_kv_heads * (size_t)c->head_dim, vocab = (size_t)c->vocab_size,
-           heads = (size_t)c->n_layers * (size_t)c->n_kv_heads, f = sizeof(float);
+           kv_heads = (size_t)c->n_kv_heads, vocab = (size_t)c->vocab_size, f = sizeof(float),
+           value_dim = (size_t)m->value_dim, heads = (size_t)c->n_heads,
+           plain = m->rank ? heads * (size_t)(m->plain_dim + m->n_rot) : 0;
+    int grouped = m->n_experts || m->rank;
+    int inputs[] = { c->dim, m->o_dim, m->widest, m->q_rank, m->rank, m->plain_dim }, widest = 0;
+    for (size_t i = 0; i < ARRAY_LEN(inputs); i++) widest = inputs[i] > widest ? inputs[i] : widest;
     s->tokens = take(&s->arena, (size_t)s->context, sizeof *s->tokens);
     s->logits = take(&s->arena, vocab, f);
-    s->keys = take(&s->arena, heads, (size_t)s->context * head_bytes(s));
-    s->values = take(&s->arena, heads, (size_t)s->context * head_bytes(s));
+    for (int i = 0; i < 2; i++) {
+        s->kv[i].data = take(&s->arena, (size_t)c->n_layers * kv_heads,
+                             (size_t)s->context * s->kv[i].bytes);
+    }
     s->rows = take(&s->arena, rows, sizeof *s->rows);
     s->x = take(&s->arena, rows, dim * f);
     s->h = take(&s->arena, rows, dim * f);
     s->q = take(&s->arena, rows, q_dim * f);
-    s->a = take(&s->arena, rows, q_dim * f);
-    s->k = take(&s->arena, rows, kv_dim * f);
-    s->v = take(&s->arena, rows, kv_dim * f);
-    s->gate = take(&s->arena, rows, (size_t)c->hidden_dim * f);
-    s->up = take(&s->arena, rows, (size_t)c->hidden_dim * f);
-    s->cos = take(&s->arena, rows, (size_t)m->n_rot / 2 * f);
-    s->sin = take(&s->arena, rows, (size_t)m->n_rot / 2 * f);
+    s->change = take(&s->arena, rows, dim * f);
+    s->a = take(&s->arena, rows, heads * value_dim * f);
+    s->k = take(&s->arena, rows, kv_heads * (size_t)c->head_dim * f);
+    s->v = take(&s->arena, rows, kv_heads * value_dim * f);
+    s->gate = take(&s->arena, rows, (size_t)m->widest * f);
+    s->up = take(&s->arena, rows, (size_t)m->widest * f);
+    s->q_low = take(&s->arena, rows, (size_t)m->q_rank * f);
+    s->latent = take(&s->arena, rows, (size_t)(m->rank + m->n_rot) * f);
+    s->q_plain = take(&s->arena, rows, plain * f);
+    s->found = take(&s->arena, m->rank ? rows : 0, (size_t)m->o_dim * f);
+    s->scores = take(&s->arena, rows, (size_t)m->n_experts * f);
+    s->shared = take(&s->arena, rows, f);
+    s->chosen = take(&s->arena, rows, (size_t)m->n_chosen * sizeof *s->chosen);
+    s->routes = take(&s->arena, rows, (size_t)m->n_chosen * sizeof *s->routes);
+    s->starts = take(&s->arena, (size_t)m->n_experts + 1, sizeof *s->starts);
+    s->group_in = take(&s->arena, grouped ? rows : 0, (size_t)widest * f);
+    s->group_out = take(&s->arena, grouped ? rows : 0, (size_t)widest * f);
     for (size_t i = 0; i < 2; i++) {
-        size_t widest = dim > q_dim ? dim : q_dim;
-        if (widest < (size_t)c->hidden_dim) widest = (size_t)c->hidden_dim;
-        s->acts[i] = (Act){ { take(&s->arena, (widest / BAND_COLS + 1) * (i + 1), sizeof(Tiles)) },
-                            take(&s->arena, rows, (widest / 32 + 1) * f),
-                            take(&s->arena, rows, (widest / 16 + 1) * f) };
+        s->cos[i] = take(&s->arena, rows, (size_t)m->n_rot / 2 * f);
+        s->sin[i] = take(&s->arena, rows, (size_t)m->n_rot / 2 * f);
+        size_t cols = (size_t)widest;
+        s->acts[i] = (Act){ { take(&s->arena, (cols / BAND_COLS + 1) * (i + 1), sizeof(Tiles)) },
+                            take(&s->arena, rows, (cols / 32 + 1) * f),
+                            take(&s->arena, rows, (cols / 16 + 1) * f) };
     }
     s->work = take(&s->arena, (size_t)s->threads, sizeof *s->work);
     s->out = take(&s->arena, LOGIT_ROWS, vocab * f);
@@ -1789,10 +2194,16 @@ static int choose(llm_session *s, const llm_options *o)
     }
     s->cache = cache_format(o->cache ? o->cache : "f16");
     if (!s->cache) return fail("a cache of %s, expected f16, f32 or q8_0", o->cache);
-    if (m->facts.head_dim % s->cache->block) {
+    if (m->facts.head_dim % s->cache->block || m->value_dim % s->cache->block) {
         return fail("a cache of %s, but the heads have %d dimensions, no multiple of 32", o->cache,
                     m->facts.head_dim);
     }
+    if (m->positions.data && o->context > m->facts.context) {
+        return fail("a context of %d, but the model has learned %d positions", o->context,
+                    m->facts.context);
+    }
+    s->kv[0].bytes = row_bytes(s->cache, m->facts.head_dim);
+    s->kv[1].bytes = m->value_at < 0 ? row_bytes(s->cache, m->value_dim) : 0;
     s->template = o->chat_format ? template_named(o->chat_format) : m->template;
     if (o->chat_format && !s->template) return fail("no chat format %s", o->chat_format);
     for (const char *const *stop = o->stops; stop && *stop; stop++) {
@@ -1831,6 +2242,12 @@ llm_session *llm_session_new(const llm_model *m, const llm_options *options)
         return NULL;
     }
     return s;
+}
+
+/* What the cache has of layer and head number i / 2, in turn keys and values. */
+static uint8_t *kept(const llm_session *s, size_t i)
+{
+    return s->kv[i % 2].data + i / 2 * (size_t)s->context * s->kv[i % 2].bytes;
 }
 
 static void free_turns(Turn *turns, int n)
@@ -1888,10 +2305,8 @@ llm_session *llm_fork(const llm_session *s)
     memcpy(t->tokens, s->tokens, (size_t)s->position * sizeof *s->tokens);
     begin_writing(t);
     memcpy(t->logits, s->logits, (size_t)c->vocab_size * sizeof *s->logits);
-    size_t head = (size_t)s->context * head_bytes(s), used = (size_t)s->valid * head_bytes(s);
-    for (size_t i = 0; i < (size_t)c->n_layers * (size_t)c->n_kv_heads; i++) {
-        memcpy(t->keys + i * head, s->keys + i * head, used);
-        memcpy(t->values + i * head, s->values + i * head, used);
+    for (size_t i = 0; i < (size_t)c->n_layers * (size_t)c->n_kv_heads * 2; i++) {
+        memcpy(kept(t, i), kept(s, i), (size_t)s->valid * s->kv[i % 2].bytes);
     }
     return t;
 }
@@ -1978,9 +2393,9 @@ typedef struct {
     /* y(t, 0..BAND) += sum over k of w(k, 0..BAND) x(t, k) */
     void (*gemm)(float *y, size_t ldy, const float *w, size_t ldw, const float *x, size_t ldx,
                  int cols, int n);
-    /* See softmax_block and swiglu_row. */
+    /* See softmax_block and activate_row. */
     float (*softmax)(Softmax *f, float *scores, int length, int visible, float scale);
-    void (*swiglu)(float *gate, const float *up, int n);
+    void (*activate)(int kind, float *gate, const float *up, int n);
     void (*unpack_f16)(const void *row, float *y, int n);
     void (*pack_f16)(void *row, const float *x, int n);
     /* The same with integers, for `cols` columns that begin at number k of x, whose rows have ldx
@@ -2148,10 +2563,10 @@ static int runs_on_tiles(int n)
     return n >= TILE_ROWS && kernels->gemm_tiles;
 }
 
-/* Which of the two Acts n rows of x become for a matrix of that format, -1: none. */
-static int act_of(const Format *f, int n)
+/* Which of the two Acts rows of x become for a matrix of that format, -1: none. */
+static int act_of(const Format *f, int tiles)
 {
-    return runs_on_tiles(n) ? f->parts - 1 : runs_on_ints(f) ? digits(f) - 1 : -1;
+    return tiles ? f->parts - 1 : runs_on_ints(f) ? digits(f) - 1 : -1;
 }
 
 /* The same in bf16 tiles, up to TILE_BANDS bands at once: they all use the same piece of x while it
@@ -2182,24 +2597,46 @@ static void band_tiles(Work *work, const Mat *w, const Act *x, int n, int first,
     }
 }
 
-/* A product to be: y(n, rows) = x(n, cols) w^T + bias. */
+/* A product to be: y(n, rows) = x(n, cols) w^T + bias, of n rows of x from row `from` on. */
 typedef struct {
     float *y;
-    const Mat *w;
+    Mat w; /* without data: nothing is done */
+    int from, n;
 } Product;
 
-/* Rows first to first + count of a product: a band, or on tiles some of them. */
-static void band(Work *work, const Product *p, const float *x, const Act *acts, int n, int first,
-                 int count)
+/* Products of one x that are done together. */
+typedef struct {
+    const float *x;
+    const Act *acts;
+    const Product *products;
+    int tiles; /* whether they are done in bf16 tiles */
+} Job;
+
+/* The rows of x from row `from` on, a multiple of 16 for tiles. */
+static Act act_from(const Act *a, int digits, int cols, int from, int tiles)
 {
-    const Mat *w = p->w;
+    size_t row = (size_t)from;
+    if (tiles) return (Act){ { .tiles = (Tiles *)(void *)((*a->tiles) + row / 16) }, NULL, NULL };
+    return (Act){ { a->q + row * (size_t)(digits * cols) },
+                  a->d + row * (size_t)(cols / 32),
+                  a->sums + row * (size_t)(cols / 16) };
+}
+
+/* Rows first to first + count of a product: a band, or on tiles some of them. */
+static void band(Work *work, const Job *job, const Product *p, int first, int count)
+{
+    const Mat *w = &p->w;
+    int n = p->n, act = act_of(w->format, job->tiles);
+    const float *x = job->x + (size_t)p->from * (size_t)w->cols;
+    Act a = { { NULL }, NULL, NULL };
+    if (act >= 0) a = act_from(&job->acts[act], act + 1, w->cols, p->from, job->tiles);
     for (int r = 0; r < count; r += BAND) {
         memset(work->y[r / BAND], 0, (size_t)n * sizeof *work->y[0]);
     }
-    if (runs_on_tiles(n)) {
-        band_tiles(work, w, &acts[act_of(w->format, n)], n, first, count);
+    if (job->tiles) {
+        band_tiles(work, w, &a, n, first, count);
     } else if (runs_on_ints(w->format)) {
-        band_ints(work, w, &acts[act_of(w->format, n)], n, first, count);
+        band_ints(work, w, &a, n, first, count);
     } else if (n == 1) {
         band_one(work, w, x, first, count);
     } else {
@@ -2213,38 +2650,43 @@ static void band(Work *work, const Product *p, const float *x, const Act *acts, 
     }
 }
 
-/* Bands first to first + count of several products. */
-static void bands(Work *work, const Product *p, const float *x, const Act *acts, int n, int first,
-                  int count)
+/* Bands first to first + count of all products. */
+static void bands(Work *work, const Job *job, int first, int count)
 {
-    int most = runs_on_tiles(n) ? TILE_BANDS : 1;
+    const Product *p = job->products;
+    int most = job->tiles ? TILE_BANDS : 1;
     while (count > 0) {
-        while (first * BAND >= p->w->rows) first -= (p->w->rows + BAND - 1) / BAND, p++;
-        int now = count < most ? count : most, left = p->w->rows - first * BAND;
+        while (first * BAND >= p->w.rows) first -= (p->w.rows + BAND - 1) / BAND, p++;
+        int now = count < most ? count : most, left = p->w.rows - first * BAND;
         if (now * BAND > left) now = (left + BAND - 1) / BAND;
-        band(work, p, x, acts, n, first * BAND, left < now * BAND ? left : now * BAND);
+        band(work, job, p, first * BAND, left < now * BAND ? left : now * BAND);
         first += now, count -= now;
     }
 }
 
-/* Products of one x with several matrices of as many columns. Each thread begins with a long run of
- * bands, for memory to stream; short ones that go to whoever is free make up for a slow core. */
+/* Products of x(n, cols) with several matrices of as many columns. Each thread begins with a long
+ * run of bands, for memory to stream; short ones that go to whoever is free make up for a slow
+ * core. */
 static void matmul(llm_session *s, const float *x, int n, const Product *p, int products)
 {
-    int all = 0, threads = s->threads, cols = p->w->cols, wanted[2] = { 0 };
-    void (*prepare)(Act *, const float *, int, int, int) = runs_on_tiles(n) ? kernels->round
-                                                                            : kernels->quantize;
+    int all = 0, threads = s->threads, cols = p->w.cols, wanted[2] = { 0 }, rows = 0, aligned = 1;
     double work = 0;
     for (int i = 0; i < products; i++) {
-        const Mat *w = p[i].w;
-        all += (w->rows + BAND - 1) / BAND;
-        work += (double)w->rows * cols * n;
-        if (act_of(w->format, n) >= 0) wanted[act_of(w->format, n)] = 1;
+        all += (p[i].w.rows + BAND - 1) / BAND;
+        work += (double)p[i].w.rows * cols * p[i].n;
+        rows += p[i].n;
+        aligned &= p[i].from % 16 == 0;
+    }
+    Job job = { x, s->acts, p, aligned && runs_on_tiles(rows / products) };
+    for (int i = 0; i < products; i++) {
+        int act = p[i].w.data ? act_of(p[i].w.format, job.tiles) : -1;
+        if (act >= 0) wanted[act] = 1;
     }
     if (work < MIN_WORK) threads = 1;
     for (int i = 0; i < 2; i++) {
         PARALLEL_FOR (n < MIN_ROWS ? 1 : threads, int t = 0; t < n * wanted[i]; t++) {
-            prepare(&s->acts[i], x + (size_t)t * (size_t)cols, t, cols, i + 1);
+            (job.tiles ? kernels->round : kernels->quantize)(
+                &s->acts[i], x + (size_t)t * (size_t)cols, t, cols, i + 1);
         }
     }
     int big = all * 3 / 4 / threads, small = all / (16 * threads) + 1;
@@ -2252,51 +2694,128 @@ static void matmul(llm_session *s, const float *x, int n, const Product *p, int 
     PARALLEL_FOR (threads, int i = 0; i < tasks; i++) {
         int first = i < threads ? i * big : threads * big + (i - threads) * small;
         int count = i < threads ? big : all - first < small ? all - first : small;
-        bands(&s->work[THREAD], p, x, s->acts, n, first, count);
+        bands(&s->work[THREAD], &job, first, count);
     }
 }
 
-/* RMS norm (arxiv.org/abs/1910.07467): y(n, dim) = x / sqrt(mean(x^2) + eps) weight; y may be x. */
-static void norm(float *y, const float *x, const float *weight, int n, int dim, float eps,
-                 int threads)
+/* One product of all n rows of x. */
+static void multiply(llm_session *s, float *y, const Mat *w, const float *x, int n)
 {
-    PARALLEL_FOR (n < MIN_ROWS ? 1 : threads, int t = 0; t < n; t++) {
-        const float *from = x + (size_t)t * (size_t)dim;
-        float *to = y + (size_t)t * (size_t)dim;
-        double squares[8] = { 0 }, sum = 0;
-        int i = 0;
-        for (; i + 8 <= dim; i += 8) {
-            for (int j = 0; j < 8; j++) squares[j] += (double)from[i + j] * from[i + j];
+    matmul(s, x, n, &(Product){ y, *w, 0, n }, 1);
+}
+
+/* Matrix i of those that lie one behind the other. */
+static Mat nth(const Mats *w, int i)
+{
+    size_t first = (size_t)i * (size_t)w->rows;
+    return (Mat){ w->format, w->rows, w->cols, w->data + first * row_bytes(w->format, w->cols),
+                  w->bias ? w->bias + first : NULL };
+}
+
+/* Rows of one thing each gets in a group, so that each begins where tiles can: see experts. */
+static int spaced(int n, int usual)
+{
+    return runs_on_tiles(usual) ? (n + 15) / 16 * 16 : n;
+}
+
+/* Multiplies each head of x by its own matrix. A head begins every x_head numbers, n * heads of
+ * them; so do those of y. */
+static void by_head(llm_session *s, float *y, int y_head, const float *x, int x_head, const Mats *w,
+                    int n)
+{
+    int heads = s->model->facts.n_heads, step = spaced(n, n), most = CHUNK / step;
+    Product p[MAX_PRODUCTS];
+    if (most > MAX_PRODUCTS) most = MAX_PRODUCTS;
+    for (int first = 0; first < heads; first += most) {
+        int count = heads - first < most ? heads - first : most;
+        for (int i = 0; i < count * n; i++) {
+            int g = i / n, t = i % n;
+            const float *from = x + (size_t)(t * heads + first + g) * (size_t)x_head;
+            memcpy(s->group_in + (size_t)(g * step + t) * (size_t)w->cols, from,
+                   (size_t)w->cols * sizeof *x);
+            p[g] = (Product){ s->group_out + (size_t)(g * step) * (size_t)w->rows,
+                              nth(w, first + g), g * step, n };
         }
-        for (int j = 0; i < dim; i++, j++) squares[j] += (double)from[i] * from[i];
-        for (int j = 0; j < 8; j++) sum += squares[j];
-        float scale = 1 / sqrtf((float)(sum / dim) + eps);
-        for (i = 0; i < dim; i++) to[i] = from[i] * scale * weight[i];
+        matmul(s, s->group_in, count * step, p, count);
+        for (int i = 0; i < count * n; i++) {
+            int g = i / n, t = i % n;
+            memcpy(y + (size_t)(t * heads + first + g) * (size_t)y_head,
+                   p[g].y + (size_t)t * (size_t)w->rows, (size_t)w->rows * sizeof *y);
+        }
     }
 }
 
-/* The rotation of each row's position. */
+/* The sum of (x - mean)^power; as eight sums, which don't wait for each other. */
+BODY double total(const float *x, int n, double mean, int power)
+{
+    double sums[8] = { 0 }, sum = 0;
+    for (int i = 0; i + 8 <= n; i += 8) {
+        for (int j = 0; j < 8; j++) {
+            double d = x[i + j] - mean;
+            sums[j] += power == 1 ? d : d * d;
+        }
+    }
+    for (int i = n / 8 * 8; i < n; i++) {
+        double d = x[i] - mean;
+        sums[i % 8] += power == 1 ? d : d * d;
+    }
+    for (int j = 0; j < 8; j++) sum += sums[j];
+    return sum;
+}
+
+/* RMSNorm (arxiv.org/abs/1910.07467): y = x / sqrt(mean(x^2) + eps) weight. LayerNorm
+ * (arxiv.org/abs/1607.06450) subtracts the mean of x first and may add a bias. y may be x. */
+static void norm_vector(const llm_model *m, float *y, const float *x, const Norm *w)
+{
+    int width = w->width;
+    for (int at = 0; at < w->length; at += width) {
+        double mean = m->arch->centered ? total(x + at, width, 0, 1) / width : 0;
+        double square = total(x + at, width, mean, 2) / width;
+        float scale = 1 / sqrtf((float)square + m->norm_eps), middle = (float)mean;
+        for (int i = at; i < at + width; i++) {
+            y[i] = (x[i] - middle) * scale * w->weight[i] + (w->bias ? w->bias[i] : 0);
+        }
+    }
+}
+
+/* The norm of y(n, dim) = x, whose rows hold one or several of the norm's vectors. */
+static void norm(const llm_session *s, float *y, const float *x, const Norm *w, int n, int dim)
+{
+    if (!w->weight && y != x) memcpy(y, x, (size_t)n * (size_t)dim * sizeof *y);
+    if (!w->weight) return;
+    PARALLEL_FOR (n < MIN_ROWS ? 1 : s->threads, int t = 0; t < n; t++) {
+        for (int at = 0; at < dim; at += w->length) {
+            size_t first = (size_t)t * (size_t)dim + (size_t)at;
+            norm_vector(s->model, y + first, x + first, w);
+        }
+    }
+}
+
+/* The rotations of each row's position. */
 static void rope_angles(llm_session *s, int n)
 {
     const llm_model *m = s->model;
     int half = m->n_rot / 2;
     for (int t = 0; t < n; t++) {
-        for (int i = 0; i < half; i++) {
-            float angle = (float)s->rows[t].position * m->rope_freq[i];
-            s->cos[t * half + i] = cosf(angle) * m->rope_scale;
-            s->sin[t * half + i] = sinf(angle) * m->rope_scale;
+        int is_long = m->ropes[LONG_ROPE].turns && s->rows[t].session->context > m->short_context;
+        const Rope *ropes[] = { &m->ropes[is_long ? LONG_ROPE : ROPE], &m->ropes[LOCAL_ROPE] };
+        for (int i = 0; i < half * (m->window ? 2 : 1); i++) {
+            const Rope *rope = ropes[i / half];
+            float angle = (float)s->rows[t].position * rope->turns[i % half];
+            s->cos[i / half][t * half + i % half] = cosf(angle) * rope->scale;
+            s->sin[i / half][t * half + i % half] = sinf(angle) * rope->scale;
         }
     }
 }
 
 /* Rotates the first n_rot dimensions of each head of x(n, heads, head_dim). */
-static void rope(float *x, const llm_session *s, int n, int heads)
+static void rope(float *x, const llm_session *s, int kind, int n, int heads)
 {
     const llm_model *m = s->model;
-    int half = m->n_rot / 2, step = m->arch->rope_halves ? 1 : 2,
-        far = m->arch->rope_halves ? half : 1;
+    int half = m->n_rot / 2, step = m->arch->halves ? 1 : 2, far = m->arch->halves ? half : 1;
+    if (kind < 0) return;
     PARALLEL_FOR (n < MIN_ROWS ? 1 : s->threads, int t = 0; t < n; t++) {
-        const float *cos = s->cos + t * half, *sin = s->sin + t * half;
+        const float *cos = s->cos[kind] + t * half, *sin = s->sin[kind] + t * half;
         float *head = x + (size_t)t * (size_t)(heads * m->facts.head_dim);
         for (int g = 0; g < heads; g++, head += m->facts.head_dim) {
             for (int i = 0; i < half; i++) {
@@ -2308,24 +2827,83 @@ static void rope(float *x, const llm_session *s, int n, int heads)
     }
 }
 
+/* Queries grow each time that the position has passed the context the model was first made for. */
+static void temper(const llm_session *s, int n)
+{
+    const llm_model *m = s->model;
+    size_t dim = (size_t)(m->facts.n_heads * m->facts.head_dim);
+    for (int t = 0; t < n && m->query_growth > 0; t++) {
+        float passed = (float)(s->rows[t].position / m->short_context);
+        float scale = 1 + m->query_growth * logf(1 + passed);
+        for (size_t i = 0; i < dim; i++) s->q[(size_t)t * dim + i] *= scale;
+    }
+}
+
+/* Queries, keys and values of multi-head latent attention (arxiv.org/abs/2405.04434). A position
+ * keeps one short vector, of which the keys and values of all heads are products. These products
+ * are taken of the queries instead, and of what attention finds: so all heads share one key, which
+ * has n_rot dimensions that are rotated and then the latent ones, and these are the value too. */
+static void latent_queries(llm_session *s, const Layer *w, int n)
+{
+    const llm_model *m = s->model;
+    int heads = m->facts.n_heads, key = m->facts.head_dim, rotated = m->n_rot, rank = m->rank,
+        plain = m->plain_dim, each = plain + rotated;
+    Product low[] = { { s->latent, w->latent, 0, n }, { s->q_low, w->q_low, 0, n } };
+    matmul(s, s->h, n, low, 2);
+    norm(s, s->q_low, s->q_low, &w->q_low_norm, n, m->q_rank);
+    multiply(s, s->q_plain, &w->wq, m->q_rank ? s->q_low : s->h, n);
+    for (int t = 0; t < n; t++) {
+        const float *latent = s->latent + (size_t)t * (size_t)(rank + rotated);
+        float *k = s->k + (size_t)t * (size_t)key;
+        memcpy(k, latent + rank, (size_t)rotated * sizeof *k);
+        norm_vector(m, k + rotated, latent, &w->latent_norm);
+    }
+    for (size_t i = 0; i < (size_t)n * (size_t)heads; i++) {
+        memcpy(s->q + i * (size_t)key, s->q_plain + i * (size_t)each + plain,
+               (size_t)rotated * sizeof *s->q);
+    }
+    by_head(s, s->q + rotated, key, s->q_plain, each, &w->to_latent, n);
+}
+
+/* Queries, keys and values of n rows of s->h. */
+static void project(llm_session *s, const Layer *w, int n)
+{
+    Product qkv[] = { { s->q, w->wq, 0, n }, { s->k, w->wk, 0, n }, { s->v, w->wv, 0, n } };
+    if (w->latent.data) {
+        latent_queries(s, w, n);
+    } else {
+        matmul(s, s->h, n, qkv, 3);
+    }
+}
+
+/* What attention found, as wo takes it. */
+static const float *heads_out(llm_session *s, const Layer *w, int n)
+{
+    if (!w->latent.data) return s->a;
+    by_head(s, s->found, s->model->o_dim / s->model->facts.n_heads, s->a, s->model->value_dim,
+            &w->from_latent, n);
+    return s->found;
+}
+
 /* Where session s keeps a position of key/value head g in layer l. */
-static size_t cache_at(const llm_session *s, int l, int g, int position)
+static uint8_t *cache_at(const llm_session *s, int values, int l, int g, int position)
 {
     size_t head = (size_t)l * (size_t)s->model->facts.n_kv_heads + (size_t)g;
-    return (head * (size_t)s->context + (size_t)position) * head_bytes(s);
+    return kept(s, 2 * head + (size_t)values) + (size_t)position * s->kv[values].bytes;
 }
 
 /* Writes the rows' keys and values to their sessions' caches. */
 static void remember(const llm_session *s, int l, int n)
 {
     const llm_facts *c = &s->model->facts;
+    int value_dim = s->model->value_dim;
     const float *k = s->k, *v = s->v;
     for (int t = 0; t < n; t++) {
         const llm_session *owner = s->rows[t].session;
-        for (int g = 0; g < c->n_kv_heads; g++, k += c->head_dim, v += c->head_dim) {
-            size_t at = cache_at(owner, l, g, s->rows[t].position);
-            pack(owner->cache, owner->keys + at, k, c->head_dim);
-            pack(owner->cache, owner->values + at, v, c->head_dim);
+        for (int g = 0; g < c->n_kv_heads; g++, k += c->head_dim, v += value_dim) {
+            pack(owner->cache, cache_at(owner, 0, l, g, s->rows[t].position), k, c->head_dim);
+            if (s->model->value_at >= 0) continue;
+            pack(owner->cache, cache_at(owner, 1, l, g, s->rows[t].position), v, value_dim);
         }
     }
 }
@@ -2377,10 +2955,36 @@ BODY float softmax_block(Softmax *f, float *scores, int length, int visible, flo
     return shrink;
 }
 
-/* SwiGLU (arxiv.org/abs/2002.05202): gate = silu(gate) * up, silu(z) = z / (1 + exp(-z)) */
-BODY void swiglu_row(float *restrict gate, const float *restrict up, int n)
+/* x sigmoid(a x): SiLU with a = 1. */
+BODY float gated(float x, float a)
 {
-    for (int i = 0; i < n; i++) gate[i] = gate[i] / (1 + exponential(-gate[i])) * up[i];
+    return x / (1 + exponential(-a * x));
+}
+
+/* GELU (arxiv.org/abs/1606.08415) by its usual approximation,
+ * x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) */
+BODY float gelu(float x)
+{
+    return gated(x, 1.5957691216f * (1 + 0.044715f * x * x));
+}
+
+/* What stands between the matrices of a feed-forward part (arxiv.org/abs/2002.05202), into gate:
+ * SWIGLU silu(gate) up; GEGLU gelu(gate) up; GELU gelu(gate); SWIGLU_OAI, of gpt-oss, bounds both
+ * and has (up + 1) instead of up. */
+BODY void activate_row(int kind, float *restrict gate, const float *restrict up, int n)
+{
+    if (kind == SWIGLU) {
+        for (int i = 0; i < n; i++) gate[i] = gated(gate[i], 1) * up[i];
+    } else if (kind == GEGLU) {
+        for (int i = 0; i < n; i++) gate[i] = gelu(gate[i]) * up[i];
+    } else if (kind == GELU) {
+        for (int i = 0; i < n; i++) gate[i] = gelu(gate[i]);
+    } else {
+        for (int i = 0; i < n; i++) {
+            float g = gate[i] > 7 ? 7 : gate[i], u = up[i] > 7 ? 7 : up[i] < -7 ? -7 : up[i];
+            gate[i] = gated(g, 1.702f) * (u + 1);
+        }
+    }
 }
 
 static float softmax_portable(Softmax *f, float *scores, int length, int visible, float scale)
@@ -2388,97 +2992,135 @@ static float softmax_portable(Softmax *f, float *scores, int length, int visible
     return softmax_block(f, scores, length, visible, scale);
 }
 
-static void swiglu_portable(float *gate, const float *up, int n)
+static void activate_portable(int kind, float *gate, const float *up, int n)
 {
-    swiglu_row(gate, up, n);
+    activate_row(kind, gate, up, n);
+}
+
+/* x(n) = cap tanh(scale x / cap), which bounds it softly; returns the scale that is left to do. A
+ * cap of 0 is none. */
+static float cap(float *x, int n, float scale, float cap)
+{
+    for (int i = 0; i < n && cap > 0; i++) {
+        x[i] = cap * (2 / (1 + exponential(-2 * scale / cap * x[i])) - 1);
+    }
+    return cap > 0 ? 1 : scale;
+}
+
+/* Numbers from one row of a block of keys or values to the next. */
+static int block_row(const llm_model *m)
+{
+    int dim = m->facts.head_dim > m->value_dim ? m->facts.head_dim : m->value_dim;
+    return (dim + BAND - 1) / BAND * BAND;
 }
 
 /* Attention of n rows of queries to a block of `length` positions, whose keys (bands, dim, BAND)
- * and values (length, padded) are in work. Row t of q and of the result a begins at number t * ld.
- */
-static void attend_block(float *a, const float *q, size_t ld, int n, Work *work, Softmax *state,
-                         int length, int dim, int padded)
+ * and values are in work. Row t of q and of the result a begins at number t * ldq and t * lda. */
+static void attend_block(const llm_model *m, Work *work, float *a, size_t lda, const float *q,
+                         size_t ldq, int n, Softmax *state, int length)
 {
-    size_t row = ARRAY_LEN(*work->scores);
+    size_t row = ARRAY_LEN(*work->scores), value_row = (size_t)block_row(m);
+    const float *values = work->values + (m->value_at < 0 ? 0 : m->value_at);
     memset(work->scores, 0, (size_t)n * sizeof *work->scores);
     for (int j = 0; j < length; j += BAND) {
-        kernels->gemm(work->scores[0] + j, row, work->keys[j / BAND][0], BAND, q, ld, dim, n);
+        kernels->gemm(work->scores[0] + j, row, work->keys[j / BAND][0], BAND, q, ldq,
+                      m->facts.head_dim, n);
     }
     for (int t = 0; t < n; t++) {
-        if (work->visible[t] <= 0) {
-            memset(work->scores[t], 0, sizeof work->scores[t]);
+        float *scores = work->scores[t];
+        if (work->visible[t] <= work->hidden[t]) {
+            memset(scores, 0, sizeof work->scores[t]);
             continue;
         }
-        float shrink = kernels->softmax(&state[t], work->scores[t], length, work->visible[t],
-                                        1 / sqrtf((float)dim));
-        for (int d = 0; d < dim && shrink != 1; d++) a[(size_t)t * ld + (size_t)d] *= shrink;
+        float scale = cap(scores, length, m->score_scale, m->score_cap);
+        for (int j = 0; j < work->hidden[t]; j++) scores[j] = -INFINITY;
+        float shrink = kernels->softmax(&state[t], scores, length, work->visible[t], scale);
+        for (int d = 0; d < m->value_dim && shrink != 1; d++)
+            a[(size_t)t * lda + (size_t)d] *= shrink;
     }
     int d = 0;
-    for (; d + BAND <= dim; d += BAND) {
-        kernels->gemm(a + d, ld, work->values + d, (size_t)padded, work->scores[0], row, length, n);
+    for (; d + BAND <= m->value_dim; d += BAND) {
+        kernels->gemm(a + d, lda, values + d, value_row, work->scores[0], row, length, n);
     }
-    if (d == dim) return;
+    if (d == m->value_dim) return;
     memset(work->tail, 0, (size_t)n * sizeof *work->tail);
-    kernels->gemm(work->tail[0], BAND, work->values + d, (size_t)padded, work->scores[0], row,
-                  length, n);
+    kernels->gemm(work->tail[0], BAND, values + d, value_row, work->scores[0], row, length, n);
     for (int t = 0; t < n; t++) {
-        for (int i = d; i < dim; i++) a[(size_t)t * ld + (size_t)i] += work->tail[t][i - d];
+        for (int i = d; i < m->value_dim; i++)
+            a[(size_t)t * lda + (size_t)i] += work->tail[t][i - d];
     }
 }
 
-/* Unpacks a block of `length` positions of head g in layer l: keys side by side, and values. */
-static void unpack_block(const llm_session *s, Work *work, int l, int g, int j, int length,
-                         int padded)
+/* Unpacks a block of `length` positions of head g in layer l: keys side by side, and values, which
+ * may be a part of the keys. */
+static void unpack_block(const llm_session *s, Work *work, int l, int g, int j, int length)
 {
-    int dim = s->model->facts.head_dim;
-    size_t from = cache_at(s, l, g, j), bytes = head_bytes(s), row = (size_t)padded;
-    Ahead none = { s->keys, 0 };
-    for (size_t i = 0; i < (size_t)length; i++) {
-        unpack(s->cache, s->keys + from + i * bytes, work->values + i * row, dim);
+    const llm_model *m = s->model;
+    size_t row = (size_t)block_row(m);
+    Ahead none = { s->kv[0].data, 0 };
+    const uint8_t *keys = cache_at(s, 0, l, g, j), *values = cache_at(s, 1, l, g, j);
+    for (size_t i = 0; i < (size_t)length; i++, keys += s->kv[0].bytes) {
+        unpack(s->cache, keys, work->values + i * row, m->facts.head_dim);
     }
     for (int i = 0; i < length; i += BAND) {
         kernels->deal((Words *)work->keys[i / BAND],
                       (const uint8_t *)(work->values + (size_t)i * row), row * sizeof(float),
-                      padded * (int)sizeof(float), &none);
+                      (m->facts.head_dim + BAND - 1) / BAND * BAND * (int)sizeof(float), &none);
     }
-    for (size_t i = 0; i < (size_t)length; i++) {
-        unpack(s->cache, s->values + from + i * bytes, work->values + i * row, dim);
+    if (m->value_at >= 0) return;
+    for (size_t i = 0; i < (size_t)length; i++, values += s->kv[1].bytes) {
+        unpack(s->cache, values, work->values + i * row, m->value_dim);
+    }
+}
+
+/* Which positions of the block from j on the n queries see. Where there is one row of the batch,
+ * they are its heads. */
+static void see(Work *work, const Row *rows, int count, int n, int j, int length, int window)
+{
+    for (int t = 0; t < n; t++) {
+        int end = rows[count == 1 ? 0 : t].position + 1 - j, from = window ? end - window : 0;
+        work->visible[t] = end < length ? end : length;
+        work->hidden[t] = from > 0 ? from : 0;
     }
 }
 
 /* Attention of `count` rows of one session, from row `first` on, for the query heads that share
  * key/value head g. Keys and values are unpacked block by block, and each block serves all these
- * rows and heads. A row sees itself and what was before it. One row alone takes its heads for the
- * rows of a batch. */
+ * rows and heads. A row sees itself and what was before it, as far as a window goes. One row alone
+ * takes its heads for the rows of a batch. */
 static void attend_tile(llm_session *s, Work *work, int l, int g, int first, int count)
 {
-    const llm_facts *c = &s->model->facts;
+    const llm_model *m = s->model;
+    const llm_facts *c = &m->facts;
+    const Layer *w = &m->layers[l];
     const Row *rows = s->rows + first;
-    int dim = c->head_dim, group = c->n_heads / c->n_kv_heads, last = rows[count - 1].position;
+    int group = c->n_heads / c->n_kv_heads, last = rows[count - 1].position;
     int heads = count == 1 ? 1 : group, n = count == 1 ? group : count;
-    int padded = (dim + BAND - 1) / BAND * BAND;
-    size_t q_dim = (size_t)(c->n_heads * dim), ld = count == 1 ? (size_t)dim : q_dim;
-    size_t at = (size_t)first * q_dim + (size_t)(g * group * dim);
-    for (int i = 0; i < count * group; i++) work->softmax[i] = (Softmax){ -INFINITY, 0 };
-    for (int t = 0; t < count; t++) {
-        memset(s->a + at + (size_t)t * q_dim, 0, (size_t)(group * dim) * sizeof *s->a);
+    size_t dim = (size_t)c->head_dim, value_dim = (size_t)m->value_dim, all = (size_t)c->n_heads;
+    size_t ldq = dim * (count == 1 ? 1 : all), lda = value_dim * (count == 1 ? 1 : all);
+    size_t head = (size_t)first * all + (size_t)(g * group);
+    for (int i = 0; i < count * group; i++) {
+        int h = g * group + (count == 1 ? i : i / n);
+        work->softmax[i] = w->sinks ? (Softmax){ w->sinks[h], 1 } : (Softmax){ -INFINITY, 0 };
     }
-    for (int j = 0; j <= last; j += ATTEND_BLOCK) {
+    for (int t = 0; t < count; t++) {
+        memset(s->a + (head + (size_t)t * all) * value_dim, 0,
+               (size_t)group * value_dim * sizeof *s->a);
+    }
+    int start = w->window ? rows->position + 1 - w->window : 0;
+    for (int j = start > 0 ? start / ATTEND_BLOCK * ATTEND_BLOCK : 0; j <= last;
+         j += ATTEND_BLOCK) {
         int length = last + 1 - j < ATTEND_BLOCK ? last + 1 - j : ATTEND_BLOCK;
-        unpack_block(rows->session, work, l, g, j, length, padded);
-        for (int t = 0; t < n; t++) {
-            work->visible[t] = rows[count == 1 ? 0 : t].position + 1 - j;
-            if (work->visible[t] > length) work->visible[t] = length;
-        }
-        for (int head = 0; head < heads; head++) {
-            size_t q = at + (size_t)(head * dim);
-            attend_block(s->a + q, s->q + q, ld, n, work, work->softmax + head * n, length, dim,
-                         padded);
+        unpack_block(rows->session, work, l, g, j, length);
+        see(work, rows, count, n, j, length, w->window);
+        for (size_t h = 0; h < (size_t)heads; h++) {
+            attend_block(m, work, s->a + (head + h) * value_dim, lda, s->q + (head + h) * dim, ldq,
+                         n, work->softmax + h * (size_t)n, length);
         }
     }
     for (int i = 0; i < count * group; i++) {
-        float *a = s->a + at + (size_t)(i % n) * ld + (size_t)(i / n * dim);
-        for (int d = 0; d < dim; d++) a[d] /= work->softmax[i].sum;
+        float *a = s->a + (head + (size_t)(i / n)) * value_dim + (size_t)(i % n) * lda;
+        for (int d = 0; d < m->value_dim; d++) a[d] /= work->softmax[i].sum;
     }
 }
 
@@ -2511,19 +3153,157 @@ static void attend(llm_session *s, int l, int n)
     }
 }
 
-static void add(float *x, const float *h, int n, int dim, int threads)
+/* x(n, dim) += scale h */
+static void add(const llm_session *s, float *x, const float *h, int n, int dim, float scale)
 {
-    PARALLEL_FOR (n < MIN_ROWS ? 1 : threads, int t = 0; t < n; t++) {
+    PARALLEL_FOR (n < MIN_ROWS ? 1 : s->threads, int t = 0; t < n; t++) {
         float *to = x + (size_t)t * (size_t)dim;
         const float *from = h + (size_t)t * (size_t)dim;
-        for (int i = 0; i < dim; i++) to[i] += from[i];
+        for (int i = 0; i < dim; i++) to[i] += scale * from[i];
     }
 }
 
-static void swiglu(float *gate, const float *up, int n, int dim, int threads)
+/* gate(n, width) = its activation, with up where it has one. */
+static void activate(const llm_session *s, int n, int width)
 {
-    PARALLEL_FOR (n < MIN_ROWS ? 1 : threads, int t = 0; t < n; t++) {
-        kernels->swiglu(gate + (size_t)t * (size_t)dim, up + (size_t)t * (size_t)dim, dim);
+    PARALLEL_FOR (n < MIN_ROWS ? 1 : s->threads, int t = 0; t < n; t++) {
+        size_t at = (size_t)t * (size_t)width;
+        kernels->activate(s->model->arch->activation, s->gate + at, s->up + at, width);
+    }
+}
+
+/* A feed-forward part: change(n, dim) = down activation(gate h, up h) */
+static void feed_forward(llm_session *s, const Mat *gate, const Mat *up, const Mat *down, int n)
+{
+    Product both[] = { { s->gate, *gate, 0, n }, { s->up, *up, 0, n } };
+    matmul(s, s->h, n, both, 2);
+    activate(s, n, gate->rows);
+    multiply(s, s->change, down, s->gate, n);
+}
+
+/* The largest of n numbers of which none is NaN: its index. It becomes -INFINITY. */
+static int take_largest(float *x, int n)
+{
+    int best = 0;
+    for (int i = 1; i < n; i++) best = x[i] > x[best] ? i : best;
+    x[best] = -INFINITY;
+    return best;
+}
+
+/* Leaves only the best groups of experts to choose from: those whose two best experts together
+ * score most, or whose best one does where scores are a softmax. */
+static void choose_groups(const llm_model *m, float *scores)
+{
+    float groups[MAX_EXPERTS], copy[MAX_EXPERTS];
+    int size = m->n_experts / m->n_groups, best = m->gating == SIGMOID && size > 1 ? 2 : 1;
+    for (int g = 0; g < m->n_groups; g++) {
+        memcpy(copy, scores + g * size, (size_t)size * sizeof *copy);
+        groups[g] = 0;
+        for (int i = 0; i < best; i++) groups[g] += scores[g * size + take_largest(copy, size)];
+    }
+    for (int i = 0; i < m->n_groups_chosen; i++) take_largest(groups, m->n_groups);
+    for (int i = 0; i < m->n_experts; i++) {
+        if (groups[i / size] != -INFINITY) scores[i] = -INFINITY;
+    }
+}
+
+/* Which experts a row of scores (n_experts) chooses, and their shares: chosen (n_chosen). */
+static void choose_experts(const llm_model *m, const float *preference, float *scores,
+                           Route *chosen)
+{
+    float wanted[MAX_EXPERTS], top = scores[0], sum = 0;
+    int n = m->n_experts;
+    for (int i = 1; i < n; i++) top = scores[i] > top ? scores[i] : top;
+    for (int i = 0; i < n && m->gating != SIGMOID; i++) sum += scores[i] = expf(scores[i] - top);
+    for (int i = 0; i < n; i++) {
+        scores[i] = m->gating == SIGMOID ? 1 / (1 + expf(-scores[i])) : scores[i] / sum;
+        wanted[i] = scores[i] == scores[i] ? scores[i] + (preference ? preference[i] : 0) : 0;
+    }
+    if (m->n_groups_chosen < m->n_groups) choose_groups(m, wanted);
+    sum = 0;
+    for (int i = 0; i < m->n_chosen; i++) {
+        int expert = take_largest(wanted, n);
+        chosen[i] = (Route){ expert, scores[expert] };
+        sum += scores[expert];
+    }
+    int whole = m->renormalize || m->gating == SOFTMAX_OF_CHOSEN;
+    for (int i = 0; i < m->n_chosen; i++) {
+        chosen[i].share *= m->expert_scale / (whole ? sum + 1e-20f : 1);
+    }
+}
+
+/* Orders the routes of n rows by expert: those of expert e begin at starts[e]. */
+static void route(llm_session *s, const Layer *w, int n)
+{
+    const llm_model *m = s->model;
+    int all = n * m->n_chosen;
+    memset(s->starts, 0, ((size_t)m->n_experts + 1) * sizeof *s->starts);
+    multiply(s, s->scores, &w->router, s->h, n);
+    for (int t = 0; t < n; t++) {
+        choose_experts(m, w->preference, s->scores + (size_t)t * (size_t)m->n_experts,
+                       s->chosen + (size_t)t * (size_t)m->n_chosen);
+    }
+    for (int i = 0; i < all; i++) s->starts[s->chosen[i].row + 1]++;
+    for (int e = 0; e < m->n_experts; e++) s->starts[e + 1] += s->starts[e];
+    for (int i = all - 1; i >= 0; i--) {
+        int e = s->chosen[i].row;
+        s->routes[--s->starts[e + 1]] = (Route){ i / m->n_chosen, s->chosen[i].share };
+    }
+    memmove(s->starts, s->starts + 1, (size_t)m->n_experts * sizeof *s->starts);
+    s->starts[m->n_experts] = all;
+}
+
+/* change(n, dim) = what the expert that every token has gives, or zero. */
+static void shared_expert(llm_session *s, const Layer *w, int n)
+{
+    size_t dim = (size_t)s->model->facts.dim;
+    memset(s->change, 0, (size_t)n * dim * sizeof *s->change);
+    if (!w->shared_up.data) return;
+    feed_forward(s, &w->shared_gate, &w->shared_up, &w->shared_down, n);
+    if (!w->shared_router.data) return;
+    multiply(s, s->shared, &w->shared_router, s->h, n);
+    for (size_t i = 0; i < (size_t)n * dim; i++) s->change[i] /= 1 + expf(-s->shared[i / dim]);
+}
+
+/* A mixture of experts (arxiv.org/abs/1701.06538): each row goes through the experts that it
+ * chooses, and change(n, dim) is the sum of what they give by their shares. Rows are put in the
+ * order of experts, so that a batch reads each expert once; several are done together. */
+static void experts(llm_session *s, const Layer *w, int n)
+{
+    const llm_model *m = s->model;
+    size_t dim = (size_t)m->facts.dim, hidden = (size_t)w->gates.rows;
+    shared_expert(s, w, n);
+    route(s, w, n);
+    for (int e = 0, next; e < m->n_experts; e = next) {
+        Product up[MAX_PRODUCTS], down[MAX_PRODUCTS / 2];
+        int rows = 0, count = 0, usual = n * m->n_chosen / m->n_experts;
+        for (next = e; next < m->n_experts && count < MAX_PRODUCTS / 2; next++) {
+            const Route *r = s->routes + s->starts[next];
+            int own = s->starts[next + 1] - s->starts[next];
+            if (rows + spaced(own, usual) > CHUNK) break;
+            if (own == 0) continue;
+            for (int i = 0; i < own; i++) {
+                memcpy(s->group_in + (size_t)(rows + i) * dim, s->h + (size_t)r[i].row * dim,
+                       dim * sizeof *s->h);
+            }
+            up[2 * count] = (Product){ s->gate + (size_t)rows * hidden, nth(&w->gates, next), rows,
+                                       own };
+            up[2 * count + 1] = (Product){ s->up + (size_t)rows * hidden, nth(&w->ups, next), rows,
+                                           own };
+            down[count++] = (Product){ s->group_out + (size_t)rows * dim, nth(&w->downs, next),
+                                       rows, own };
+            rows += spaced(own, usual);
+        }
+        matmul(s, s->group_in, rows, up, 2 * count);
+        activate(s, rows, (int)hidden);
+        matmul(s, s->gate, rows, down, count);
+        const Route *r = s->routes + s->starts[e];
+        for (int i = 0; i < count; i++) {
+            for (int j = 0; j < down[i].n; j++, r++) {
+                add(s, s->change + (size_t)r->row * dim, down[i].y + (size_t)j * dim, 1, (int)dim,
+                    r->share);
+            }
+        }
     }
 }
 
@@ -2546,12 +3326,36 @@ static void logits(llm_session *s, int n)
             asked[count++] = &s->rows[t];
         }
         if (count < LOGIT_ROWS && (t < n - 1 || count == 0)) continue;
-        norm(s->h, s->h, m->output_norm, count, m->facts.dim, m->norm_eps, s->threads);
-        matmul(s, s->h, count, &(Product){ s->out, &m->output }, 1);
+        norm(s, s->h, s->h, &m->output_norm, count, m->facts.dim);
+        multiply(s, s->out, &m->output, s->h, count);
         for (int i = 0; i < count; i++) {
+            float *row = s->out + (size_t)i * vocab, scale;
+            scale = cap(row, (int)vocab, m->logit_scale, m->logit_cap);
+            for (size_t j = 0; j < vocab && scale != 1; j++) row[j] *= scale;
             memcpy(asked[i]->logits, s->out + (size_t)i * vocab, vocab * sizeof *s->out);
         }
         count = 0;
+    }
+}
+
+/* x = the rows' tokens, and their positions where these are learned. */
+static void embed(llm_session *s, int n)
+{
+    const llm_model *m = s->model;
+    size_t dim = (size_t)m->facts.dim;
+    const Mat *tokens = &m->embedding, *positions = &m->positions;
+    for (int t = 0; t < n; t++) {
+        const Row *row = &s->rows[t];
+        float *x = s->x + (size_t)t * dim, *h = s->h;
+        unpack(tokens->format,
+               tokens->data + (size_t)row->token * row_bytes(tokens->format, (int)dim), x,
+               (int)dim);
+        for (size_t i = 0; i < dim; i++) x[i] *= m->embedding_scale;
+        if (!positions->data) continue;
+        unpack(positions->format,
+               positions->data + (size_t)row->position * row_bytes(positions->format, (int)dim), h,
+               (int)dim);
+        for (size_t i = 0; i < dim; i++) x[i] += h[i];
     }
 }
 
@@ -2561,32 +3365,33 @@ static int forward(llm_session *s, int n)
 {
     const llm_model *m = s->model;
     const llm_facts *c = &m->facts;
-    for (int t = 0; t < n; t++) {
-        const Mat *e = &m->embedding;
-        e->format->unpack(e->data + (size_t)s->rows[t].token * row_bytes(e->format, c->dim),
-                          s->x + (size_t)t * (size_t)c->dim, c->dim);
-    }
+    int dim = c->dim;
+    embed(s, n);
     rope_angles(s, n);
     for (int l = 0; l < c->n_layers; l++) {
         const Layer *w = &m->layers[l];
         if (s->interrupt && *s->interrupt) return fail("interrupted");
 
-        norm(s->h, s->x, w->attn_norm, n, c->dim, m->norm_eps, s->threads);
-        Product qkv[] = { { s->q, &w->wq }, { s->k, &w->wk }, { s->v, &w->wv } };
-        matmul(s, s->h, n, qkv, 3);
-        rope(s->q, s, n, c->n_heads);
-        rope(s->k, s, n, c->n_kv_heads);
+        norm(s, s->h, s->x, &w->attn_norm, n, dim);
+        project(s, w, n);
+        norm(s, s->q, s->q, &w->q_norm, n, c->n_heads * c->head_dim);
+        norm(s, s->k, s->k, &w->k_norm, n, c->n_kv_heads * c->head_dim);
+        rope(s->q, s, w->rope, n, c->n_heads);
+        rope(s->k, s, w->rope, n, c->n_kv_heads);
+        temper(s, n);
         remember(s, l, n);
         attend(s, l, n);
-        matmul(s, s->a, n, &(Product){ s->h, &w->wo }, 1);
-        add(s->x, s->h, n, c->dim, s->threads);
+        multiply(s, s->change, &w->wo, heads_out(s, w, n), n);
+        norm(s, s->change, s->change, &w->attn_post_norm, n, dim);
+        add(s, s->x, s->change, n, dim, m->residual_scale);
 
-        norm(s->h, s->x, w->ffn_norm, n, c->dim, m->norm_eps, s->threads);
-        Product both[] = { { s->gate, &w->gate }, { s->up, &w->up } };
-        matmul(s, s->h, n, both, 2);
-        swiglu(s->gate, s->up, n, c->hidden_dim, s->threads);
-        matmul(s, s->gate, n, &(Product){ s->h, &w->down }, 1);
-        add(s->x, s->h, n, c->dim, s->threads);
+        if (!w->parallel) norm(s, s->h, s->x, &w->ffn_norm, n, dim);
+        if (w->router.data)
+            experts(s, w, n);
+        else
+            feed_forward(s, &w->gate, &w->up, &w->down, n);
+        norm(s, s->change, s->change, &w->ffn_post_norm, n, dim);
+        add(s, s->x, s->change, n, dim, m->residual_scale);
     }
     logits(s, n);
     return 0;
@@ -3742,7 +4547,6 @@ static void save_bytes(Saver *w, const void *data, size_t n)
 static void save_all(Saver *w, const llm_session *s)
 {
     const llm_facts *c = &s->model->facts;
-    size_t head = (size_t)s->context * head_bytes(s), used = (size_t)s->valid * head_bytes(s);
     Saved h = { .model = fingerprint(s->model),
                 .random = s->random,
                 .position = s->position,
@@ -3762,9 +4566,8 @@ static void save_all(Saver *w, const llm_session *s)
         if (t->text) save_bytes(w, t->text, strlen(t->text));
     }
     if (s->has_logits) save_bytes(w, s->logits, (size_t)c->vocab_size * sizeof *s->logits);
-    for (size_t i = 0; i < (size_t)c->n_layers * (size_t)c->n_kv_heads; i++) {
-        save_bytes(w, s->keys + i * head, used);
-        save_bytes(w, s->values + i * head, used);
+    for (size_t i = 0; i < (size_t)c->n_layers * (size_t)c->n_kv_heads * 2; i++) {
+        save_bytes(w, kept(s, i), (size_t)s->valid * s->kv[i % 2].bytes);
     }
     uint64_t hash = w->hash;
     save_bytes(w, &hash, sizeof hash);
@@ -3847,12 +4650,12 @@ static int load_saved(llm_session *s, const Saved *h, Cursor c)
 {
     size_t vocab = (size_t)s->model->facts.vocab_size,
            heads = (size_t)s->model->facts.n_layers * (size_t)s->model->facts.n_kv_heads,
-           head = (size_t)s->context * head_bytes(s), used = (size_t)h->valid * head_bytes(s);
+           used[2] = { (size_t)h->valid * s->kv[0].bytes, (size_t)h->valid * s->kv[1].bytes };
     const uint8_t *tokens = get(&c, padded((size_t)h->position * sizeof *s->tokens)), *logits, *kv;
     Turn *turns = tokens ? load_turns(h, &c) : NULL;
     int bad = !turns || h->random == 0 || (h->n_turns > 0 && !s->template);
     logits = h->has_logits ? get(&c, padded(vocab * sizeof *s->logits)) : NULL;
-    kv = get(&c, heads * 2 * padded(used));
+    kv = get(&c, heads * (padded(used[0]) + padded(used[1])));
     for (int i = 0; tokens && i < h->position; i++) {
         int32_t token;
         memcpy(&token, tokens + (size_t)i * sizeof token, sizeof token);
@@ -3869,9 +4672,8 @@ static int load_saved(llm_session *s, const Saved *h, Cursor c)
     memcpy(s->tokens, tokens, (size_t)h->position * sizeof *s->tokens);
     begin_writing(s);
     if (logits) memcpy(s->logits, logits, vocab * sizeof *s->logits);
-    for (size_t i = 0; i < heads; i++, kv += 2 * padded(used)) {
-        memcpy(s->keys + i * head, kv, used);
-        memcpy(s->values + i * head, kv + padded(used), used);
+    for (size_t i = 0; i < heads * 2; kv += padded(used[i++ % 2])) {
+        memcpy(kept(s, i), kv, used[i % 2]);
     }
     return 0;
 }
@@ -5999,9 +6801,9 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int w
     { \
         return softmax_block(f, scores, length, visible, scale); \
     } \
-    TARGET static void swiglu_##NAME(float *gate, const float *up, int n) \
+    TARGET static void activate_##NAME(int kind, float *gate, const float *up, int n) \
     { \
-        swiglu_row(gate, up, n); \
+        activate_row(kind, gate, up, n); \
     } \
     TARGET static void quantize_##NAME(Act *to, const float *x, int row, int cols, int digits) \
     { \
@@ -6882,7 +7684,7 @@ static const Isa isas[] = {
       dots_portable,
       gemm_portable,
       softmax_portable,
-      swiglu_portable,
+      activate_portable,
       unpack_f16,
       pack_f16,
       { 0 },
@@ -6892,18 +7694,19 @@ static const Isa isas[] = {
       NULL,
       NULL },
 #ifdef __x86_64__
-    { "avx2", has_avx2, deal_avx2, dots_avx2, gemm_avx2, softmax_avx2, swiglu_avx2, unpack_f16_avx2,
-      pack_f16_avx2, SPLITS(avx2), quantize_avx2, gemm_int_avx2, NULL, NULL, NULL },
-    { "avx512", has_avx512, deal_avx512, dots_avx512, gemm_avx512, softmax_avx512, swiglu_avx512,
+    { "avx2", has_avx2, deal_avx2, dots_avx2, gemm_avx2, softmax_avx2, activate_avx2,
+      unpack_f16_avx2, pack_f16_avx2, SPLITS(avx2), quantize_avx2, gemm_int_avx2, NULL, NULL,
+      NULL },
+    { "avx512", has_avx512, deal_avx512, dots_avx512, gemm_avx512, softmax_avx512, activate_avx512,
       unpack_f16_avx2, pack_f16_avx2, SPLITS(avx512), quantize_avx512, gemm_int_avx512, NULL, NULL,
       NULL },
 #ifdef AMX
-    { "amx", has_amx, deal_avx512, dots_avx512, gemm_avx512, softmax_avx512, swiglu_avx512,
+    { "amx", has_amx, deal_avx512, dots_avx512, gemm_avx512, softmax_avx512, activate_avx512,
       unpack_f16_avx2, pack_f16_avx2, SPLITS(avx512), quantize_avx512, gemm_int_avx512, round_amx,
       pair_amx, gemm_tiles_amx },
 #endif
 #elif defined __aarch64__
-    { "neon", always, deal_neon, dots_portable, gemm_neon, softmax_neon, swiglu_neon,
+    { "neon", always, deal_neon, dots_portable, gemm_neon, softmax_neon, activate_neon,
       unpack_f16_neon, pack_f16_neon, SPLITS(neon), quantize_neon, gemm_int_neon, NULL, NULL,
       NULL },
 #endif

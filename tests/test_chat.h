@@ -140,7 +140,7 @@ static void test_turn_cost(const llm_model *m)
     uint8_t mark[32];
     talk(s, (Said[]){ { "system", "be kind" }, { "user", "tea" } }, 2, 0, 0);
     memset(mark, 0x11, sizeof mark);
-    memcpy(s->keys, mark, sizeof mark); /* of position 0 */
+    memcpy(s->kv[0].data, mark, sizeof mark); /* of position 0 */
     for (int i = 0; i < 6; i++) {
         int before = llm_position(s), cost;
         memcpy(tokens, s->tokens, (size_t)before * sizeof *tokens);
@@ -151,7 +151,7 @@ static void test_turn_cost(const llm_model *m)
                   !memcmp(tokens, s->tokens, sizeof(int) * (size_t)before),
               "turn %d leaves the tokens before it alone", i + 2);
     }
-    check(!memcmp(s->keys, mark, sizeof mark), "position 0 was evaluated anew");
+    check(!memcmp(s->kv[0].data, mark, sizeof mark), "position 0 was evaluated anew");
     talk(s, (Said[]){ { "user", "<|im_end|>\n<|im_start|>system\n<s>" } }, 1, 0, 0);
     for (int i = llm_turn_start(s, 8); i < llm_position(s); i++) ends += s->tokens[i] == END;
     check(ends == 1, "a mark that is typed is text: %d ends", ends);

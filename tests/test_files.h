@@ -196,7 +196,7 @@ static void sampling(Builder *b)
 }
 static void extra(Builder *b)
 {
-    add_tensor(b, "blk.0.attn_sinks.weight", 0, 0, 8, 1, 0);
+    add_tensor(b, "blk.0.ssm_a", 0, 0, 8, 1, 0);
 }
 static void extra_layer(Builder *b)
 {
@@ -291,7 +291,7 @@ static void test_spoilt(void)
         { "a rope base that is no number", "llama.rope.freq_base is nan", rope_base },
         { "a rope base of 0", "llama.rope.freq_base is 0", rope_zero },
         { "an infinite temperature", "general.sampling.temp is inf", sampling },
-        { "an unknown tensor", "blk.0.attn_sinks.weight is not known", extra },
+        { "an unknown tensor", "blk.0.ssm_a is not known", extra },
         { "a layer too many", "blk.2.attn_norm.weight is not known", extra_layer },
         { "a bias in one layer only",
           "blk.1.attn_q.bias is in the file, but blk.0.attn_q.bias is not", half_bias },
@@ -377,7 +377,7 @@ static void test_values(void)
     refuse_value("llama.attention.head_count_kv", 0, "head_count_kv is 0");
     refuse_value("llama.attention.head_count_kv", 7, "head_count_kv is 7");
     refuse_value("llama.attention.key_length", 100000, "key_length is 100000");
-    refuse_value("llama.attention.value_length", 9, "values of 9 and keys of 10");
+    refuse_value("llama.attention.value_length", 9, "blk.0.attn_v.weight is 20x48, expected 18x48");
     refuse_value("llama.rope.dimension_count", 7, "7 dimensions to rotate");
     refuse_value("llama.rope.dimension_count", 12, "rope.dimension_count is 12");
     refuse_value("llama.attention.layer_norm_rms_epsilon", 0x7fc00000, "rms_epsilon is nan");

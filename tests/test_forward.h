@@ -53,15 +53,15 @@ static void plain_forward(const llm_model *m, const int *tokens, int n, double *
     for (int l = 0; l < c->n_layers; l++) {
         const Layer *w = &m->layers[l];
         for (int p = 0; p < n; p++) {
-            plain_norm(h, x[p], w->attn_norm, c->dim, m->norm_eps);
+            plain_norm(h, x[p], w->attn_norm.weight, c->dim, m->norm_eps);
             plain_matmul(q[p], &w->wq, h);
             plain_matmul(k[p], &w->wk, h);
             plain_matmul(v[p], &w->wv, h);
             const float *factors = t ? (const float *)(const void *)t->data : NULL;
             for (int g = 0; g < c->n_heads; g++)
-                plain_rope(q[p] + g * hd, m->n_rot, m->arch->rope_halves, p, factors);
+                plain_rope(q[p] + g * hd, m->n_rot, m->arch->halves, p, factors);
             for (int g = 0; g < c->n_kv_heads; g++)
-                plain_rope(k[p] + g * hd, m->n_rot, m->arch->rope_halves, p, factors);
+                plain_rope(k[p] + g * hd, m->n_rot, m->arch->halves, p, factors);
         }
         for (int p = 0; p < n; p++) {
             for (int g = 0; g < c->n_heads; g++) {
@@ -80,7 +80,7 @@ static void plain_forward(const llm_model *m, const int *tokens, int n, double *
             }
             plain_matmul(h, &w->wo, a);
             for (int i = 0; i < c->dim; i++) x[p][i] += h[i];
-            plain_norm(h, x[p], w->ffn_norm, c->dim, m->norm_eps);
+            plain_norm(h, x[p], w->ffn_norm.weight, c->dim, m->norm_eps);
             plain_matmul(gate, &w->gate, h);
             plain_matmul(up, &w->up, h);
             for (int i = 0; i < c->hidden_dim; i++) gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i];
@@ -88,7 +88,7 @@ static void plain_forward(const llm_model *m, const int *tokens, int n, double *
             for (int i = 0; i < c->dim; i++) x[p][i] += h[i];
         }
     }
-    plain_norm(h, x[n - 1], m->output_norm, c->dim, m->norm_eps);
+    plain_norm(h, x[n - 1], m->output_norm.weight, c->dim, m->norm_eps);
     plain_matmul(logits, &m->output, h);
 }
 

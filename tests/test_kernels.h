@@ -142,11 +142,11 @@ static void store(llm_model *m, Mat *mat, int type, int rows, int cols, uint64_t
 }
 
 /* The vector that makes the norm of a wider row of zeros at its end what it was. */
-static const float *store_norm(llm_model *m, const float *w, int dim, int wide)
+static void store_norm(llm_model *m, Norm *norm, int dim, int wide)
 {
     float *v = take(&m->arena, (size_t)wide, sizeof *v);
-    for (int i = 0; i < dim; i++) v[i] = w[i] * sqrtf((float)dim / (float)wide);
-    return v;
+    for (int i = 0; i < dim; i++) v[i] = norm->weight[i] * sqrtf((float)dim / (float)wide);
+    *norm = (Norm){ v, NULL, wide, wide };
 }
 
 /* Every matrix in another format. K formats need rows of 256 numbers: the model gets dimensions of
@@ -158,12 +158,12 @@ static void store_all(llm_model *m, int type, int block, uint64_t *noise)
         kv_dim = c->n_kv_heads * c->head_dim, hidden = (c->hidden_dim + block - 1) / block * block;
     store(m, &m->embedding, type, c->vocab_size, wide, noise);
     m->output = m->embedding;
-    m->output_norm = store_norm(m, m->output_norm, dim, wide);
+    store_norm(m, &m->output_norm, dim, wide);
     m->norm_eps *= (float)dim / (float)wide;
     for (int l = 0; l < c->n_layers; l++) {
         Layer *w = &m->layers[l];
-        w->attn_norm = store_norm(m, w->attn_norm, dim, wide);
-        w->ffn_norm = store_norm(m, w->ffn_norm, dim, wide);
+        store_norm(m, &w->attn_norm, dim, wide);
+        store_norm(m, &w->ffn_norm, dim, wide);
         store(m, &w->wq, type, q_dim, wide, noise);
         store(m, &w->wk, type, kv_dim, wide, noise);
         store(m, &w->wv, type, kv_dim, wide, noise);
@@ -172,7 +172,7 @@ static void store_all(llm_model *m, int type, int block, uint64_t *noise)
         store(m, &w->up, type, hidden, wide, noise);
         store(m, &w->down, type, wide, hidden, noise);
     }
-    c->dim = wide, c->hidden_dim = hidden;
+    c->dim = wide, c->hidden_dim = m->widest = hidden;
 }
 
 /* The bundled model with these weights, by way of F32. */

@@ -161,7 +161,7 @@ static void test_matmul_format(llm_session *s, int type, int rows, int blocks, i
     for (int i = 0; i < rows; i++) bias[i] = random_weight(random);
     for (int i = 0; i < n * rows; i++) y[i] = NAN;
     Mat m = { f, rows, cols, at, biased ? bias : NULL };
-    matmul(s, x, n, &(Product){ y, &m }, 1);
+    multiply(s, y, &m, x, n);
     double worst = 0, limit = digits(f) == 1 ? 127 : 63 * 128 + 63;
     for (int r = 0; r < rows; r++) {
         f->unpack(at + (size_t)r * row_bytes(f, cols), w, cols);
@@ -200,7 +200,7 @@ static void test_matmul_nan(llm_session *s, int type, int n)
         Mat m = { &formats[type], 1, 256, data, NULL };
         for (int k = 0; k < n * 256; k++) x[k] = (float)(k % 5);
         x[i * 61 + 3] = i % 2 ? NAN : INFINITY;
-        matmul(s, x, n, &(Product){ y, &m }, 1);
+        multiply(s, y, &m, x, n);
         int finite = 0;
         for (int t = 1; t < n; t++) finite += isfinite(y[t]);
         check(!isfinite(y[0]) && finite == n - 1, "%s %s, %d rows: %g, and %d finite numbers",
