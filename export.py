@@ -182,10 +182,34 @@ def rows_of(part):
     return change
 
 
+def columns_of(start):
+    """Returns a change that takes every other column."""
+    return lambda tensor, shape, sizes: Tensor(
+        shape, lambda index: tensor.read(index)[:, start::2])
+
+
+def then(first, second, factor=1):
+    """Two changes in turn, the first to a shape of so many times the rows."""
+    def change(tensor, shape, sizes):
+        middle = (*shape[:-2], shape[-2] * factor, shape[-1])
+        return second(first(tensor, middle, sizes), shape, sizes)
+    return change
+
+
+def as_vector(tensor, shape, sizes):
+    return Tensor(shape, tensor.read)
+
+
 first_rows = rows_of(lambda shape: slice(0, shape[-2]))
 last_rows = rows_of(lambda shape: slice(-shape[-2], None))
 even_rows = rows_of(lambda shape: slice(0, None, 2))
 odd_rows = rows_of(lambda shape: slice(1, None, 2))
+
+
+def key_part(tensor, shape, sizes):
+    """What makes keys comes first in each head, and is multiplied from the other side."""
+    heads, rank, plain = shape
+    return turned(first_rows(tensor, (heads, plain, rank), sizes), shape, sizes)
 
 
 def in_turn(tensors, shape):
@@ -588,6 +612,24 @@ SHAPES = {
     "ffn_down": ("dim", "hidden"), "output_norm": ("dim",), "output": ("vocab", "dim"),
     "attn_q_norm": ("head_dim",), "attn_k_norm": ("head_dim",),
     "post_attention_norm": ("dim",), "post_ffw_norm": ("dim",), "attn_qkv": ("qkv_dim", "dim"),
+    "attn_sinks": ("heads",), "ffn_gate_inp": ("experts", "dim"), "exp_probs_b": ("experts",),
+    "ffn_gate_exps": ("experts", "expert_hidden", "dim"),
+    "ffn_up_exps": ("experts", "expert_hidden", "dim"),
+    "ffn_down_exps": ("experts", "dim", "expert_hidden"), "ffn_gate_inp_shexp": ("dim",),
+    "ffn_gate_shexp": ("shared_hidden", "dim"), "ffn_up_shexp": ("shared_hidden", "dim"),
+    "ffn_down_shexp": ("dim", "shared_hidden"),
+    "attn_q_a": ("q_rank", "dim"), "attn_q_a_norm": ("q_rank",),
+    "attn_q_b": ("heads*qk_dim", "q_rank"), "attn_kv_a_mqa": ("latent", "dim"),
+    "attn_kv_a_norm": ("kv_rank",), "attn_k_b": ("heads", "kv_rank", "plain"),
+    "attn_v_b": ("heads", "value", "kv_rank"),
+}
+ONLY_BIAS = ("exp_probs_b",)  # which has no weight
+# Sizes that only some families have, and their names in config.json.
+MORE_SIZES = {
+    "experts": "num_experts", "expert_hidden": "moe_intermediate_size",
+    "shared_hidden": "shared_expert_intermediate_size", "shared": "n_shared_experts",
+    "plain": "qk_nope_head_dim", "rope": "qk_rope_head_dim", "value": "v_head_dim",
+    "q_rank": "q_lora_rank", "kv_rank": "kv_lora_rank",
 }
 HUGGINGFACE_NAMES = {
     "token_embd": "model.embed_tokens",
@@ -635,6 +677,43 @@ GEMMA2_NORMS = {"post_attention_norm": "post_attention_layernorm",
                 "post_ffw_norm": "post_feedforward_layernorm"}
 POST_NORMS = {"post_attention_norm": "post_attention_layernorm",
               "post_ffw_norm": "post_feedforward_layernorm"}
+EXPERTS = {"ffn_gate_inp": "mlp.gate", "ffn_gate_exps": "mlp.experts.{}.gate_proj",
+           "ffn_up_exps": "mlp.experts.{}.up_proj", "ffn_down_exps": "mlp.experts.{}.down_proj"}
+MIXTRAL_EXPERTS = {f"ffn_{word}": f"block_sparse_moe.{name}" for word, name in (
+    ("gate_inp", "gate"), ("gate_exps", "experts.{}.w1"), ("down_exps", "experts.{}.w2"),
+    ("up_exps", "experts.{}.w3"))}
+GPT_OSS = {
+    "attn_sinks": "self_attn.sinks", "post_attention_norm": "post_attention_layernorm",
+    "ffn_gate_inp": "mlp.router", "ffn_gate_exps": "mlp.experts.gate_up_proj",
+    "ffn_up_exps": "mlp.experts.gate_up_proj", "ffn_down_exps": "mlp.experts.down_proj"}
+
+
+def shared_expert(source):
+    return {f"ffn_{word}_shexp": f"mlp.{source}.{word}_proj" for word in ("gate", "up", "down")}
+
+
+def granite_names(config):
+    shared = {f"ffn_{word}_shexp": f"shared_mlp.{name}_linear" for word, name in (
+        ("gate", "input"), ("up", "input"), ("down", "output"))}
+    return names(FFN, ffn_gate_inp="block_sparse_moe.router.layer",
+                 ffn_gate_exps="block_sparse_moe.input_linear",
+                 ffn_up_exps="block_sparse_moe.input_linear",
+                 ffn_down_exps="block_sparse_moe.output_linear",
+                 **shared if config.get("shared_expert_intermediate_size") else {})
+
+
+def deepseek_names(config):
+    """Keys and values of all heads come from one short vector; queries may, too."""
+    query = {"attn_q": "self_attn.q_proj"} if config.get("q_lora_rank") is None else {
+        "attn_q_a": "self_attn.q_a_proj", "attn_q_a_norm": "self_attn.q_a_layernorm",
+        "attn_q_b": "self_attn.q_b_proj"}
+    choice = {"exp_probs_b": "mlp.gate.e_score_correction"}
+    return names(QKV, **query, attn_kv_a_mqa="self_attn.kv_a_proj_with_mqa",
+                 attn_kv_a_norm="self_attn.kv_a_layernorm", attn_k_b="self_attn.kv_b_proj",
+                 attn_v_b="self_attn.kv_b_proj", **EXPERTS, **shared_expert("shared_experts"),
+                 **choice if config["topk_method"] == "noaux_tc" else {})
+
+
 PAIRS = {"attn_q": halves_to_pairs, "attn_k": halves_to_pairs}
 GEMMA_NORMS = {word: one_more for word in SHAPES if word.endswith("norm")}
 
@@ -648,10 +727,21 @@ KEYS = {
     "embedding_scale": ("embedding_multiplier", float),
     "residual_scale": ("residual_multiplier", float),
     "logit_scale": ("logit_scale", float),
+    "expert_count": ("num_experts", int),
+    "expert_used_count": ("num_experts_per_tok", int),
+    "expert_feed_forward_length": ("moe_intermediate_size", int),
+    "expert_shared_feed_forward_length": ("shared_expert_intermediate_size", int),
+    "expert_shared_count": ("n_shared_experts", int),
+    "expert_weights_scale": ("routed_scaling_factor", float),
+    "expert_weights_norm": ("norm_topk_prob", bool),
+    "leading_dense_block_count": ("first_k_dense_replace", int),
 }
+CHOICE = ("expert_count", "expert_used_count")
 
 # Other names that config.json has for what the code below calls by the first name.
-ALIASES = {"logits_scaling": "logit_scale"}
+ALIASES = {"logits_scaling": "logit_scale", "num_local_experts": "num_experts",
+           "n_routed_experts": "num_experts",
+           "shared_intermediate_size": "shared_expert_intermediate_size"}
 
 
 def sliding_windows(period, listed=False, needed=True):
@@ -689,9 +779,33 @@ def every_fourth_without_rope(source, config, sizes):
     return {}
 
 
+def latent_keys(source, config, sizes):
+    """Attention as llama.cpp has it: one key/value head as wide as the short vector, from which
+    each head makes its own."""
+    keys = {"head_count_kv": 1, "kv_lora_rank": sizes["kv_rank"], "value_length": sizes["kv_rank"],
+            "key_length": sizes["latent"], "key_length_mla": sizes["qk_dim"],
+            "value_length_mla": sizes["value"]}
+    if "q_rank" in sizes:
+        keys["q_lora_rank"] = sizes["q_rank"]
+    return {f"attention.{key}": value for key, value in keys.items()}
+
+
+def expert_choice(source, config, sizes):
+    """By which scores experts are chosen, and from the best of how many groups."""
+    keys = {"expert_gating_func": {"softmax": 1, "sigmoid": 2}[config["scoring_func"]]}
+    if config["topk_method"] != "greedy" and config.get("n_group"):
+        keys.update(expert_group_count=number(source, config, "n_group"),
+                    expert_group_used_count=number(source, config, "topk_group"))
+    return keys
+
+
+def wide_experts(source, config, sizes):
+    return {"expert_feed_forward_length": sizes["hidden"]}
+
+
 COLUMNS = {
     "biases": {}, "shapes": {}, "stored": {}, "change": {}, "keys": (), "also": (), "rope": {},
-    "rename": (), "ignore": "$^"}
+    "rename": (), "ignore": "$^", "mxfp4": {}}
 
 
 def family(arch, names, only={}, defaults={}, **columns):
@@ -703,8 +817,8 @@ def family(arch, names, only={}, defaults={}, **columns):
 # By the class in config.json's "architectures". To add one: a row here, new weights in SHAPES, new
 # sizes in read_sizes.
 #   arch      the family's name in GGUF
-#   names     the weights, GGUF name: name in the source
-#   biases    setting: the weights that have a bias where it is true
+#   names     the weights, GGUF name: name in the source; or a function of the config for that
+#   biases    setting: the weights that have a bias where it is true; None: that always have
 #   shapes    where they are not those of SHAPES
 #   stored    the shapes in the source where they are not those in GGUF
 #   change    weight: the function that makes it what GGUF wants
@@ -714,12 +828,45 @@ def family(arch, names, only={}, defaults={}, **columns):
 #   only      settings of which one value is known, or several in a tuple
 #   defaults  what the class assumes where config.json is silent
 #   rename    pairs of a pattern in the source's names and what to put in its place
-#   ignore    pattern of names that are not part of the model
+#   ignore    pattern of names that are not part of the model; @ is the number of layers
+#   mxfp4     columns that are others where experts are stored in that format
 NO_BIAS = {"attention_bias": (None, False)}
 NO_WINDOW = {"use_sliding_window": (None, False)}
+ALL_ROUTED = {"decoder_sparse_step": (None, 1), "mlp_only_layers": (None, []), **NO_WINDOW}
 GELU = {"hidden_act": ("gelu", "gelu_pytorch_tanh"),
         "hidden_activation": (None, "gelu_pytorch_tanh"),
         "use_bidirectional_attention": (None, False), **NO_BIAS}
+GRANITE_DEFAULTS = {"attention_multiplier": 1.0, "embedding_multiplier": 1.0,
+                    "residual_multiplier": 1.0, "logit_scale": 1.0}
+GRANITE_KEYS = ("attention.scale", "embedding_scale", "residual_scale", "logit_scale")
+GRANITE_MOE = {
+    "only": {**NO_BIAS}, "defaults": GRANITE_DEFAULTS,
+    "keys": (*GRANITE_KEYS, *CHOICE, "expert_shared_feed_forward_length"),
+    "stored": {"ffn_gate_exps": ("experts", "2*expert_hidden", "dim"),
+               "ffn_up_exps": ("experts", "2*expert_hidden", "dim"),
+               "ffn_gate_shexp": ("2*shared_hidden", "dim"),
+               "ffn_up_shexp": ("2*shared_hidden", "dim")},
+    "change": {"ffn_gate_exps": first_rows, "ffn_up_exps": last_rows,
+               "ffn_gate_shexp": first_rows, "ffn_up_shexp": last_rows, **PAIRS},
+}
+GPT_OSS_BIASES = {"ffn_gate_exps.bias": ("experts", "2*expert_hidden"),
+                  "ffn_up_exps.bias": ("experts", "2*expert_hidden"),
+                  "ffn_down_exps.bias": ("experts", "dim")}
+SHARED = ("shared*expert_hidden", "dim")
+DEEPSEEK_ONLY = {**NO_BIAS, "mlp_bias": (None, False), "moe_layer_freq": (None, 1),
+                 "rms_norm_eps": (None, 1e-6)}  # two of the norms have that number in any case
+DEEPSEEK = {
+    "arch": "deepseek2", "names": deepseek_names, "also": (latent_keys, expert_choice),
+    "rope": {"log_multiplier": 0.1}, "ignore": r"model\.layers\.@\.",
+    "rename": ((r"e_score_correction_bias$", "e_score_correction.bias"),),
+    "shapes": {"attn_q": ("heads*qk_dim", "dim"), "attn_output": ("dim", "heads*value"),
+               "ffn_gate_shexp": SHARED, "ffn_up_shexp": SHARED, "ffn_down_shexp": SHARED[::-1]},
+    "stored": {"attn_k_b": ("heads*plain_value", "kv_rank"),
+               "attn_v_b": ("heads*plain_value", "kv_rank")},
+    "change": {"attn_k_b": key_part, "attn_v_b": last_rows},
+    "keys": (*CHOICE, "expert_feed_forward_length", "expert_shared_count", "expert_weights_scale",
+             "expert_weights_norm", "leading_dense_block_count"),
+}
 ARCHS = {
     "LlamaForCausalLM": family(
         "llama", HUGGINGFACE_NAMES, change=PAIRS,
@@ -766,11 +913,61 @@ ARCHS = {
         only={**NO_BIAS, **NO_WINDOW, "mlp_bias": (None, False)},
         defaults={"rope_theta": 2e6, "tie_word_embeddings": True, "num_key_value_heads": 4}),
     "GraniteForCausalLM": family(
-        "granite", HUGGINGFACE_NAMES, change=PAIRS, keys=(
-            "attention.scale", "embedding_scale", "residual_scale", "logit_scale"),
+        "granite", HUGGINGFACE_NAMES, change=PAIRS, keys=GRANITE_KEYS,
         only={**NO_BIAS, "mlp_bias": (None, False)},
-        defaults={"attention_multiplier": 1.0, "embedding_multiplier": 1.0,
-                  "residual_multiplier": 1.0, "logit_scale": 1.0}),
+        defaults=GRANITE_DEFAULTS),
+    "MixtralForCausalLM": family(
+        "llama", names(FFN, **MIXTRAL_EXPERTS), change=PAIRS, keys=CHOICE,
+        only={"sliding_window": None}, defaults={"rope_theta": 1e6, "num_key_value_heads": 8}),
+    "Qwen2MoeForCausalLM": family(
+        "qwen2moe", names(FFN, **EXPERTS, **shared_expert("shared_expert"),
+                          ffn_gate_inp_shexp="mlp.shared_expert_gate"),
+        biases={"qkv_bias": QKV}, stored={"ffn_gate_inp_shexp": ("1", "dim")},
+        change={"ffn_gate_inp_shexp": as_vector}, only={**ALL_ROUTED, "norm_topk_prob": False},
+        defaults={"qkv_bias": True, "norm_topk_prob": False},
+        keys=(*CHOICE, "expert_feed_forward_length", "expert_shared_feed_forward_length")),
+    "Qwen3MoeForCausalLM": family(
+        "qwen3moe", names(FFN, **EXPERTS, **HEAD_NORMS), keys=(
+            *CHOICE, "expert_feed_forward_length"),
+        only={**ALL_ROUTED, **NO_BIAS, "norm_topk_prob": True},
+        defaults={"norm_topk_prob": False, "num_key_value_heads": 4}),
+    "OlmoeForCausalLM": family(
+        "olmoe", names(FFN, **EXPERTS, **HEAD_NORMS), shapes=WHOLE_NORMS, keys=CHOICE,
+        only={**NO_BIAS, "clip_qkv": None, "norm_topk_prob": False},
+        defaults={"rms_norm_eps": 1e-5, "norm_topk_prob": False}),
+    "GraniteMoeForCausalLM": family("granitemoe", granite_names, **GRANITE_MOE),
+    "GraniteMoeSharedForCausalLM": family("granitemoe", granite_names, **GRANITE_MOE),
+    "GptOssForCausalLM": family(
+        "gpt-oss", names(("ffn_norm",) + FFN, **GPT_OSS),
+        also=(sliding_windows(2), wide_experts), keys=CHOICE,
+        biases={"attention_bias": QKV + ("attn_output",), None: (
+            "ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")},
+        stored={"ffn_gate_exps": ("experts", "dim", "2*expert_hidden"),
+                "ffn_up_exps": ("experts", "dim", "2*expert_hidden"),
+                "ffn_down_exps": ("experts", "expert_hidden", "dim"), **GPT_OSS_BIASES},
+        change={"ffn_gate_exps": then(turned, even_rows, 2),
+                "ffn_up_exps": then(turned, odd_rows, 2), "ffn_down_exps": turned,
+                "ffn_gate_exps.bias": columns_of(0), "ffn_up_exps.bias": columns_of(1),
+                "ffn_down_exps.bias": None},
+        mxfp4={"stored": {"ffn_gate_exps": ("experts", "2*expert_hidden", "dim"),
+                          "ffn_up_exps": ("experts", "2*expert_hidden", "dim"), **GPT_OSS_BIASES},
+               "change": {"ffn_gate_exps": even_rows, "ffn_up_exps": odd_rows,
+                          "ffn_gate_exps.bias": columns_of(0), "ffn_up_exps.bias": columns_of(1)}},
+        rename=((r"sinks$", "sinks.weight"), (r"(experts\.\w+_proj)$", r"\1.weight"),
+                (r"(experts\.\w+_proj)_bias$", r"\1.bias")),
+        rope={"exact": True},
+        only={"swiglu_limit": (None, 7.0), "swiglu_alpha": (None, 1.702), "attention_bias": True},
+        defaults={"rms_norm_eps": 1e-5, "rope_theta": 150000.0, "head_dim": 64,
+                  "num_key_value_heads": 8, "sliding_window": 128, "attention_bias": True}),
+    "DeepseekV2ForCausalLM": family(
+        **DEEPSEEK, only={**DEEPSEEK_ONLY, "norm_topk_prob": (None, False),
+                          "topk_method": ("greedy", "group_limited_greedy"),
+                          "scoring_func": "softmax"},
+        defaults={"topk_method": "greedy", "scoring_func": "softmax"}),
+    "DeepseekV3ForCausalLM": family(
+        **DEEPSEEK, only={**DEEPSEEK_ONLY, "rope_interleave": (None, True),
+                          "topk_method": "noaux_tc", "scoring_func": "sigmoid"},
+        defaults={"topk_method": "noaux_tc", "scoring_func": "sigmoid"}),
 }
 META = family("llama", META_NAMES)
 LLAMA2C = dict(META, names={name: name for name in META_NAMES})
@@ -801,14 +998,25 @@ def read_sizes(source, config):
     head_dim = number(source, config, "head_dim", sizes["dim"] // heads)
     require(head_dim % 2 == 0, f"{source}: heads of {head_dim}, expected an even size")
     q_dim, kv_dim = heads * head_dim, kv_heads * head_dim
-    return dict(sizes, kv_heads=kv_heads, head_dim=head_dim, q_dim=q_dim, kv_dim=kv_dim,
-                qkv_dim=q_dim + 2 * kv_dim)
+    sizes.update(kv_heads=kv_heads, head_dim=head_dim, q_dim=q_dim, kv_dim=kv_dim,
+                 qkv_dim=q_dim + 2 * kv_dim, expert_hidden=sizes["hidden"])
+    sizes.update((word, number(source, config, key)) for word, key in MORE_SIZES.items()
+                 if config.get(key))
+    if "kv_rank" in sizes:
+        plain, rope, value = (number(source, config, MORE_SIZES[word])
+                              for word in ("plain", "rope", "value"))
+        sizes.update(head_dim=rope, qk_dim=plain + rope, plain_value=plain + value,
+                     latent=sizes["kv_rank"] + rope)
+    return sizes
 
 
-def measure(words, sizes):
+def measure(source, words, sizes):
     """The shape that words of SHAPES mean, among which are products such as 2*hidden."""
-    return tuple(math.prod(int(part) if part.isdigit() else sizes[part] for part in word.split("*"))
-                 for word in words)
+    parts = [word.split("*") for word in words]
+    lost = [part for word in parts for part in word if not part.isdigit() and part not in sizes]
+    require(not lost, f"{source} lacks {MORE_SIZES.get(min(lost, default=''))}")
+    return tuple(math.prod(int(part) if part.isdigit() else sizes[part] for part in word)
+                 for word in parts)
 
 
 # Rope scaling, by its name in config.json: functions that return its metadata and its tensors.
@@ -825,8 +1033,10 @@ def linear_scaling(source, rope, sizes):
 
 def yarn_scaling(source, rope, sizes):
     """https://arxiv.org/abs/2309.00071. What reads GGUF multiplies cosines and sines by
-    1 + 0.1 ln(factor) of its own accord; attn_factor is what Hugging Face has beyond that."""
-    require(rope.get("truncate") is not False, f"{source}: yarn without truncate is not known")
+    1 + 0.1 ln(factor) of its own accord; attn_factor is what Hugging Face has beyond that. In some
+    families scores are multiplied by the square of 1 + log_multiplier ln(factor) instead."""
+    require((rope.get("truncate") is False) == rope.get("exact", False),
+            f"{source}: yarn with truncate {rope.get('truncate')} is not known of this family")
     keys = {"type": "yarn", "factor": number(source, rope, "factor", kind=float),
             "original_context_length": number(source, rope, "original_max_position_embeddings")}
     growth = 0.1 * math.log(keys["factor"])
@@ -834,7 +1044,11 @@ def yarn_scaling(source, rope, sizes):
     if rope.get("mscale") and rope.get("mscale_all_dim"):
         attention = (rope["mscale"] * growth + 1) / (rope["mscale_all_dim"] * growth + 1)
     attention = number(source, rope, "attention_factor", attention, float, 0)
-    if not math.isclose(attention, growth + 1):
+    if rope.get("log_multiplier") and rope.get("mscale_all_dim"):
+        require(attention == 1, f"{source}: yarn with other mscale and mscale_all_dim is not known")
+        keys["yarn_log_multiplier"] = rope["log_multiplier"] * number(
+            source, rope, "mscale_all_dim", kind=float, least=0)
+    elif not math.isclose(attention, growth + 1):
         keys["attn_factor"] = attention / (growth + 1)
     for key in ("beta_fast", "beta_slow"):
         if rope.get(key):
@@ -902,6 +1116,9 @@ def read_rope(source, row, config, sizes):
     return dict(keys, **{"rope.freq_base_swa": local} if local != theta else {}), tensors
 
 
+ROUTED = re.compile("_exps|_shexp|ffn_gate_inp|exp_probs_b")  # layers with experts have these
+
+
 def take_weight(source, original, shape, found, used):
     """The weight of this name in the source, or the stack of those that number its matrices."""
     names = [original.replace("{}", str(i)) for i in range(shape[0])]
@@ -917,23 +1134,32 @@ def take_weight(source, original, shape, found, used):
 def take_tensors(source, row, config, sizes, found):
     """{GGUF name: Tensor} of a whole model in the order of the file: the embedding, layer by layer,
     the rest. found is {name in the source: its shards}."""
-    tensors, stems, used = {}, dict(row["names"]), set()
+    stems = row["names"](config) if callable(row["names"]) else dict(row["names"])
+    tensors, used, dense = {}, set(), number(source, config, "first_k_dense_replace", 0, least=0)
+    dense = dense if "experts" in sizes else sizes["layers"]
     if config.get("tie_word_embeddings"):
         used.add(f"{stems.pop('output')}.weight")
-    biased = [stem for key, names in row["biases"].items() if config.get(key) for stem in names]
+    biased = [stem for key, names in row["biases"].items()
+              if key is None or config.get(key) for stem in names]
     plain = [(stem, 0) for stem in stems if "{}" not in stem]
     blocks = ((stem, layer) for layer in range(sizes["layers"]) for stem in stems if "{}" in stem)
     for stem, layer in itertools.chain(plain[:1], blocks, plain[1:]):
         word = stem.replace("blk.{}.", "")
-        for kind in ("weight", "bias") if word in biased else ("weight",):
+        if ROUTED.search(word) and layer < dense or word in FFN and layer >= dense:
+            continue
+        kinds = ("weight", "bias") if word in biased else ("weight",)
+        for kind in ("bias",) if word in ONLY_BIAS else kinds:
             name = f"{stem.format(layer)}.{kind}"
             original = f"{stems[stem].replace('{}', str(layer), 1)}.{kind}"
-            shape = row["shapes"].get(word, SHAPES[word])
-            stored, shape = (measure(words[:1 if kind == "bias" else None], sizes)
-                             for words in (row["stored"].get(word, shape), shape))
-            tensors[name] = take_weight(source, original, stored, found, used)
-            if word in row["change"]:
-                tensors[name] = row["change"][word](tensors[name], shape, sizes)
+            shape, own = row["shapes"].get(word, SHAPES[word]), f"{word}.{kind}"
+            shape = (shape[:-1] or shape) if kind == "bias" else shape
+            stored = row["stored"].get(own, row["stored"].get(word, shape))
+            change = row["change"].get(own, row["change"].get(word))
+            shape = measure(source, shape, sizes)
+            tensors[name] = take_weight(source, original, measure(source, stored, sizes), found,
+                                        used)
+            if change:
+                tensors[name] = change(tensors[name], shape, sizes)
     unknown = found.keys() - used
     require(not unknown, f"{source} has {len(unknown)} tensors that this architecture does not "
             f"know, such as {min(unknown, default='')}")
@@ -957,7 +1183,9 @@ def assemble(source, name, row, config, found):
     if config.get("head_dim"):
         values.update({f"attention.{word}_length": sizes["head_dim"] for word in ("key", "value")})
     for key, (setting, kind) in ((key, KEYS[key]) for key in row["keys"]):
-        if config.get(setting) is not None:
+        if kind is bool:
+            values[key] = bool(config.get(setting))
+        elif config.get(setting) is not None or key in CHOICE:
             values[key] = number(source, config, setting, kind=kind, least=0)
     for keys in row["also"]:
         values.update(keys(source, config, sizes))
@@ -1156,6 +1384,38 @@ def read_safetensors(path):
     return tensors
 
 
+MXFP4 = Format(39, 38, 32, 17, 255, lambda blocks: blocks)
+
+
+def join_mxfp4(blocks, scales):
+    """One tensor of blocks of 32: the exponent, then 16 bytes with values 0..15 low and 16..31
+    high. OpenAI's files have exponents apart, and neighbours in a byte."""
+    def read(index):
+        wanted = np.arange(count)[index]
+        rows = (wanted[:, None] * per_row + np.arange(per_row)).reshape(-1)
+        neighbours = blocks.read(rows).reshape(len(wanted), per_row, 16)
+        values = np.stack([neighbours & 15, neighbours >> 4], axis=-1)
+        values = values.reshape(len(wanted), per_row, 32)
+        packed = values[..., :16] | values[..., 16:] << 4
+        exponents = scales.read(wanted)[..., None]
+        return np.concatenate([exponents, packed], axis=-1).reshape(len(wanted), -1)
+    *shape, per_row, _ = blocks.shape
+    count = math.prod(shape)
+    return Tensor((*shape, per_row * 32), read, MXFP4)
+
+
+def join_all_mxfp4(source, found):
+    """found, with tensors in place of blocks and their scales."""
+    for name in [name for name in found if name.endswith("_blocks")]:
+        stem, (blocks,) = name.removesuffix("_blocks"), found.pop(name)
+        require(f"{stem}_scales" in found, f"{source} lacks the tensor {stem}_scales")
+        scales, = found.pop(f"{stem}_scales")
+        require(blocks.shape == (*scales.shape, 16),
+                f"{stem}: blocks of {show(blocks.shape)} for {show(scales.shape)} scales")
+        found[stem] = [join_mxfp4(blocks, scales)]
+    return found
+
+
 def read_shards(folder):
     """{name: [Tensor]} of the one file or the several that a model has."""
     index = os.path.join(folder, "model.safetensors.index.json")
@@ -1180,6 +1440,18 @@ def sampling_keys(source, generation):
             for key, name in names.items() if generation.get(key) is not None}
 
 
+def take_names(row, config, found):
+    """found with the names and without the tensors that the row's columns say."""
+    ignored = row["ignore"].replace("@", str(config.get("num_hidden_layers")))
+    named = {}
+    for name, shards in found.items():
+        if not re.search(ignored + r"|rotary_emb\.inv_freq$", name):  # theta says the same
+            for pattern, replacement in row["rename"]:
+                name = re.sub(pattern, replacement, name)
+            named[name] = shards
+    return named
+
+
 def read_huggingface(folder, tokenizer):
     source = os.path.join(folder, "config.json")
     config = read_json(source)
@@ -1187,16 +1459,14 @@ def read_huggingface(folder, tokenizer):
     require(names[0] in ARCHS, f"{source}: architecture {names[0]}, expected {', '.join(ARCHS)}")
     row = ARCHS[names[0]]
     config = dict(row["defaults"], **{ALIASES.get(key, key): config[key] for key in config})
+    if row["mxfp4"] and (config.get("quantization_config") or {}).get("quant_method") == "mxfp4":
+        row = dict(row, **row["mxfp4"])
+        del config["quantization_config"]
     for key, value in dict(row["only"], quantization_config=None).items():
         values = value if isinstance(value, tuple) else (value,)
         require(config.get(key) in values, f"{source}: {key} is {config.get(key)}, expected "
                 f"{' or '.join(map(str, values))}")
-    found = {}
-    for name, shards in read_shards(folder).items():
-        if not re.search(row["ignore"] + r"|rotary_emb\.inv_freq$", name):  # theta says the same
-            for pattern, replacement in row["rename"]:
-                name = re.sub(pattern, replacement, name)
-            found[name] = shards
+    found = take_names(row, config, join_all_mxfp4(source, read_shards(folder)))
     name = os.path.basename(os.path.abspath(folder))
     metadata, tensors = assemble(source, name, row, config, found)
     path = os.path.join(folder, "generation_config.json")

@@ -6,9 +6,11 @@ To add a family: its cases in family_cases, and one in golden_cases.
 from dataclasses import dataclass, field
 
 import torch
-from transformers import (Gemma2Config, Gemma3TextConfig, GemmaConfig, GlmConfig, GraniteConfig,
-                          LlamaConfig, MistralConfig, Olmo2Config, Olmo3Config, Phi3Config,
-                          Qwen2Config, Qwen3Config, SmolLM3Config)
+from transformers import (DeepseekV2Config, DeepseekV3Config, Gemma2Config, Gemma3TextConfig,
+                          GemmaConfig, GlmConfig, GptOssConfig, GraniteConfig, GraniteMoeConfig,
+                          GraniteMoeSharedConfig, LlamaConfig, MistralConfig, MixtralConfig,
+                          Olmo2Config, Olmo3Config, OlmoeConfig, Phi3Config, Qwen2Config,
+                          Qwen2MoeConfig, Qwen3Config, Qwen3MoeConfig, SmolLM3Config)
 
 ALL_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
 FLOAT_TYPES = ("f32", "f16")
@@ -30,7 +32,9 @@ class Case:
     # What must show, for families that Paper does not know: {setting: another value}, or with a
     # slash in front {pattern of weights: what all their values become}.
     alter: dict = field(default_factory=dict)
-    steady: int = 96                    # positions that formats of blocks are compared at
+    # At so many positions formats of blocks are compared, and experts lead by so much.
+    steady: int = 96
+    steady_lead: float = 0.0
     other_llama: str = ""               # why llama.cpp does not compute the same
 
     def __post_init__(self):
@@ -224,8 +228,104 @@ def dense_cases():
     ]
 
 
+def routed(name, config, alter, **more):
+    return case(name, config, alter, steady=12, steady_lead=0.05, **more)
+
+
+def latent(low, rank, plain, turned, value, **more):
+    return dict(q_lora_rank=low, kv_lora_rank=rank, qk_nope_head_dim=plain,
+                qk_rope_head_dim=turned, v_head_dim=value, **more)
+
+
+def routed_cases():
+    """Experts, of which each token goes to some."""
+    text = dict(pad_token_id=0)
+    return [
+        routed("mixtral/top2", MixtralConfig(**shape(64, 96, 4, 2, 128), num_local_experts=6,
+                                             num_experts_per_tok=2),
+               {"num_experts_per_tok": 3}, family="llama", dtype=torch.bfloat16),
+        routed("mixtral/top3", MixtralConfig(**shape(75, 51, 5, 5, 131, layers=3), head_dim=18,
+                                             num_local_experts=8, num_experts_per_tok=3,
+                                             tie_word_embeddings=True),
+               {"num_experts_per_tok": 2}, family="llama", old_config="type"),
+        routed("qwen2moe/gqa", Qwen2MoeConfig(
+            **shape(64, 96, 4, 2, 128), num_experts=6, num_experts_per_tok=2,
+            moe_intermediate_size=64, shared_expert_intermediate_size=96),
+               {"norm_topk_prob": True, "/shared_expert_gate": 0.0, "/shared_expert.down": 0.0,
+                "/k_proj.bias": 3.0}),
+        routed("qwen2moe/mha", Qwen2MoeConfig(
+            **shape(72, 80, 4, 4, 131, layers=3), num_experts=9, num_experts_per_tok=3,
+            moe_intermediate_size=25, shared_expert_intermediate_size=41),
+               {"norm_topk_prob": True}, old_config="type"),
+        routed("qwen3moe/gqa", Qwen3MoeConfig(
+            **shape(64, 96, 4, 2, 128), head_dim=32, num_experts=8, num_experts_per_tok=2,
+            moe_intermediate_size=64, norm_topk_prob=True),
+               {"norm_topk_prob": False, **QK_NORMS}, dtype=torch.bfloat16),
+        routed("qwen3moe/tied", Qwen3MoeConfig(
+            **shape(75, 80, 5, 5, 131, layers=3, context=4096), head_dim=18, num_experts=7,
+            num_experts_per_tok=3, moe_intermediate_size=33, norm_topk_prob=True,
+            tie_word_embeddings=True, rope_parameters=yarn(4.0, 1024)),
+               {"num_experts_per_tok": 2, "rope_parameters": rope()}, old_config="rope_type"),
+        routed("olmoe/mha", OlmoeConfig(**shape(64, 96, 4, 4, 128), **text, num_experts=8,
+                                        num_experts_per_tok=3),
+               {"norm_topk_prob": True, **QK_NORMS}, dtype=torch.bfloat16),
+        routed("olmoe/gqa", OlmoeConfig(**shape(72, 51, 4, 2, 131, layers=3), **text,
+                                        num_experts=5, num_experts_per_tok=2),
+               {"norm_topk_prob": True}, old_config="type",
+               other_llama="it expects as many key heads as heads"),
+        routed("granitemoe/gqa", GraniteMoeConfig(
+            **shape(64, 96, 4, 2, 128), num_local_experts=6, num_experts_per_tok=2,
+            embedding_multiplier=1.5, logits_scaling=8.0, residual_multiplier=0.4,
+            attention_multiplier=0.1), {"residual_multiplier": 1.0, "num_experts_per_tok": 3},
+               dtype=torch.bfloat16),
+        routed("granitemoe/shared", GraniteMoeSharedConfig(
+            **shape(72, 51, 4, 4, 131, layers=3), num_local_experts=7, num_experts_per_tok=3,
+            shared_intermediate_size=41, embedding_multiplier=3.0, logits_scaling=0.5,
+            residual_multiplier=0.7, attention_multiplier=0.3, tie_word_embeddings=True),
+               {"/shared_mlp.output": 0.0, "attention_multiplier": 0.25}),
+        routed("gpt-oss/windows", GptOssConfig(
+            **shape(64, 96, 4, 2, 128, layers=3), head_dim=32, num_local_experts=6,
+            num_experts_per_tok=2, sliding_window=24, **text, rope_parameters=rope(theta=1e5)),
+               {"sliding_window": 25, "/sinks": -30.0, "swiglu_limit": 1.0, "/router.bias": 0.0,
+                "/proj_bias": 0.0, "layer_types": [FULL, SLIDING, FULL]}),
+        routed("gpt-oss/yarn", GptOssConfig(
+            **shape(72, 51, 4, 4, 131, context=4096), head_dim=18, num_local_experts=8,
+            num_experts_per_tok=3, sliding_window=17, layer_types=[FULL, SLIDING], **text,
+            rope_parameters=yarn(8.0, 512, 1000.0, truncate=False)),
+               {"rope_parameters": yarn(8.0, 512, 1000.0)}, old_config="rope_type",
+               other_llama="its ramp of yarn begins and ends at whole dimensions"),
+        routed("deepseek2/lite", DeepseekV2Config(
+            **shape(64, 96, 4, 4, 128, layers=26, context=4096, eps=1e-6), **latent(None, 32, 32, 16, 32),
+            n_routed_experts=6, num_experts_per_tok=2, n_shared_experts=2, first_k_dense_replace=24,
+            moe_intermediate_size=32, rope_parameters=yarn(
+                8.0, 512, mscale=0.707, mscale_all_dim=0.707)),
+               {"rope_parameters": yarn(8.0, 512, mscale=0.2, mscale_all_dim=0.2),
+                "/layers.*shared_experts.down": 0.0}, dtype=torch.bfloat16),
+        routed("deepseek2/groups", DeepseekV2Config(
+            **shape(72, 50, 6, 6, 131, layers=3, eps=1e-6), **latent(23, 20, 10, 6, 14), n_group=4,
+            topk_group=2, topk_method="group_limited_greedy", n_routed_experts=12,
+            num_experts_per_tok=3, n_shared_experts=1, first_k_dense_replace=2,
+            moe_intermediate_size=33, routed_scaling_factor=2.0),
+               {"topk_method": "greedy", "routed_scaling_factor": 1.0},
+               other_llama="it takes the best two of a group for its score"),
+        routed("deepseek2/v3", DeepseekV3Config(
+            **shape(64, 96, 4, 4, 128, layers=3, context=4096, eps=1e-6), **latent(32, 32, 32, 16, 32),
+            n_group=4, topk_group=2, n_routed_experts=16, num_experts_per_tok=3,
+            n_shared_experts=1, first_k_dense_replace=1, moe_intermediate_size=32,
+            norm_topk_prob=True, routed_scaling_factor=2.5, **text, rope_parameters=yarn(
+                40.0, 100, mscale=1.0, mscale_all_dim=1.0)),
+               {"norm_topk_prob": False, "/e_score": 0.0, "topk_group": 3,
+                "routed_scaling_factor": 1.0}, dtype=torch.bfloat16),
+        routed("deepseek2/plain", DeepseekV3Config(
+            **shape(60, 50, 5, 5, 131, eps=1e-6), **latent(19, 21, 10, 6, 14), n_group=1, topk_group=1,
+            n_routed_experts=9, num_experts_per_tok=4, n_shared_experts=2, first_k_dense_replace=0,
+            moe_intermediate_size=33, norm_topk_prob=False, routed_scaling_factor=1.5, **text),
+               {"norm_topk_prob": True, "/e_score": 0.0}),
+    ]
+
+
 def cases():
-    return basic_cases() + dense_cases()
+    return basic_cases() + dense_cases() + routed_cases()
 
 
 def golden(name, config, **more):
