@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make the GGUF file that run reads from a model in another form. Needs numpy, nothing else.
 
-    python3 export.py INPUT [--tokenizer FILE] [--type f32|f16|bf16|q8_0|q4_0] [-o OUT.gguf]
+    python3 export.py INPUT [--tokenizer FILE] [--type TYPE] [-o OUT.gguf]
 
 INPUT is one of
     FILE.bin    a llama2.c checkpoint, version 0, 1 or 2, with tokenizer.bin beside it
@@ -48,7 +48,7 @@ def say(text):
 
 # ---- number formats ------------------------------------------------------------------------------
 # Each encoder takes float32 (rows, columns) and returns an array with the bytes of these rows. The
-# blocks equal ggml's reference quantization bit for bit, so every step and its order count.
+# blocks of 32 equal ggml's reference quantization bit for bit, so every step and its order count.
 
 
 def encode_bf16(values):
@@ -62,6 +62,23 @@ def inverse(scale):
     return np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
 
 
+def join_parts(*parts):
+    """The bytes of blocks from those of their parts, each (blocks, n); floats become f16."""
+    parts = [part.astype("<f2") if part.dtype == np.float32 else part for part in parts]
+    return np.concatenate([part.view(np.uint8) for part in parts], axis=1)
+
+
+def nibbles(quants, run):
+    """The low four bits: of each 2 * run numbers the first half low, the second half high."""
+    pairs = (quants & np.uint8(15)).reshape(len(quants), -1, 2, run)
+    return (pairs[:, :, 0] | pairs[:, :, 1] << np.uint8(4)).reshape(len(quants), -1)
+
+
+def fifth_bits(quants):
+    """Packed along the second axis: of (blocks, 32) to 4 bytes each, of (blocks, 8, 32) to 32."""
+    return np.packbits(quants >> np.uint8(4), axis=1, bitorder="little").reshape(len(quants), -1)
+
+
 def encode_q8_0(values):
     """Blocks of 32: the scale as f16, then 32 int8."""
     blocks = values.reshape(-1, 32)
@@ -70,28 +87,165 @@ def encode_q8_0(values):
     size = np.abs(scaled)
     whole = np.floor(size)
     whole += np.floor(2 * (size - whole))  # halves go away from zero; np.round has them go to even
-    quants = (np.sign(scaled) * whole).astype(np.int8)
-    return np.concatenate([scale.astype("<f2").view(np.uint8), quants.view(np.uint8)], axis=1)
+    return join_parts(scale, (np.sign(scaled) * whole).astype(np.int8))
 
 
-def encode_q4_0(values):
-    """Blocks of 32: the scale as f16, then 16 bytes with values 0..15 low and 16..31 high."""
+def furthest(values, axis):
+    """The value that is furthest from zero, with its sign."""
+    places = np.expand_dims(np.abs(values).argmax(axis), axis)
+    return np.take_along_axis(values, places, axis)
+
+
+def encode_centred(values, half):
+    """q4_0 and q5_0. Blocks of 32, (q - half) * scale: the scale as f16, the fifth bits if there
+    are any, 16 bytes with the low bits of values 0..15 low and of 16..31 high."""
     blocks = values.reshape(-1, 32)
-    largest = np.abs(blocks).argmax(axis=1)[:, None]
-    scale = np.take_along_axis(blocks, largest, axis=1) / np.float32(-8)
-    quants = np.trunc(blocks * inverse(scale) + np.float32(8.5)).astype(np.uint8).clip(0, 15)
-    packed = quants[:, :16] | (quants[:, 16:] << np.uint8(4))
-    return np.concatenate([scale.astype("<f2").view(np.uint8), packed], axis=1)
+    scale = furthest(blocks, 1) / np.float32(-half)
+    quants = np.trunc(blocks * inverse(scale) + np.float32(half + 0.5))
+    quants = quants.astype(np.uint8).clip(0, 2 * half - 1)
+    return join_parts(scale, *[fifth_bits(quants)] * (half > 8), nibbles(quants, 16))
 
 
-Format = collections.namedtuple("Format", "number file_type block bytes largest encode")
-FORMATS = {  # largest: what a weight may be without overflow, be it in its scale
+def encode_q5_1(values):
+    """Blocks of 32, q * scale + least: both as f16, then as q5_0."""
+    blocks = values.reshape(-1, 32)
+    least = blocks.min(axis=1, keepdims=True)
+    scale = (blocks.max(axis=1, keepdims=True) - least) / np.float32(31)
+    quants = np.trunc((blocks - least) * inverse(scale) + np.float32(0.5)).astype(np.uint8)
+    return join_parts(scale, least, fifth_bits(quants), nibbles(quants, 16))
+
+
+# K-quants: super-blocks of 256 in parts of 32 or 16, whose scales are small integers themselves.
+# Rounding to the grid that the largest value suggests is not best: as llama.cpp does, each search
+# below tries grids somewhat finer and coarser, fits the scale to each rounding by least squares,
+# where larger values weigh more, and keeps the fit that leaves the least error. Parts are columns
+# here, which numpy adds up fastest.
+STRETCH = np.arange(-10, 11, dtype=np.float32) / 10
+
+
+def fit_lines(parts, top):
+    """Returns scale and minus (n,), the best for parts (length, n) ~ q * scale - minus, where q is
+    0 to top and minus not negative. Grids start at the best minus so far. A fit explains
+    scale * sum(w q x) - minus * sum(w x) of sum(w x x): the most explained is the least error."""
+    weight = np.sqrt(np.mean(parts * parts, axis=0)) + np.abs(parts)
+    weighed, most = weight * parts, parts.max(axis=0)
+    sum_w, sum_x = weight.sum(axis=0), weighed.sum(axis=0)
+    best, best_scale = np.zeros_like(most), np.zeros_like(most)
+    best_minus = -np.minimum(parts.min(axis=0), 0)
+    for stretch in STRETCH:
+        step = (top + stretch) * inverse(most + best_minus)
+        quants = np.rint((parts + best_minus) * step).clip(0, top)
+        product = weight * quants
+        sum_q, sum_qx = product.sum(axis=0), (weighed * quants).sum(axis=0)
+        sum_qq = (product * quants).sum(axis=0)
+        spread = sum_w * sum_qq - sum_q * sum_q
+        minus = (sum_q * sum_qx - sum_qq * sum_x) / spread
+        minus = np.where((spread > 1e-5 * sum_w * sum_qq) & (minus > 0), minus, 0)
+        scale = (sum_qx + minus * sum_q) / sum_qq
+        explained = scale * sum_qx - minus * sum_x
+        better = explained > best  # which is false for NaN too
+        for kept, found in ((best, explained), (best_scale, scale), (best_minus, minus)):
+            np.copyto(kept, found, where=better)
+    return best_scale, best_minus
+
+
+def fit_scales(parts):
+    """Returns scale (n,), the best for parts (length, n) ~ q * scale, where q is -32 to 31."""
+    weighed, step = parts * parts, inverse(furthest(parts, 0)[0])
+    best, best_scale = np.zeros_like(step), np.zeros_like(step)
+    for stretch in STRETCH:
+        quants = np.rint(parts * (step * -(32 + stretch))).clip(-32, 31)
+        product = weighed * quants
+        sum_qx = (product * parts).sum(axis=0)
+        scale = sum_qx / (product * quants).sum(axis=0)
+        better = scale * sum_qx > best
+        np.copyto(best, scale * sum_qx, where=better)
+        np.copyto(best_scale, scale, where=better)
+    return best_scale
+
+
+def as_columns(blocks, length):
+    return np.ascontiguousarray(blocks.reshape(-1, length).T)
+
+
+def whole_scales(scales, least, most):
+    """Integers for the scales (blocks, n) of parts and their unit (blocks, 1), as it is after
+    rounding to f16. The scale furthest from zero becomes the larger of the limits."""
+    unit = (furthest(scales, 1) / np.float32(least or most)).astype("<f2").astype(np.float32)
+    return np.rint(scales * inverse(unit)).clip(least, most), unit
+
+
+def encode_lines(values, top):
+    """q4_k and q5_k: 8 x 32, q * scale * s - minus * m: scale and minus as f16, 8 s and 8 m of six
+    bits, the fifth bits if there are any, the low bits of 32 values low and of the next 32 high."""
+    blocks = values.reshape(-1, 8, 32)
+    fits = [part.reshape(-1, 8) for part in fit_lines(as_columns(blocks, 32), top)]
+    (s, scale), (m, minus) = (whole_scales(fit, 0, 63) for fit in fits)
+    quants = (blocks + (m * minus)[..., None]) * inverse(s * scale)[..., None]
+    quants = np.rint(quants).clip(0, top).astype(np.uint8)
+    s, m = s.astype(np.uint8), m.astype(np.uint8)
+    six = [np.where(np.arange(8) < 4, part, part >> 4 << 6) for part in (s, m)]
+    six = [part[:, :4] | part[:, 4:] for part in six] + [s[:, 4:] & 15 | m[:, 4:] << 4]
+    return join_parts(scale, minus, *six, *[fifth_bits(quants)] * (top > 15), nibbles(quants, 32))
+
+
+def encode_q6_k(values):
+    """16 x 16, (q - 32) * scale * s: the low bits of 64 values low and of the next 64 high, the
+    upper two of 32 values in bits 0 and 1, of the next 32 in 2 and 3..., 16 int8 s, scale as f16.
+    """
+    blocks = values.reshape(-1, 16, 16)
+    s, scale = whole_scales(fit_scales(as_columns(blocks, 16)).reshape(-1, 16), -128, 127)
+    quants = np.rint(blocks * inverse(s * scale)[..., None]).clip(-32, 31) + 32
+    quants = quants.astype(np.uint8).reshape(-1, 2, 4, 32)
+    upper = np.bitwise_or.reduce(quants >> 4 << np.arange(0, 8, 2, np.uint8)[:, None], axis=2)
+    return join_parts(nibbles(quants, 64), upper.reshape(-1, 64), s.astype(np.int8), scale)
+
+
+# To add one: an encoder above and a row here.
+#   largest   what a weight may be without overflow, be it in its scale
+#   fallback  the format for matrices whose rows the blocks do not fill
+Format = collections.namedtuple("Format", "number file_type block bytes largest encode fallback",
+                                defaults=["f16"])
+FORMATS = {
     "f32": Format(0, 0, 1, 4, 3.4028234e38, lambda values: values.astype("<f4", copy=False)),
     "f16": Format(1, 1, 1, 2, 65504.0, lambda values: values.astype("<f2")),
     "bf16": Format(30, 32, 1, 2, 3.3895313e38, encode_bf16),
     "q8_0": Format(8, 7, 32, 34, 65504.0 * 127, encode_q8_0),
-    "q4_0": Format(2, 2, 32, 18, 65504.0 * 8, encode_q4_0),
+    "q4_0": Format(2, 2, 32, 18, 65504.0 * 8, lambda values: encode_centred(values, 8)),
+    "q5_0": Format(6, 8, 32, 22, 65504.0 * 16, lambda values: encode_centred(values, 16)),
+    "q5_1": Format(7, 9, 32, 24, 65504.0, encode_q5_1),
+    "q4_k": Format(12, 14, 256, 144, 65504.0 * 32, lambda values: encode_lines(values, 15), "q5_0"),
+    "q5_k": Format(13, 16, 256, 176, 65504.0 * 32, lambda values: encode_lines(values, 31), "q5_1"),
+    "q6_k": Format(14, 18, 256, 210, 65504.0 * 32, encode_q6_k, "q8_0"),
 }
+# Most matrices of a mix have one format; the rest is up to mixed_format. To add one: a row here.
+Mix = collections.namedtuple("Mix", "file_type most")
+MIXES = {"q4_k_m": Mix(15, "q4_k"), "q5_k_m": Mix(17, "q5_k")}
+TYPES = dict(FORMATS, **MIXES)
+EXACT = ("_norm.weight", "ffn_gate_inp.weight", "position_embd.weight")  # f32 in all types
+VALUES = ("attn_v", "attn_qkv", "attn_kv_b")  # weights that have attention's values in them
+
+
+def mixed_format(name, wanted, metadata, tensors):
+    """The name in FORMATS for a matrix of a mix. As llama-quantize chooses, the output is finer,
+    and so are, in the first and last eighth of the layers and in every third between, the values
+    of attention and the way down."""
+    layer, word = re.fullmatch(r"(?:blk\.(\d+)\.)?(.*)\.weight", name).groups()
+    layers, experts, heads, kv_heads = (
+        metadata.get(f"{metadata['general.architecture']}.{key}", 0) for key in
+        ("block_count", "expert_count", "attention.head_count", "attention.head_count_kv"))
+    if word == "output" or word == "token_embd" and "output.weight" not in tensors:
+        return "q6_k"
+    if experts == 8 and word in VALUES + ("attn_k", "attn_output"):  # small beside the experts
+        return "q5_k" if word == "attn_output" else "q8_0"
+    if word in VALUES or word.startswith("ffn_down"):
+        inner = int(layer) - layers // 8
+        if inner < 0 or int(layer) >= 7 * layers // 8 or inner % 3 == 2:
+            return "q6_k"
+    if word in VALUES and layers == 80 and heads != kv_heads:  # 70B, where they are small too
+        return "q5_k"
+    return MIXES[wanted].most
+
 
 # ---- tensors -------------------------------------------------------------------------------------
 
@@ -242,7 +396,7 @@ def join_shards(name, shards, shape):
 # ---- the GGUF file -------------------------------------------------------------------------------
 
 ALIGNMENT = 32
-SLICE = 1 << 20  # values to have in memory at once
+SLICE = 1 << 17  # values to have in memory at once; caches hold what the encoders make of them
 
 
 def pad(size):
@@ -270,20 +424,25 @@ def pack_value(value):
     return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(pack_string, value))
 
 
-# What is always f32 besides vectors, of which some are stacked: what little decides much.
-PRECISE = re.compile(r".*(\.bias|_norm\.weight|ffn_gate_inp\.weight|position_embd\.weight)")
-
-
-def choose_formats(tensors, wanted):
-    """{name: Format}. Blocks have to fill whole rows."""
-    formats = {name: tensor.packed or FORMATS[
-        "f32" if len(tensor.shape) < 2 or PRECISE.fullmatch(name) else wanted]
-        for name, tensor in tensors.items()}
-    odd = [name for name in tensors if tensors[name].columns % formats[name].block]
-    formats.update((name, FORMATS["f16"]) for name in odd)
-    if odd:
-        notes.append(f"{len(odd)} matrices, such as {odd[0]}, have rows that are no multiple of "
-                     f"{FORMATS[wanted].block}: these are f16, not {wanted}")
+def choose_formats(metadata, tensors, wanted):
+    """{name: Format}. Vectors, biases and EXACT weights are f32; blocks have to fill whole rows."""
+    formats, odd = {}, {}
+    for name, tensor in tensors.items():
+        if tensor.packed:
+            formats[name] = tensor.packed
+            continue
+        exact = len(tensor.shape) < 2 or not name.endswith(".weight") or name.endswith(EXACT)
+        plan = ("f32" if exact else wanted if wanted in FORMATS else
+                mixed_format(name, wanted, metadata, tensors))
+        chosen = plan
+        while tensor.columns % FORMATS[chosen].block:
+            chosen = FORMATS[chosen].fallback
+        formats[name] = FORMATS[chosen]
+        if chosen != plan:
+            odd.setdefault((chosen, plan), []).append(name)
+    for (chosen, plan), names in odd.items():
+        notes.append(f"{len(names)} matrices, such as {names[0]}, have rows that are no multiple "
+                     f"of {FORMATS[plan].block}: these are {chosen}, not {plan}")
     return formats
 
 
@@ -322,8 +481,8 @@ def show_progress(done, total):
 def write_gguf(path, metadata, tensors, wanted):
     """Write to a temporary name and rename, so that nobody ever finds half a file at path."""
     require(not os.path.isdir(path), f"{path} is a directory, expected a file name")
-    metadata = dict(metadata, **{"general.file_type": FORMATS[wanted].file_type})
-    formats = choose_formats(tensors, wanted)
+    metadata = dict(metadata, **{"general.file_type": TYPES[wanted].file_type})
+    formats = choose_formats(metadata, tensors, wanted)
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
         with open(temporary, "wb") as file:
@@ -1499,7 +1658,7 @@ def parse_options():
     parser.add_argument("input", metavar="INPUT", help="a llama2.c checkpoint (.bin), a directory "
                         "from Hugging Face, or Meta's directory or .pth")
     parser.add_argument("--tokenizer", metavar="FILE", help="instead of the one beside the weights")
-    parser.add_argument("--type", choices=list(FORMATS), default="f16",
+    parser.add_argument("--type", choices=list(TYPES), default="f16", type=str.lower,
                         help="of the matrices (default: f16)")
     parser.add_argument("-o", metavar="OUT.gguf", dest="output", help="default: INPUT.gguf")
 

@@ -1057,7 +1057,6 @@ static const Arch archs[] = {
     { "gpt2", .learned = 1, .centered = 1, .activation = GELU },
     { "command-r", .centered = 1, .parallel = 1 },
     { "cohere2", .centered = 1, .parallel = 1, .period = 4, .rotates_local = 1 },
-    { "exaone", .halves = 1 },
     { "exaone4", .halves = 1, .period = 4, .rotates_local = 1 },
     { "stablelm", .halves = 1, .centered = 1, .parallel = 1 },
     { "starcoder2", .halves = 1, .centered = 1, .activation = GELU },
@@ -1076,7 +1075,8 @@ struct llm_model {
     int adds_bos;             /* a text does */
     char *eos_text;           /* of the end token */
     float norm_eps;
-    int n_rot; /* dimensions of a head that are rotated, 0: none */
+    int n_drafts; /* layers behind the last that predict further tokens; they are not used */
+    int n_rot;    /* dimensions of a head that are rotated, 0: none */
     Rope ropes[N_ROPES];
     int window;         /* positions that layers with a window see; 0: none has one */
     int short_context;  /* sessions with a longer one have LONG_ROPE, if there is one */
@@ -1372,12 +1372,12 @@ static void yarn(llm_model *m, Rope *rope, float base, float factor)
 }
 
 /* Rotary position embedding (arxiv.org/abs/2104.09864): pair i turns by base^(-2i / n_rot) radians
- * a position, divided by the factors that a tensor may hold. */
+ * a position, divided by the factors that a tensor of that name may hold. */
 static Rope make_rope(llm_model *m, float base, const char *name)
 {
     int half = m->n_rot / 2;
     Rope rope = { take(&m->arena, (size_t)half, sizeof *rope.turns), 1 };
-    const float *factors = load_vec(m, half, OPTIONAL, name, -1);
+    const float *factors = name ? load_vec(m, half, OPTIONAL, name, -1) : NULL;
     for (int i = 0; rope.turns && i < half; i++) {
         rope.turns[i] = (float)pow(base, -2.0 * i / m->n_rot) / (factors ? factors[i] : 1);
         if (factors && !(factors[i] > 0)) m->failed = fail("%s holds %g", name, (double)factors[i]);
@@ -1416,7 +1416,7 @@ static void load_ropes(llm_model *m)
     if (m->failed) return;
     int two = find_tensor(&m->file, "rope_factors_long.weight") != NULL;
     m->ropes[ROPE] = make_rope(m, base, two ? "rope_factors_short.weight" : "rope_freqs.weight");
-    m->ropes[LOCAL_ROPE] = make_rope(m, local, "");
+    m->ropes[LOCAL_ROPE] = make_rope(m, local, NULL);
     if (!m->arch->local_unscaled) stretch(m, &m->ropes[LOCAL_ROPE], local);
     stretch(m, &m->ropes[ROPE], base);
     if (two) {
@@ -1499,6 +1499,8 @@ static void load_hyperparameters(llm_model *m)
 {
     llm_facts *c = &m->facts;
     c->n_layers = key_int(m, ".block_count", -1, 1, MAX_LAYERS);
+    m->n_drafts = key_int(m, ".nextn_predict_layers", 0, 0, c->n_layers - 1);
+    c->n_layers -= m->n_drafts;
     c->context = key_int(m, ".context_length", -1, 1, MAX_CONTEXT);
     c->dim = key_int(m, ".embedding_length", -1, 1, MAX_DIM);
     c->hidden_dim = key_int(m, ".feed_forward_length", -1, 1, MAX_DIM);
@@ -1644,6 +1646,16 @@ static void load_layer(llm_model *m, int l)
     }
 }
 
+/* Whether a tensor belongs to the layers behind the model's own that predict further tokens. */
+static int is_draft(const llm_model *m, const Tensor *t)
+{
+    char name[64];
+    int layer;
+    snprintf(name, sizeof name, "%.*s", SHOW(t->name));
+    return sscanf(name, "blk.%d.", &layer) == 1 && layer >= m->facts.n_layers &&
+           layer < m->facts.n_layers + m->n_drafts;
+}
+
 static void load_weights(llm_model *m)
 {
     llm_facts *c = &m->facts;
@@ -1661,13 +1673,15 @@ static void load_weights(llm_model *m)
         c->bytes_read -= (int64_t)embedding->bytes; /* single rows are read, not the matrix */
     }
     if (m->arch->learned) {
+        int64_t before = c->bytes_read;
         m->positions = load_mat(m, c->context, c->dim, REQUIRED, "position_embd", -1);
+        c->bytes_read = before;
     }
     m->output_norm = load_norm(m, c->dim, REQUIRED, "output_norm", -1);
     for (int l = 0; l < c->n_layers && !m->failed; l++) load_layer(m, l);
     for (uint64_t i = 0; i < m->file.n_tensors && !m->failed; i++) {
         const Tensor *t = &m->file.tensors[i];
-        if (!t->used) {
+        if (!t->used && !is_draft(m, t)) {
             m->failed = fail("tensor %.*s is not known in a %s model", SHOW(t->name),
                              m->arch->name);
         }

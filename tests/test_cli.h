@@ -248,6 +248,60 @@ static void test_embedding(void)
     }
 }
 
+/* The words in backticks between two texts of README must be the names, all of them and no others.
+ * In tables those of the first column count. */
+static void check_named(const char *from, const char *to, const char *const *names, int n)
+{
+    static char text[1 << 16];
+    int found = 0;
+    slurp("README.md", text, sizeof text);
+    char *start = strstr(text, from), *end = start ? strstr(start + 1, to) : NULL;
+    check(end, "README has no text from '%s' to '%s'", from, to);
+    if (!end) return;
+    *end = 0;
+    for (char *line = strtok(start, "\n"); line; line = strtok(NULL, "\n")) {
+        char *cell = *line == '|' ? strchr(line + 1, '|') : NULL;
+        if (cell) *cell = 0;
+        for (char *word = strchr(line, '`'), *close; word; word = strchr(close + 1, '`'), found++) {
+            int known = 0;
+            close = strchr(++word, '`');
+            *close = 0;
+            for (int i = 0; i < n; i++) known |= !strcmp(names[i], word);
+            check(known, "README names %s, which no table does", word);
+        }
+    }
+    check(found == n, "README names %d of %d from '%s' to '%s'", found, n, from, to);
+}
+
+/* README's lists of what runs are those of the tables. */
+static void test_readme(void)
+{
+    const char *names[256];
+    int n = 0;
+    for (size_t i = 0; i < ARRAY_LEN(archs); i++) names[n++] = archs[i].name;
+    check_named("|---|---|\n| `llama`", "\nWeight formats", names, n);
+    for (size_t i = n = 0; i < N_FORMATS; i++) {
+        if (formats[i].name) names[n++] = formats[i].name;
+    }
+    check_named("\nWeight formats", "RoPE scaling", names, n);
+    static char rules[1 << 16];
+    slurp("tokenizer.c", rules, sizeof rules);
+    char *row = strstr(rules, "static const Rule rules[]");
+    check(row, "tokenizer.c has no rules");
+    if (!row) return;
+    *strstr(row, "\n};") = 0;
+    for (n = 0; (row = strstr(row, "\n    { \"")); row = strchr(row, 0) + 1) {
+        row += strlen("\n    { \"");
+        *strchr(row, '"') = 0;
+        for (char *name = row, *space; name; name = space ? space + 1 : NULL) {
+            if ((space = strchr(name, ' '))) *space = 0;
+            names[n++] = name;
+            row = name;
+        }
+    }
+    check_named("word-splitting rules", "another rule's name", names, n);
+}
+
 static void test_cli(void)
 {
     write_file(TMP "/tiny.gguf", tiny_model(&small_shape));
@@ -257,5 +311,6 @@ static void test_cli(void)
     test_chat();
     test_bad_model();
     test_embedding();
+    test_readme();
     check(cli("sh tests/style.sh") == 0, "style: %s", cli_out);
 }

@@ -994,7 +994,7 @@ def check_damaged_huggingface(folder):
 
 
 def check_options(folder):
-    for arguments in ((), ("a", "b"), ("a", "--type", "q5_0"), ("a", "--nonsense"), ("a", "-o")):
+    for arguments in ((), ("a", "b"), ("a", "--type", "q9_0"), ("a", "--nonsense"), ("a", "-o")):
         code, lines = run(*arguments)
         check(code == 2 and len(lines) == 1, "{}: {} {}".format(arguments, code, lines))
     source = os.path.join(folder, "default.bin")
