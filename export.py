@@ -780,7 +780,7 @@ SHAPES = {
     "attn_q_a": ("q_rank", "dim"), "attn_q_a_norm": ("q_rank",),
     "attn_q_b": ("heads*qk_dim", "q_rank"), "attn_kv_a_mqa": ("latent", "dim"),
     "attn_kv_a_norm": ("kv_rank",), "attn_k_b": ("heads", "kv_rank", "plain"),
-    "attn_v_b": ("heads", "value", "kv_rank"),
+    "attn_v_b": ("heads", "value", "kv_rank"), "position_embd": ("context", "dim"),
 }
 ONLY_BIAS = ("exp_probs_b",)  # which has no weight
 # Sizes that only some families have, and their names in config.json.
@@ -873,12 +873,24 @@ def deepseek_names(config):
                  **choice if config["topk_method"] == "noaux_tc" else {})
 
 
+def stablelm_names(config):
+    """A norm of its own for each head, or none."""
+    norms = {f"attn_{letter}_norm": f"self_attn.{letter}_layernorm.norms.{{}}" for letter in "qk"}
+    return names(("ffn_norm",) if config.get("use_parallel_residual") else (),
+                 **norms if config.get("qk_layernorm") else {})
+
+
+GPT2_NAMES = {
+    "token_embd": "wte", "position_embd": "wpe", "blk.{}.attn_norm": "h.{}.ln_1",
+    "blk.{}.attn_qkv": "h.{}.attn.c_attn", "blk.{}.attn_output": "h.{}.attn.c_proj",
+    "blk.{}.ffn_norm": "h.{}.ln_2", "blk.{}.ffn_up": "h.{}.mlp.c_fc",
+    "blk.{}.ffn_down": "h.{}.mlp.c_proj", "output_norm": "ln_f", "output": "lm_head"}
+LAYER_NORMS = ("attn_norm", "ffn_norm", "output_norm")
 PAIRS = {"attn_q": halves_to_pairs, "attn_k": halves_to_pairs}
 GEMMA_NORMS = {word: one_more for word in SHAPES if word.endswith("norm")}
 
 # Settings that some families have, by GGUF's key for them: the name in config.json and the kind.
 KEYS = {
-    "attention.layer_norm_epsilon": ("layer_norm_eps", float),
     "attention.sliding_window": ("sliding_window", int),
     "attention.scale": ("attention_multiplier", float),
     "attn_logit_softcapping": ("attn_logit_softcapping", float),
@@ -886,6 +898,7 @@ KEYS = {
     "embedding_scale": ("embedding_multiplier", float),
     "residual_scale": ("residual_multiplier", float),
     "logit_scale": ("logit_scale", float),
+    "use_parallel_residual": ("use_parallel_residual", bool),
     "expert_count": ("num_experts", int),
     "expert_used_count": ("num_experts_per_tok", int),
     "expert_feed_forward_length": ("moe_intermediate_size", int),
@@ -899,8 +912,11 @@ CHOICE = ("expert_count", "expert_used_count")
 
 # Other names that config.json has for what the code below calls by the first name.
 ALIASES = {"logits_scaling": "logit_scale", "num_local_experts": "num_experts",
-           "n_routed_experts": "num_experts",
-           "shared_intermediate_size": "shared_expert_intermediate_size"}
+           "n_routed_experts": "num_experts", "norm_epsilon": "layer_norm_eps",
+           "shared_intermediate_size": "shared_expert_intermediate_size",
+           "n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads",
+           "n_positions": "max_position_embeddings", "n_inner": "intermediate_size",
+           "activation_function": "hidden_act", "layer_norm_epsilon": "layer_norm_eps"}
 
 
 def sliding_windows(period, listed=False, needed=True):
@@ -958,6 +974,17 @@ def expert_choice(source, config, sizes):
     return keys
 
 
+def query_growth(source, config, sizes):
+    """Queries grow with the logarithm of how many contexts of the first training came before."""
+    rope = config.get("rope_parameters") or {}
+    if rope.get("llama_4_scaling_beta") is None:
+        return {}
+    require((rope.get("rope_type") or rope.get("type")) == "yarn",
+            f"{source}: llama_4_scaling_beta without rope of type yarn is not known")
+    return {"attention.temperature_scale": number(
+        source, rope, "llama_4_scaling_beta", kind=float, least=0)}
+
+
 def wide_experts(source, config, sizes):
     return {"expert_feed_forward_length": sizes["hidden"]}
 
@@ -983,9 +1010,10 @@ def family(arch, names, only={}, defaults={}, **columns):
 #   change    weight: the function that makes it what GGUF wants
 #   keys      settings of KEYS that go into the metadata
 #   also      functions that return more metadata
-#   rope      settings of rope that the class has besides those of config.json
+#   rope      settings of rope that the class has besides those of config.json; None: no rope
 #   only      settings of which one value is known, or several in a tuple
-#   defaults  what the class assumes where config.json is silent
+#   defaults  what the class assumes where config.json is silent; a function of the config says it
+#             for null as well
 #   rename    pairs of a pattern in the source's names and what to put in its place
 #   ignore    pattern of names that are not part of the model; @ is the number of layers
 #   mxfp4     columns that are others where experts are stored in that format
@@ -1011,6 +1039,13 @@ GRANITE_MOE = {
 GPT_OSS_BIASES = {"ffn_gate_exps.bias": ("experts", "2*expert_hidden"),
                   "ffn_up_exps.bias": ("experts", "2*expert_hidden"),
                   "ffn_down_exps.bias": ("experts", "dim")}
+GLM = {
+    "shapes": {"ffn_up": ("2*hidden", "dim")}, "biases": {"attention_bias": QKV},
+    "defaults": {"attention_bias": True, "partial_rotary_factor": 0.5, "head_dim": 128,
+                 "num_key_value_heads": 2, "rms_norm_eps": 1.5625e-07},
+}
+GPT2_BIASES = {"attn_qkv.bias": ("qkv_dim",), "attn_output.bias": ("dim",),
+               "ffn_up.bias": ("hidden",), "ffn_down.bias": ("dim",)}
 SHARED = ("shared*expert_hidden", "dim")
 DEEPSEEK_ONLY = {**NO_BIAS, "mlp_bias": (None, False), "moe_layer_freq": (None, 1),
                  "rms_norm_eps": (None, 1e-6)}  # two of the norms have that number in any case
@@ -1127,7 +1162,58 @@ ARCHS = {
         **DEEPSEEK, only={**DEEPSEEK_ONLY, "rope_interleave": (None, True),
                           "topk_method": "noaux_tc", "scoring_func": "sigmoid"},
         defaults={"topk_method": "noaux_tc", "scoring_func": "sigmoid"}),
+    "Ministral3ForCausalLM": family(
+        "mistral3", HUGGINGFACE_NAMES, change=PAIRS, also=(query_growth,),
+        rope={"log_multiplier": 1.0}, only={"sliding_window": None},
+        defaults={"rms_norm_eps": 1e-5, "head_dim": 128, "num_key_value_heads": 8,
+                  "rope_theta": 1e6}),
+    "Glm4ForCausalLM": family(
+        "glm4", names(FFN[:2] + ("ffn_norm",), ffn_up="mlp.gate_up_proj",
+                      post_attention_norm="post_self_attn_layernorm",
+                      ffn_norm="post_attention_layernorm", post_ffw_norm="post_mlp_layernorm"),
+        **GLM),
+    "GlmForCausalLM": family("chatglm", names(FFN[:2], ffn_up="mlp.gate_up_proj"), **GLM),
+    "GPT2LMHeadModel": family(
+        "gpt2", GPT2_NAMES, biases={None: LAYER_NORMS + (
+            "attn_qkv", "attn_output", "ffn_up", "ffn_down")},
+        stored={"attn_qkv": ("dim", "qkv_dim"), "attn_output": ("q_dim", "dim"),
+                "ffn_up": ("dim", "hidden"), "ffn_down": ("hidden", "dim"), **GPT2_BIASES},
+        change={"attn_qkv": turned, "attn_output": turned, "ffn_up": turned, "ffn_down": turned,
+                **dict.fromkeys(GPT2_BIASES)},
+        rope=None, rename=((r"^transformer\.", ""),), ignore=r"\.attn\.(masked_)?bias$",
+        only={"hidden_act": "gelu_new", "scale_attn_weights": (None, True),
+              "scale_attn_by_inverse_layer_idx": (None, False),
+              "add_cross_attention": (None, False)},
+        defaults={"hidden_act": "gelu_new", "layer_norm_eps": 1e-5, "tie_word_embeddings": True,
+                  "intermediate_size": lambda config: 4 * config["hidden_size"]}),
+    "Cohere2ForCausalLM": family(
+        "cohere2", names(("ffn_norm",)), also=(sliding_windows(4),), keys=("logit_scale",),
+        only={**NO_BIAS, "use_qk_norm": (None, False)},
+        defaults={"layer_norm_eps": 1e-5, "logit_scale": 0.0625, "tie_word_embeddings": True,
+                  "sliding_window": 4096}),
+    "Exaone4ForCausalLM": family(
+        "exaone4", names(("attn_norm", "ffn_norm"), **HEAD_NORMS, **POST_NORMS),
+        also=(sliding_windows(4, needed=False),),
+        defaults={"rms_norm_eps": 1e-5, "sliding_window": 4096}),
+    "StableLmForCausalLM": family(
+        "stablelm", stablelm_names, biases={"use_qkv_bias": QKV, None: LAYER_NORMS},
+        shapes={"attn_q_norm": ("heads", "head_dim"), "attn_k_norm": ("kv_heads", "head_dim")},
+        keys=("use_parallel_residual",),
+        defaults={"layer_norm_eps": 1e-5, "partial_rotary_factor": 0.25}),
+    "Starcoder2ForCausalLM": family(
+        "starcoder2", names(FFN, ffn_up="mlp.c_fc", ffn_down="mlp.c_proj"),
+        biases={None: QKV + LAYER_NORMS + ("attn_output", "ffn_up", "ffn_down")},
+        keys=("attention.sliding_window",),
+        only={"hidden_act": "gelu_pytorch_tanh", "use_bias": (None, True)},
+        defaults={"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-5,
+                  "tie_word_embeddings": True, "num_key_value_heads": 2}),
 }
+# Models that see have one of these inside; its settings are in text_config.
+for inside, whole in (("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
+                      ("Ministral3ForCausalLM", "Mistral3ForConditionalGeneration")):
+    ARCHS[whole] = dict(
+        ARCHS[inside], ignore=r"^(model\.)?(vision_tower|multi_modal_projector)\.",
+        rename=((r"^model\.language_model\.", "model."), (r"^language_model\.", "")))
 META = family("llama", META_NAMES)
 LLAMA2C = dict(META, names={name: name for name in META_NAMES})
 
@@ -1280,14 +1366,13 @@ ROUTED = re.compile("_exps|_shexp|ffn_gate_inp|exp_probs_b")  # layers with expe
 
 def take_weight(source, original, shape, found, used):
     """The weight of this name in the source, or the stack of those that number its matrices."""
-    names = [original.replace("{}", str(i)) for i in range(shape[0])]
-    names = names if "{}" in original else [original]
+    stacked = "{}" in original
+    names = [original.replace("{}", str(i)) for i in range(shape[0])] if stacked else [original]
     lost = [name for name in names if name not in found]
     require(not lost, f"{source} lacks the tensor {min(lost, default='')}")
     used.update(names)
-    parts = [join_shards(name, found[name], shape[1:] if "{}" in original else shape)
-             for name in names]
-    return in_turn(parts, shape) if "{}" in original else parts[0]
+    parts = [join_shards(name, found[name], shape[1:] if stacked else shape) for name in names]
+    return in_turn(parts, shape) if stacked else parts[0]
 
 
 def take_tensors(source, row, config, sizes, found):
@@ -1329,7 +1414,9 @@ def assemble(source, name, row, config, found):
     """Returns the metadata, without a vocabulary, and the tensors. source is for messages, config
     in Hugging Face's words, found {name in the source: its shards}."""
     sizes = read_sizes(source, config)
-    rope, extra = read_rope(source, row, config, sizes)
+    rope, extra = ({}, {}) if row["rope"] is None else read_rope(source, row, config, sizes)
+    eps, kind = ("layer_norm_eps", "layer_norm") if "layer_norm_eps" in row["defaults"] else (
+        "rms_norm_eps", "layer_norm_rms")
     tensors = dict(extra, **take_tensors(source, row, config, sizes, found))
     metadata = {"general.architecture": row["arch"], "general.name": name,
                 "general.alignment": ALIGNMENT, "general.quantization_version": 2}
@@ -1337,7 +1424,7 @@ def assemble(source, name, row, config, found):
         "context_length": sizes["context"], "embedding_length": sizes["dim"],
         "block_count": sizes["layers"], "feed_forward_length": sizes["hidden"],
         "attention.head_count": sizes["heads"], "attention.head_count_kv": sizes["kv_heads"],
-        "attention.layer_norm_rms_epsilon": number(source, config, "rms_norm_eps", 1e-6, float, 0),
+        f"attention.{kind}_epsilon": number(source, config, eps, 1e-6, float, 0),
         **rope, "vocab_size": sizes["vocab"]}
     if config.get("head_dim"):
         values.update({f"attention.{word}_length": sizes["head_dim"] for word in ("key", "value")})
@@ -1599,6 +1686,18 @@ def sampling_keys(source, generation):
             for key, name in names.items() if generation.get(key) is not None}
 
 
+def complete(row, config):
+    """The config with what the code here calls its settings and what it leaves out."""
+    config = {ALIASES.get(key, key): value for key, value in config.items()}
+    config.update(config.get("text_config") or {})
+    for key, value in row["defaults"].items():
+        if not callable(value):
+            config.setdefault(key, value)
+        elif config.get(key) is None:
+            config[key] = value(config)
+    return config
+
+
 def take_names(row, config, found):
     """found with the names and without the tensors that the row's columns say."""
     ignored = row["ignore"].replace("@", str(config.get("num_hidden_layers")))
@@ -1617,7 +1716,7 @@ def read_huggingface(folder, tokenizer):
     names = config.get("architectures") or ["none"]
     require(names[0] in ARCHS, f"{source}: architecture {names[0]}, expected {', '.join(ARCHS)}")
     row = ARCHS[names[0]]
-    config = dict(row["defaults"], **{ALIASES.get(key, key): config[key] for key in config})
+    config = complete(row, config)
     if row["mxfp4"] and (config.get("quantization_config") or {}).get("quant_method") == "mxfp4":
         row = dict(row, **row["mxfp4"])
         del config["quantization_config"]

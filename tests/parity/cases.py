@@ -6,11 +6,13 @@ To add a family: its cases in family_cases, and one in golden_cases.
 from dataclasses import dataclass, field
 
 import torch
-from transformers import (DeepseekV2Config, DeepseekV3Config, Gemma2Config, Gemma3TextConfig,
-                          GemmaConfig, GlmConfig, GptOssConfig, GraniteConfig, GraniteMoeConfig,
-                          GraniteMoeSharedConfig, LlamaConfig, MistralConfig, MixtralConfig,
-                          Olmo2Config, Olmo3Config, OlmoeConfig, Phi3Config, Qwen2Config,
-                          Qwen2MoeConfig, Qwen3Config, Qwen3MoeConfig, SmolLM3Config)
+from transformers import (Cohere2Config, DeepseekV2Config, DeepseekV3Config, Exaone4Config,
+                          Gemma2Config, Gemma3TextConfig, GemmaConfig, Glm4Config, GlmConfig,
+                          GPT2Config, GptOssConfig, GraniteConfig, GraniteMoeConfig,
+                          GraniteMoeSharedConfig, LlamaConfig, Ministral3Config, MistralConfig,
+                          MixtralConfig, Olmo2Config, Olmo3Config, OlmoeConfig, Phi3Config,
+                          Qwen2Config, Qwen2MoeConfig, Qwen3Config, Qwen3MoeConfig, SmolLM3Config,
+                          StableLmConfig, Starcoder2Config)
 
 ALL_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
 FLOAT_TYPES = ("f32", "f16")
@@ -35,6 +37,7 @@ class Case:
     # At so many positions formats of blocks are compared, and experts lead by so much.
     steady: int = 96
     steady_lead: float = 0.0
+    room: float = 1.0                   # tolerances times this: what many layers add up to
     other_llama: str = ""               # why llama.cpp does not compute the same
 
     def __post_init__(self):
@@ -118,6 +121,12 @@ def case(name, config, alter, **more):
     """One of a family that Paper does not know; its name begins with that of the family."""
     more = {"family": name.split("/")[0], "types": ("f32", "q8_0"), "positions": 96, **more}
     return Case(name.replace("/", "_"), config, paper=False, alter=alter, **more)
+
+
+def normed(*arguments, **more):
+    """The shape of a family that has another epsilon."""
+    sizes = shape(*arguments, **more)
+    return {key: sizes[key] for key in sizes if key != "rms_norm_eps"}
 
 
 def layered(full, **local):
@@ -295,12 +304,13 @@ def routed_cases():
                {"rope_parameters": yarn(8.0, 512, 1000.0)}, old_config="rope_type",
                other_llama="its ramp of yarn begins and ends at whole dimensions"),
         routed("deepseek2/lite", DeepseekV2Config(
-            **shape(64, 96, 4, 4, 128, layers=26, context=4096, eps=1e-6), **latent(None, 32, 32, 16, 32),
+            **shape(64, 96, 4, 4, 128, layers=26, context=4096, eps=1e-6),
+            **latent(None, 32, 32, 16, 32),
             n_routed_experts=6, num_experts_per_tok=2, n_shared_experts=2, first_k_dense_replace=24,
             moe_intermediate_size=32, rope_parameters=yarn(
                 8.0, 512, mscale=0.707, mscale_all_dim=0.707)),
                {"rope_parameters": yarn(8.0, 512, mscale=0.2, mscale_all_dim=0.2),
-                "/layers.*shared_experts.down": 0.0}, dtype=torch.bfloat16),
+                "/layers.*shared_experts.down": 0.0}, dtype=torch.bfloat16, room=2.0),
         routed("deepseek2/groups", DeepseekV2Config(
             **shape(72, 50, 6, 6, 131, layers=3, eps=1e-6), **latent(23, 20, 10, 6, 14), n_group=4,
             topk_group=2, topk_method="group_limited_greedy", n_routed_experts=12,
@@ -309,7 +319,8 @@ def routed_cases():
                {"topk_method": "greedy", "routed_scaling_factor": 1.0},
                other_llama="it takes the best two of a group for its score"),
         routed("deepseek2/v3", DeepseekV3Config(
-            **shape(64, 96, 4, 4, 128, layers=3, context=4096, eps=1e-6), **latent(32, 32, 32, 16, 32),
+            **shape(64, 96, 4, 4, 128, layers=3, context=4096, eps=1e-6),
+            **latent(32, 32, 32, 16, 32),
             n_group=4, topk_group=2, n_routed_experts=16, num_experts_per_tok=3,
             n_shared_experts=1, first_k_dense_replace=1, moe_intermediate_size=32,
             norm_topk_prob=True, routed_scaling_factor=2.5, **text, rope_parameters=yarn(
@@ -317,15 +328,101 @@ def routed_cases():
                {"norm_topk_prob": False, "/e_score": 0.0, "topk_group": 3,
                 "routed_scaling_factor": 1.0}, dtype=torch.bfloat16),
         routed("deepseek2/plain", DeepseekV3Config(
-            **shape(60, 50, 5, 5, 131, eps=1e-6), **latent(19, 21, 10, 6, 14), n_group=1, topk_group=1,
-            n_routed_experts=9, num_experts_per_tok=4, n_shared_experts=2, first_k_dense_replace=0,
-            moe_intermediate_size=33, norm_topk_prob=False, routed_scaling_factor=1.5, **text),
+            **shape(60, 50, 5, 5, 131, eps=1e-6), **latent(19, 21, 10, 6, 14), n_group=1,
+            topk_group=1, n_routed_experts=9, num_experts_per_tok=4, n_shared_experts=2,
+            first_k_dense_replace=0, moe_intermediate_size=33, norm_topk_prob=False,
+            routed_scaling_factor=1.5, **text),
                {"norm_topk_prob": True, "/e_score": 0.0}),
     ]
 
 
+def gpt2(dim, heads, vocab, **more):
+    return GPT2Config(n_embd=dim, n_head=heads, vocab_size=vocab, bos_token_id=1, eos_token_id=2,
+                      n_positions=128, **{"n_layer": 2, **more})
+
+
+def grown(*arguments, **more):
+    return yarn(*arguments, mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.3, **more)
+
+
+def other_cases():
+    """Other norms, activations and orders of the parts of a layer."""
+    text = dict(pad_token_id=0)
+    return [
+        case("mistral3/yarn", Ministral3Config(
+            **shape(64, 96, 4, 2, 128, layers=3, context=4096), head_dim=32, **text,
+            rope_parameters=grown(16.0, 20, 1e5, beta_fast=4.0)),
+             {"rope_parameters": {**grown(16.0, 20, 1e5, beta_fast=4.0),
+                                  "llama_4_scaling_beta": 0.0}}, dtype=torch.bfloat16),
+        case("mistral3/tied", Ministral3Config(
+            **shape(75, 51, 5, 5, 131, context=4096), head_dim=18, **text,
+            tie_word_embeddings=True, rope_parameters=grown(4.0, 64)),
+             {"rope_parameters": {**rope(), "llama_4_scaling_beta": 0.3,
+                                  "original_max_position_embeddings": 64}}),
+        case("glm4/gqa", Glm4Config(**shape(64, 96, 4, 2, 128, layers=3), head_dim=32, **text),
+             {"/norm": 1.0, "/k_proj.bias": 3.0,
+              "rope_parameters": rope(partial_rotary_factor=0.25)}, dtype=torch.bfloat16,
+             old_config="type"),
+        case("glm4/tied", Glm4Config(**shape(72, 51, 4, 4, 131, eps=0.2), head_dim=24, **text,
+                                     attention_bias=False, tie_word_embeddings=True,
+                                     rope_parameters=rope(partial_rotary_factor=0.75)),
+             {"rms_norm_eps": 0.1}),
+        case("chatglm/mqa", GlmConfig(**shape(64, 96, 4, 1, 128, layers=3), head_dim=16, **text),
+             {"/k_proj.bias": 3.0, "rope_parameters": rope(partial_rotary_factor=1.0)},
+             dtype=torch.bfloat16, old_config="type"),
+        case("chatglm/mha", GlmConfig(**shape(72, 51, 4, 4, 131), head_dim=18, **text,
+                                      attention_bias=False,
+                                      rope_parameters=rope(partial_rotary_factor=0.34)),
+             {"rope_parameters": rope(partial_rotary_factor=0.5)}),
+        case("gpt2/even", gpt2(64, 4, 128, n_layer=3),
+             {"/wpe": 0.0, "/ln_.*bias": 0.0, "activation_function": "relu"}, dtype=torch.bfloat16),
+        case("gpt2/inner", gpt2(72, 4, 131, n_inner=50, layer_norm_epsilon=0.3,
+                                tie_word_embeddings=False),
+             {"layer_norm_epsilon": 0.1, "/c_attn.bias": 0.0},
+             other_llama="its files are made without n_inner"),
+        case("cohere2/gqa", Cohere2Config(
+            **normed(64, 96, 4, 2, 128, layers=5), sliding_window=24, logit_scale=0.3, **text),
+             {"sliding_window": 25, "logit_scale": 1.0,
+              "layer_types": [SLIDING, FULL, SLIDING, SLIDING, SLIDING]}, dtype=torch.bfloat16),
+        case("cohere2/layers", Cohere2Config(
+            **normed(72, 51, 4, 4, 131, layers=3), sliding_window=17, logit_scale=2.0, **text,
+            layer_types=[FULL, SLIDING, FULL], layer_norm_eps=0.2,
+            rope_parameters=rope(theta=5e4)),
+             {"layer_norm_eps": 0.1, "layer_types": [SLIDING, FULL, FULL]}),
+        case("exaone4/llama3", Exaone4Config(
+            **shape(64, 96, 4, 2, 128, layers=3), sliding_window=None, layer_types=[FULL] * 3,
+            rope_parameters=llama3(32), **text), {"rope_parameters": rope(theta=5e5), **QK_NORMS},
+             dtype=torch.bfloat16, old_config="rope_type"),
+        case("exaone4/windows", Exaone4Config(
+            **shape(24, 18, 4, 2, 131, layers=64), sliding_window=17, **text,
+            tie_word_embeddings=True, rope_parameters=rope(theta=5e4)),
+             {"sliding_window": 18, "layer_types": [SLIDING] * 64}, room=4.0),
+        case("exaone4/layers", Exaone4Config(
+            **shape(72, 51, 4, 4, 131, layers=3), sliding_window=20, **text,
+            layer_types=[FULL, SLIDING, FULL]), {"layer_types": [SLIDING, FULL, FULL]},
+             other_llama="it knows windows in models of 64 layers only"),
+        case("stablelm/gqa", StableLmConfig(
+            **normed(64, 96, 4, 2, 128, layers=3), use_qkv_bias=True, **text),
+             {"/layernorm.bias": 0.0, "/k_proj.bias": 3.0,
+              "rope_parameters": rope(partial_rotary_factor=0.5)}, dtype=torch.bfloat16,
+             old_config="type"),
+        case("stablelm/parallel", StableLmConfig(
+            **normed(72, 51, 4, 2, 131), qk_layernorm=True, use_parallel_residual=True, **text,
+            layer_norm_eps=0.2, rope_parameters=rope(partial_rotary_factor=0.34)),
+             {"layer_norm_eps": 0.1, "/[qk]_layernorm": 1.0}),
+        case("starcoder2/gqa", Starcoder2Config(**normed(64, 96, 4, 2, 128, layers=3), **text),
+             {"/proj.bias": 0.0, "hidden_act": "relu", "/c_fc.bias": 0.0},
+             dtype=torch.bfloat16),
+        case("starcoder2/window", Starcoder2Config(
+            **normed(72, 51, 4, 4, 131), norm_epsilon=0.2, sliding_window=20,
+            tie_word_embeddings=False, rope_parameters=rope(theta=1e5), **text),
+             {"norm_epsilon": 0.1, "sliding_window": 21},
+             other_llama="it ignores the window of this family"),
+    ]
+
+
 def cases():
-    return basic_cases() + dense_cases() + routed_cases()
+    return basic_cases() + dense_cases() + routed_cases() + other_cases()
 
 
 def golden(name, config, **more):
