@@ -250,15 +250,17 @@ def mixed_format(name, wanted, metadata, tensors):
 # ---- tensors -------------------------------------------------------------------------------------
 
 # What files store, and the numpy type to read it with; bf16 is widened by hand.
-STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "i1"}
+STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "i1", "U8": "u1"}
 
 
 class Tensor:
-    """A matrix (rows, columns) or vector (columns,) that lies in a file. read(index) gives the rows
-    that a slice or an array of numbers picks, as float32 (n, columns). A vector is one row."""
+    """A matrix (rows, columns), a vector (columns,) or a stack of matrices that lies in a file.
+    read(index) gives the rows that a slice or a rising array of numbers picks, as float32
+    (n, columns). A vector is one row, the rows of a stack are counted through. packed is a Format
+    if what is read are its blocks, as bytes."""
 
-    def __init__(self, shape, read):
-        self.shape, self.read = tuple(shape), read
+    def __init__(self, shape, read, packed=None):
+        self.shape, self.read, self.packed = tuple(shape), read, packed
         self.rows, self.columns = math.prod(self.shape[:-1]), (self.shape or (1,))[-1]
 
 
@@ -277,7 +279,7 @@ def tensor_in_file(path, offset, stored, shape):
         values = map_file(path, offset, stored, (tensor.rows, tensor.columns))[index]
         if stored == "BF16":
             return (values.astype(np.uint32) << 16).view(np.float32)
-        return np.array(values, np.float32)
+        return np.array(values, np.uint8 if stored == "U8" else np.float32)
     tensor = Tensor(shape, read)
     return tensor
 
@@ -295,32 +297,97 @@ def tensor_in_groups(path, offset, group, shape):
     return Tensor(shape, read)
 
 
-def halves_to_pairs(tensor, heads):
+# How a weight becomes one of the shape that GGUF wants, for the column "change" of ARCHS: functions
+# of the tensor, that shape and the sizes.
+
+
+def halves_to_pairs(tensor, shape, sizes):
     """Hugging Face rotates (i, i + d/2) in each head, GGUF's llama (2i, 2i+1): reorder the rows, or
     the elements of a bias, so that both mean the same."""
-    order = np.arange(tensor.shape[0]).reshape(heads, 2, -1).swapaxes(1, 2).reshape(-1)
-    if len(tensor.shape) == 1:
-        return Tensor(tensor.shape, lambda index: tensor.read(index)[:, order])
-    return Tensor(tensor.shape, lambda index: tensor.read(order[index]))
+    order = np.arange(shape[0]).reshape(shape[0] // sizes["head_dim"], 2, -1)
+    order = order.swapaxes(1, 2).reshape(-1)
+    if len(shape) == 1:
+        return Tensor(shape, lambda index: tensor.read(index)[:, order])
+    return Tensor(shape, lambda index: tensor.read(order[index]))
+
+
+def one_more(tensor, shape, sizes):
+    """Gemma multiplies by 1 + weight in its norms, GGUF by the weight."""
+    return Tensor(shape, lambda index: tensor.read(index) + np.float32(1))
+
+
+def turned(tensor, shape, sizes):
+    """The rows of each matrix become columns."""
+    def read(index):
+        wanted = np.arange(math.prod(shape[:-1]))[index]
+        matrices = wanted // shape[-2]
+        return np.concatenate([
+            tensor.read(slice(matrix * shape[-1], (matrix + 1) * shape[-1]))[
+                :, wanted[matrices == matrix] % shape[-2]].T for matrix in np.unique(matrices)])
+    return Tensor(shape, read)
+
+
+def rows_of(part):
+    """Returns a change that takes a part, a slice, of the rows of each matrix."""
+    def change(tensor, shape, sizes):
+        order = np.arange(tensor.rows).reshape(math.prod(shape[:-2]), -1)
+        order = order[:, part(shape)].reshape(-1)
+        return Tensor(shape, lambda index: tensor.read(order[index]), tensor.packed)
+    return change
+
+
+def columns_of(start):
+    """Returns a change that takes every other column."""
+    return lambda tensor, shape, sizes: Tensor(
+        shape, lambda index: tensor.read(index)[:, start::2])
+
+
+def then(first, second, factor=1):
+    """Two changes in turn, the first to a shape of so many times the rows."""
+    def change(tensor, shape, sizes):
+        middle = (*shape[:-2], shape[-2] * factor, shape[-1])
+        return second(first(tensor, middle, sizes), shape, sizes)
+    return change
+
+
+def as_vector(tensor, shape, sizes):
+    return Tensor(shape, tensor.read)
+
+
+first_rows = rows_of(lambda shape: slice(0, shape[-2]))
+last_rows = rows_of(lambda shape: slice(-shape[-2], None))
+even_rows = rows_of(lambda shape: slice(0, None, 2))
+odd_rows = rows_of(lambda shape: slice(1, None, 2))
+
+
+def key_part(tensor, shape, sizes):
+    """What makes keys comes first in each head, and is multiplied from the other side."""
+    heads, rank, plain = shape
+    return turned(first_rows(tensor, (heads, plain, rank), sizes), shape, sizes)
+
+
+def in_turn(tensors, shape):
+    """The rows of tensors one after the other. index is a slice."""
+    starts = np.cumsum([0] + [tensor.rows for tensor in tensors])
+
+    def read(index):
+        return np.concatenate([
+            tensor.read(slice(max(index.start - first, 0), min(index.stop - first, tensor.rows)))
+            for tensor, first in zip(tensors, starts)
+            if index.start < first + tensor.rows and index.stop > first])
+    return Tensor(shape, read)
 
 
 def join_shards(name, shards, shape):
     """The matrix of this shape that the shards make up side by side, along whichever axis fits.
     Shards of the whole shape are copies."""
-    def read_rows(index):
-        """index is a slice."""
-        return np.concatenate([
-            shard.read(slice(max(index.start - first, 0), min(index.stop - first, shard.rows)))
-            for shard, first in zip(shards, np.cumsum([0] + [shard.rows for shard in shards]))
-            if index.start < first + shard.rows and index.stop > first])
-
     shapes = [shard.shape for shard in shards]
     if set(shapes) == {shape}:
         return shards[0]
     if len(shape) == 2 and all(len(s) == 2 for s in shapes):
         rows, columns = zip(*shapes)
         if set(columns) == {shape[1]} and sum(rows) == shape[0]:
-            return Tensor(shape, read_rows)
+            return in_turn(shards, shape)
         if set(rows) == {shape[0]} and sum(columns) == shape[1]:
             return Tensor(shape, lambda i: np.concatenate([s.read(i) for s in shards], axis=1))
     raise ExportError(f"{name} is {' and '.join(map(show, shapes))}, expected {show(shape)}")
@@ -352,7 +419,7 @@ def pack_value(value):
     if isinstance(value, str):
         return struct.pack("<I", 8) + pack_string(value)
     if isinstance(value, np.ndarray):
-        kind = {"int32": 5, "float32": 6}[value.dtype.name]
+        kind = {"int32": 5, "float32": 6, "bool": 7}[value.dtype.name]
         return struct.pack("<IIQ", 9, kind, len(value)) + value.tobytes()
     return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(pack_string, value))
 
@@ -361,6 +428,9 @@ def choose_formats(metadata, tensors, wanted):
     """{name: Format}. Vectors, biases and EXACT weights are f32; blocks have to fill whole rows."""
     formats, odd = {}, {}
     for name, tensor in tensors.items():
+        if tensor.packed:
+            formats[name] = tensor.packed
+            continue
         exact = len(tensor.shape) < 2 or not name.endswith(".weight") or name.endswith(EXACT)
         plan = ("f32" if exact else wanted if wanted in FORMATS else
                 mixed_format(name, wanted, metadata, tensors))
@@ -712,13 +782,33 @@ def vocabulary_keys(candidates, rows, config):
 
 # ---- families of models --------------------------------------------------------------------------
 
-# The shape of each weight by GGUF name, without "blk.N." and ".weight"; the words are sizes. A bias
-# has as many values as its weight has rows.
+# The shape of each weight by GGUF name, without "blk.N." and ".weight"; the words are sizes, see
+# read_sizes. A bias has as many values as its weight has rows.
 SHAPES = {
     "token_embd": ("vocab", "dim"), "attn_norm": ("dim",), "attn_q": ("q_dim", "dim"),
     "attn_k": ("kv_dim", "dim"), "attn_v": ("kv_dim", "dim"), "attn_output": ("dim", "q_dim"),
     "ffn_norm": ("dim",), "ffn_gate": ("hidden", "dim"), "ffn_up": ("hidden", "dim"),
     "ffn_down": ("dim", "hidden"), "output_norm": ("dim",), "output": ("vocab", "dim"),
+    "attn_q_norm": ("head_dim",), "attn_k_norm": ("head_dim",),
+    "post_attention_norm": ("dim",), "post_ffw_norm": ("dim",), "attn_qkv": ("qkv_dim", "dim"),
+    "attn_sinks": ("heads",), "ffn_gate_inp": ("experts", "dim"), "exp_probs_b": ("experts",),
+    "ffn_gate_exps": ("experts", "expert_hidden", "dim"),
+    "ffn_up_exps": ("experts", "expert_hidden", "dim"),
+    "ffn_down_exps": ("experts", "dim", "expert_hidden"), "ffn_gate_inp_shexp": ("dim",),
+    "ffn_gate_shexp": ("shared_hidden", "dim"), "ffn_up_shexp": ("shared_hidden", "dim"),
+    "ffn_down_shexp": ("dim", "shared_hidden"),
+    "attn_q_a": ("q_rank", "dim"), "attn_q_a_norm": ("q_rank",),
+    "attn_q_b": ("heads*qk_dim", "q_rank"), "attn_kv_a_mqa": ("latent", "dim"),
+    "attn_kv_a_norm": ("kv_rank",), "attn_k_b": ("heads", "kv_rank", "plain"),
+    "attn_v_b": ("heads", "value", "kv_rank"), "position_embd": ("context", "dim"),
+}
+ONLY_BIAS = ("exp_probs_b",)  # which has no weight
+# Sizes that only some families have, and their names in config.json.
+MORE_SIZES = {
+    "experts": "num_experts", "expert_hidden": "moe_intermediate_size",
+    "shared_hidden": "shared_expert_intermediate_size", "shared": "n_shared_experts",
+    "plain": "qk_nope_head_dim", "rope": "qk_rope_head_dim", "value": "v_head_dim",
+    "q_rank": "q_lora_rank", "kv_rank": "kv_lora_rank",
 }
 HUGGINGFACE_NAMES = {
     "token_embd": "model.embed_tokens",
@@ -750,29 +840,401 @@ META_NAMES = {
 }
 QKV, FFN = ("attn_q", "attn_k", "attn_v"), ("ffn_gate", "ffn_up", "ffn_down")
 
+
+def names(without=(), **more):
+    """HUGGINGFACE_NAMES less some words and with more weights of each layer."""
+    kept = {stem: name for stem, name in HUGGINGFACE_NAMES.items()
+            if stem.split(".")[-1] not in without}
+    return dict(kept, **{f"blk.{{}}.{word}": f"model.layers.{{}}.{name}"
+                         for word, name in more.items()})
+
+
+HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
+WHOLE_NORMS = {"attn_q_norm": ("q_dim",), "attn_k_norm": ("kv_dim",)}
+GEMMA2_NORMS = {"post_attention_norm": "post_attention_layernorm",
+                "ffn_norm": "pre_feedforward_layernorm",
+                "post_ffw_norm": "post_feedforward_layernorm"}
+POST_NORMS = {"post_attention_norm": "post_attention_layernorm",
+              "post_ffw_norm": "post_feedforward_layernorm"}
+EXPERTS = {"ffn_gate_inp": "mlp.gate", "ffn_gate_exps": "mlp.experts.{}.gate_proj",
+           "ffn_up_exps": "mlp.experts.{}.up_proj", "ffn_down_exps": "mlp.experts.{}.down_proj"}
+MIXTRAL_EXPERTS = {f"ffn_{word}": f"block_sparse_moe.{name}" for word, name in (
+    ("gate_inp", "gate"), ("gate_exps", "experts.{}.w1"), ("down_exps", "experts.{}.w2"),
+    ("up_exps", "experts.{}.w3"))}
+GPT_OSS = {
+    "attn_sinks": "self_attn.sinks", "post_attention_norm": "post_attention_layernorm",
+    "ffn_gate_inp": "mlp.router", "ffn_gate_exps": "mlp.experts.gate_up_proj",
+    "ffn_up_exps": "mlp.experts.gate_up_proj", "ffn_down_exps": "mlp.experts.down_proj"}
+
+
+def shared_expert(source):
+    return {f"ffn_{word}_shexp": f"mlp.{source}.{word}_proj" for word in ("gate", "up", "down")}
+
+
+def granite_names(config):
+    shared = {f"ffn_{word}_shexp": f"shared_mlp.{name}_linear" for word, name in (
+        ("gate", "input"), ("up", "input"), ("down", "output"))}
+    return names(FFN, ffn_gate_inp="block_sparse_moe.router.layer",
+                 ffn_gate_exps="block_sparse_moe.input_linear",
+                 ffn_up_exps="block_sparse_moe.input_linear",
+                 ffn_down_exps="block_sparse_moe.output_linear",
+                 **shared if config.get("shared_expert_intermediate_size") else {})
+
+
+def deepseek_names(config):
+    """Keys and values of all heads come from one short vector; queries may, too."""
+    query = {"attn_q": "self_attn.q_proj"} if config.get("q_lora_rank") is None else {
+        "attn_q_a": "self_attn.q_a_proj", "attn_q_a_norm": "self_attn.q_a_layernorm",
+        "attn_q_b": "self_attn.q_b_proj"}
+    choice = {"exp_probs_b": "mlp.gate.e_score_correction"}
+    return names(QKV, **query, attn_kv_a_mqa="self_attn.kv_a_proj_with_mqa",
+                 attn_kv_a_norm="self_attn.kv_a_layernorm", attn_k_b="self_attn.kv_b_proj",
+                 attn_v_b="self_attn.kv_b_proj", **EXPERTS, **shared_expert("shared_experts"),
+                 **choice if config["topk_method"] == "noaux_tc" else {})
+
+
+def stablelm_names(config):
+    """A norm of its own for each head, or none."""
+    norms = {f"attn_{letter}_norm": f"self_attn.{letter}_layernorm.norms.{{}}" for letter in "qk"}
+    return names(("ffn_norm",) if config.get("use_parallel_residual") else (),
+                 **norms if config.get("qk_layernorm") else {})
+
+
+GPT2_NAMES = {
+    "token_embd": "wte", "position_embd": "wpe", "blk.{}.attn_norm": "h.{}.ln_1",
+    "blk.{}.attn_qkv": "h.{}.attn.c_attn", "blk.{}.attn_output": "h.{}.attn.c_proj",
+    "blk.{}.ffn_norm": "h.{}.ln_2", "blk.{}.ffn_up": "h.{}.mlp.c_fc",
+    "blk.{}.ffn_down": "h.{}.mlp.c_proj", "output_norm": "ln_f", "output": "lm_head"}
+LAYER_NORMS = ("attn_norm", "ffn_norm", "output_norm")
+PAIRS = {"attn_q": halves_to_pairs, "attn_k": halves_to_pairs}
+GEMMA_NORMS = {word: one_more for word in SHAPES if word.endswith("norm")}
+
+# Settings that some families have, by GGUF's key for them: the name in config.json and the kind.
+KEYS = {
+    "attention.sliding_window": ("sliding_window", int),
+    "attention.scale": ("attention_multiplier", float),
+    "attn_logit_softcapping": ("attn_logit_softcapping", float),
+    "final_logit_softcapping": ("final_logit_softcapping", float),
+    "embedding_scale": ("embedding_multiplier", float),
+    "residual_scale": ("residual_multiplier", float),
+    "logit_scale": ("logit_scale", float),
+    "use_parallel_residual": ("use_parallel_residual", bool),
+    "expert_count": ("num_experts", int),
+    "expert_used_count": ("num_experts_per_tok", int),
+    "expert_feed_forward_length": ("moe_intermediate_size", int),
+    "expert_shared_feed_forward_length": ("shared_expert_intermediate_size", int),
+    "expert_shared_count": ("n_shared_experts", int),
+    "expert_weights_scale": ("routed_scaling_factor", float),
+    "expert_weights_norm": ("norm_topk_prob", bool),
+    "leading_dense_block_count": ("first_k_dense_replace", int),
+}
+CHOICE = ("expert_count", "expert_used_count")
+
+# Other names that config.json has for what the code below calls by the first name.
+ALIASES = {"logits_scaling": "logit_scale", "num_local_experts": "num_experts",
+           "n_routed_experts": "num_experts", "norm_epsilon": "layer_norm_eps",
+           "shared_intermediate_size": "shared_expert_intermediate_size",
+           "n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads",
+           "n_positions": "max_position_embeddings", "n_inner": "intermediate_size",
+           "activation_function": "hidden_act", "layer_norm_epsilon": "layer_norm_eps"}
+
+
+def sliding_windows(period, listed=False, needed=True):
+    """Returns a function for the column "also": the window and the layers that have it, which are
+    those that the config says or else all but every so many. GGUF has them listed where they are
+    others than that, or always."""
+    def keys(source, config, sizes):
+        usual = [(layer + 1) % period != 0 for layer in range(sizes["layers"])]
+        pattern, kinds = config.get("sliding_window_pattern") or period, config.get("layer_types")
+        if isinstance(pattern, int):
+            pattern = "L" * (pattern - 1) + "G"
+        layers = [kind == "sliding_attention" for kind in kinds] if kinds else [
+            pattern[layer % len(pattern)] == "L" for layer in range(sizes["layers"])]
+        if config.get("sliding_window") is None and not needed:
+            return {}
+        require(len(layers) == sizes["layers"],
+                f"{source}: {len(layers)} layer_types for {sizes['layers']} layers")
+        window = {"attention.sliding_window": number(source, config, "sliding_window")}
+        if listed or layers != usual:
+            window["attention.sliding_window_pattern"] = np.array(layers)
+        return window
+    return keys
+
+
+def gemma_scale(source, config, sizes):
+    """Scores are divided by the root of the size of a head where no key says anything else."""
+    scalar = number(source, config, "query_pre_attn_scalar", kind=float)
+    return {} if scalar == sizes["head_dim"] else {"attention.scale": scalar ** -0.5}
+
+
+def every_fourth_without_rope(source, config, sizes):
+    usual = [int((layer + 1) % 4 != 0) for layer in range(sizes["layers"])]
+    require(config.get("no_rope_layers") in (None, [], usual) and config.get(
+        "no_rope_layer_interval", 4) == 4, f"{source}: expected no_rope_layers of every fourth")
+    return {}
+
+
+def latent_keys(source, config, sizes):
+    """Attention as llama.cpp has it: one key/value head as wide as the short vector, from which
+    each head makes its own."""
+    keys = {"head_count_kv": 1, "kv_lora_rank": sizes["kv_rank"], "value_length": sizes["kv_rank"],
+            "key_length": sizes["latent"], "key_length_mla": sizes["qk_dim"],
+            "value_length_mla": sizes["value"]}
+    if "q_rank" in sizes:
+        keys["q_lora_rank"] = sizes["q_rank"]
+    return {f"attention.{key}": value for key, value in keys.items()}
+
+
+def expert_choice(source, config, sizes):
+    """By which scores experts are chosen, and from the best of how many groups."""
+    keys = {"expert_gating_func": {"softmax": 1, "sigmoid": 2}[config["scoring_func"]]}
+    if config["topk_method"] != "greedy" and config.get("n_group"):
+        keys.update(expert_group_count=number(source, config, "n_group"),
+                    expert_group_used_count=number(source, config, "topk_group"))
+    return keys
+
+
+def query_growth(source, config, sizes):
+    """Queries grow with the logarithm of how many contexts of the first training came before."""
+    rope = config.get("rope_parameters") or {}
+    if rope.get("llama_4_scaling_beta") is None:
+        return {}
+    require((rope.get("rope_type") or rope.get("type")) == "yarn",
+            f"{source}: llama_4_scaling_beta without rope of type yarn is not known")
+    return {"attention.temperature_scale": number(
+        source, rope, "llama_4_scaling_beta", kind=float, least=0)}
+
+
+def wide_experts(source, config, sizes):
+    return {"expert_feed_forward_length": sizes["hidden"]}
+
+
+COLUMNS = {
+    "biases": {}, "shapes": {}, "stored": {}, "change": {}, "keys": (), "also": (), "rope": {},
+    "rename": (), "ignore": "$^", "mxfp4": {}}
+
+
+def family(arch, names, only={}, defaults={}, **columns):
+    """A row of ARCHS from what is not the usual."""
+    return dict(COLUMNS, arch=arch, names=names, only=dict({"hidden_act": "silu"}, **only),
+                defaults=dict({"hidden_act": "silu"}, **defaults), **columns)
+
+
 # By the class in config.json's "architectures". To add one: a row here, new weights in SHAPES, new
 # sizes in read_sizes.
 #   arch      the family's name in GGUF
-#   names     the weights, GGUF name: name in the source
-#   biases    setting: the weights that have a bias where it is true
-#   permute   the weights whose rows go from halves to pairs
-#   only      settings of which one value is known
-#   defaults  what the class assumes where config.json is silent
-ARCHS = {
-    "LlamaForCausalLM": {
-        "arch": "llama", "names": HUGGINGFACE_NAMES, "permute": ("attn_q", "attn_k"),
-        "biases": {"attention_bias": QKV + ("attn_output",), "mlp_bias": FFN},
-        "only": {"hidden_act": "silu"}, "defaults": {"hidden_act": "silu"}},
-    "MistralForCausalLM": {
-        "arch": "llama", "names": HUGGINGFACE_NAMES, "permute": ("attn_q", "attn_k"), "biases": {},
-        "only": {"hidden_act": "silu", "sliding_window": None},
-        "defaults": {"hidden_act": "silu", "sliding_window": 4096, "num_key_value_heads": 8}},
-    "Qwen2ForCausalLM": {
-        "arch": "qwen2", "names": HUGGINGFACE_NAMES, "permute": (), "biases": {"qkv_bias": QKV},
-        "only": {"hidden_act": "silu", "use_sliding_window": False},
-        "defaults": {"hidden_act": "silu", "use_sliding_window": False, "qkv_bias": True}},
+#   names     the weights, GGUF name: name in the source; or a function of the config for that
+#   biases    setting: the weights that have a bias where it is true; None: that always have
+#   shapes    where they are not those of SHAPES
+#   stored    the shapes in the source where they are not those in GGUF
+#   change    weight: the function that makes it what GGUF wants
+#   keys      settings of KEYS that go into the metadata
+#   also      functions that return more metadata
+#   rope      settings of rope that the class has besides those of config.json; None: no rope
+#   only      settings of which one value is known, or several in a tuple
+#   defaults  what the class assumes where config.json is silent; a function of the config says it
+#             for null as well
+#   rename    pairs of a pattern in the source's names and what to put in its place
+#   ignore    pattern of names that are not part of the model; @ is the number of layers
+#   mxfp4     columns that are others where experts are stored in that format
+NO_BIAS = {"attention_bias": (None, False)}
+NO_WINDOW = {"use_sliding_window": (None, False)}
+ALL_ROUTED = {"decoder_sparse_step": (None, 1), "mlp_only_layers": (None, []), **NO_WINDOW}
+GELU = {"hidden_act": ("gelu", "gelu_pytorch_tanh"),
+        "hidden_activation": (None, "gelu_pytorch_tanh"),
+        "use_bidirectional_attention": (None, False), **NO_BIAS}
+GRANITE_DEFAULTS = {"attention_multiplier": 1.0, "embedding_multiplier": 1.0,
+                    "residual_multiplier": 1.0, "logit_scale": 1.0}
+GRANITE_KEYS = ("attention.scale", "embedding_scale", "residual_scale", "logit_scale")
+GRANITE_MOE = {
+    "only": {**NO_BIAS}, "defaults": GRANITE_DEFAULTS,
+    "keys": (*GRANITE_KEYS, *CHOICE, "expert_shared_feed_forward_length"),
+    "stored": {"ffn_gate_exps": ("experts", "2*expert_hidden", "dim"),
+               "ffn_up_exps": ("experts", "2*expert_hidden", "dim"),
+               "ffn_gate_shexp": ("2*shared_hidden", "dim"),
+               "ffn_up_shexp": ("2*shared_hidden", "dim")},
+    "change": {"ffn_gate_exps": first_rows, "ffn_up_exps": last_rows,
+               "ffn_gate_shexp": first_rows, "ffn_up_shexp": last_rows, **PAIRS},
 }
-META = {"arch": "llama", "names": META_NAMES, "permute": (), "biases": {}}
+GPT_OSS_BIASES = {"ffn_gate_exps.bias": ("experts", "2*expert_hidden"),
+                  "ffn_up_exps.bias": ("experts", "2*expert_hidden"),
+                  "ffn_down_exps.bias": ("experts", "dim")}
+GLM = {
+    "shapes": {"ffn_up": ("2*hidden", "dim")}, "biases": {"attention_bias": QKV},
+    "defaults": {"attention_bias": True, "partial_rotary_factor": 0.5, "head_dim": 128,
+                 "num_key_value_heads": 2, "rms_norm_eps": 1.5625e-07},
+}
+GPT2_BIASES = {"attn_qkv.bias": ("qkv_dim",), "attn_output.bias": ("dim",),
+               "ffn_up.bias": ("hidden",), "ffn_down.bias": ("dim",)}
+SHARED = ("shared*expert_hidden", "dim")
+DEEPSEEK_ONLY = {**NO_BIAS, "mlp_bias": (None, False), "moe_layer_freq": (None, 1),
+                 "rms_norm_eps": (None, 1e-6)}  # two of the norms have that number in any case
+DEEPSEEK = {
+    "arch": "deepseek2", "names": deepseek_names, "also": (latent_keys, expert_choice),
+    "rope": {"log_multiplier": 0.1}, "ignore": r"model\.layers\.@\.",
+    "rename": ((r"e_score_correction_bias$", "e_score_correction.bias"),),
+    "shapes": {"attn_q": ("heads*qk_dim", "dim"), "attn_output": ("dim", "heads*value"),
+               "ffn_gate_shexp": SHARED, "ffn_up_shexp": SHARED, "ffn_down_shexp": SHARED[::-1]},
+    "stored": {"attn_k_b": ("heads*plain_value", "kv_rank"),
+               "attn_v_b": ("heads*plain_value", "kv_rank")},
+    "change": {"attn_k_b": key_part, "attn_v_b": last_rows},
+    "keys": (*CHOICE, "expert_feed_forward_length", "expert_shared_count", "expert_weights_scale",
+             "expert_weights_norm", "leading_dense_block_count"),
+}
+ARCHS = {
+    "LlamaForCausalLM": family(
+        "llama", HUGGINGFACE_NAMES, change=PAIRS,
+        biases={"attention_bias": QKV + ("attn_output",), "mlp_bias": FFN}),
+    "MistralForCausalLM": family(
+        "llama", HUGGINGFACE_NAMES, change=PAIRS, only={"sliding_window": None},
+        defaults={"sliding_window": 4096, "num_key_value_heads": 8}),
+    "Qwen2ForCausalLM": family(
+        "qwen2", HUGGINGFACE_NAMES, biases={"qkv_bias": QKV}, only=NO_WINDOW,
+        defaults={"qkv_bias": True}),
+    "Qwen3ForCausalLM": family(
+        "qwen3", names(**HEAD_NORMS), only={**NO_WINDOW, **NO_BIAS}, defaults={"head_dim": 128}),
+    "GemmaForCausalLM": family(
+        "gemma", HUGGINGFACE_NAMES, change=GEMMA_NORMS, only=GELU,
+        defaults={"hidden_act": "gelu", "head_dim": 256, "tie_word_embeddings": True}),
+    "Gemma2ForCausalLM": family(
+        "gemma2", names(**GEMMA2_NORMS), change=GEMMA_NORMS, only=GELU,
+        keys=("attn_logit_softcapping", "final_logit_softcapping"),
+        also=(sliding_windows(2), gemma_scale),
+        defaults={"hidden_act": "gelu", "head_dim": 256, "tie_word_embeddings": True,
+                  "query_pre_attn_scalar": 256, "sliding_window": 4096,
+                  "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}),
+    "Gemma3ForCausalLM": family(
+        "gemma3", names(**GEMMA2_NORMS, **HEAD_NORMS), change=GEMMA_NORMS,
+        only={**GELU, "attn_logit_softcapping": None}, keys=("final_logit_softcapping",),
+        also=(sliding_windows(6), gemma_scale),
+        defaults={"hidden_act": "gelu", "head_dim": 256, "tie_word_embeddings": True,
+                  "query_pre_attn_scalar": 256, "sliding_window": 4096, "vocab_size": 262208,
+                  "max_position_embeddings": 131072, "num_attention_heads": 8,
+                  "num_key_value_heads": 4, "rope_theta": 1e6, "rope_local_base_freq": 10000.0}),
+    "Phi3ForCausalLM": family(
+        "phi3", names(QKV + ("ffn_gate", "ffn_up"), attn_qkv="self_attn.qkv_proj",
+                      ffn_up="mlp.gate_up_proj"), shapes={"ffn_up": ("2*hidden", "dim")},
+        only=NO_BIAS, keys=("attention.sliding_window",), defaults={"partial_rotary_factor": 1.0}),
+    "Olmo2ForCausalLM": family(
+        "olmo2", names(("attn_norm", "ffn_norm"), **HEAD_NORMS, **POST_NORMS), shapes=WHOLE_NORMS,
+        only=NO_BIAS, defaults={"rms_norm_eps": 1e-5}),
+    "Olmo3ForCausalLM": family(
+        "olmo2", names(("attn_norm", "ffn_norm"), **HEAD_NORMS, **POST_NORMS), shapes=WHOLE_NORMS,
+        only=NO_BIAS, also=(sliding_windows(4, listed=True),),
+        defaults={"rms_norm_eps": 1e-5, "rope_theta": 500000.0, "sliding_window": 4096}),
+    "SmolLM3ForCausalLM": family(
+        "smollm3", HUGGINGFACE_NAMES, change=PAIRS, also=(every_fourth_without_rope,),
+        only={**NO_BIAS, **NO_WINDOW, "mlp_bias": (None, False)},
+        defaults={"rope_theta": 2e6, "tie_word_embeddings": True, "num_key_value_heads": 4}),
+    "GraniteForCausalLM": family(
+        "granite", HUGGINGFACE_NAMES, change=PAIRS, keys=GRANITE_KEYS,
+        only={**NO_BIAS, "mlp_bias": (None, False)},
+        defaults=GRANITE_DEFAULTS),
+    "MixtralForCausalLM": family(
+        "llama", names(FFN, **MIXTRAL_EXPERTS), change=PAIRS, keys=CHOICE,
+        only={"sliding_window": None}, defaults={"rope_theta": 1e6, "num_key_value_heads": 8}),
+    "Qwen2MoeForCausalLM": family(
+        "qwen2moe", names(FFN, **EXPERTS, **shared_expert("shared_expert"),
+                          ffn_gate_inp_shexp="mlp.shared_expert_gate"),
+        biases={"qkv_bias": QKV}, stored={"ffn_gate_inp_shexp": ("1", "dim")},
+        change={"ffn_gate_inp_shexp": as_vector}, only={**ALL_ROUTED, "norm_topk_prob": False},
+        defaults={"qkv_bias": True, "norm_topk_prob": False},
+        keys=(*CHOICE, "expert_feed_forward_length", "expert_shared_feed_forward_length")),
+    "Qwen3MoeForCausalLM": family(
+        "qwen3moe", names(FFN, **EXPERTS, **HEAD_NORMS), keys=(
+            *CHOICE, "expert_feed_forward_length"),
+        only={**ALL_ROUTED, **NO_BIAS, "norm_topk_prob": True},
+        defaults={"norm_topk_prob": False, "num_key_value_heads": 4}),
+    "OlmoeForCausalLM": family(
+        "olmoe", names(FFN, **EXPERTS, **HEAD_NORMS), shapes=WHOLE_NORMS, keys=CHOICE,
+        only={**NO_BIAS, "clip_qkv": None, "norm_topk_prob": False},
+        defaults={"rms_norm_eps": 1e-5, "norm_topk_prob": False}),
+    "GraniteMoeForCausalLM": family("granitemoe", granite_names, **GRANITE_MOE),
+    "GraniteMoeSharedForCausalLM": family("granitemoe", granite_names, **GRANITE_MOE),
+    "GptOssForCausalLM": family(
+        "gpt-oss", names(("ffn_norm",) + FFN, **GPT_OSS),
+        also=(sliding_windows(2), wide_experts), keys=CHOICE,
+        biases={"attention_bias": QKV + ("attn_output",), None: (
+            "ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")},
+        stored={"ffn_gate_exps": ("experts", "dim", "2*expert_hidden"),
+                "ffn_up_exps": ("experts", "dim", "2*expert_hidden"),
+                "ffn_down_exps": ("experts", "expert_hidden", "dim"), **GPT_OSS_BIASES},
+        change={"ffn_gate_exps": then(turned, even_rows, 2),
+                "ffn_up_exps": then(turned, odd_rows, 2), "ffn_down_exps": turned,
+                "ffn_gate_exps.bias": columns_of(0), "ffn_up_exps.bias": columns_of(1),
+                "ffn_down_exps.bias": None},
+        mxfp4={"stored": {"ffn_gate_exps": ("experts", "2*expert_hidden", "dim"),
+                          "ffn_up_exps": ("experts", "2*expert_hidden", "dim"), **GPT_OSS_BIASES},
+               "change": {"ffn_gate_exps": even_rows, "ffn_up_exps": odd_rows,
+                          "ffn_gate_exps.bias": columns_of(0), "ffn_up_exps.bias": columns_of(1)}},
+        rename=((r"sinks$", "sinks.weight"), (r"(experts\.\w+_proj)$", r"\1.weight"),
+                (r"(experts\.\w+_proj)_bias$", r"\1.bias")),
+        rope={"exact": True},
+        only={"swiglu_limit": (None, 7.0), "swiglu_alpha": (None, 1.702), "attention_bias": True},
+        defaults={"rms_norm_eps": 1e-5, "rope_theta": 150000.0, "head_dim": 64,
+                  "num_key_value_heads": 8, "sliding_window": 128, "attention_bias": True}),
+    "DeepseekV2ForCausalLM": family(
+        **DEEPSEEK, only={**DEEPSEEK_ONLY, "norm_topk_prob": (None, False),
+                          "topk_method": ("greedy", "group_limited_greedy"),
+                          "scoring_func": "softmax"},
+        defaults={"topk_method": "greedy", "scoring_func": "softmax"}),
+    "DeepseekV3ForCausalLM": family(
+        **DEEPSEEK, only={**DEEPSEEK_ONLY, "rope_interleave": (None, True),
+                          "topk_method": "noaux_tc", "scoring_func": "sigmoid"},
+        defaults={"topk_method": "noaux_tc", "scoring_func": "sigmoid"}),
+    "Ministral3ForCausalLM": family(
+        "mistral3", HUGGINGFACE_NAMES, change=PAIRS, also=(query_growth,),
+        rope={"log_multiplier": 1.0}, only={"sliding_window": None},
+        defaults={"rms_norm_eps": 1e-5, "head_dim": 128, "num_key_value_heads": 8,
+                  "rope_theta": 1e6}),
+    "Glm4ForCausalLM": family(
+        "glm4", names(FFN[:2] + ("ffn_norm",), ffn_up="mlp.gate_up_proj",
+                      post_attention_norm="post_self_attn_layernorm",
+                      ffn_norm="post_attention_layernorm", post_ffw_norm="post_mlp_layernorm"),
+        **GLM),
+    "GlmForCausalLM": family("chatglm", names(FFN[:2], ffn_up="mlp.gate_up_proj"), **GLM),
+    "GPT2LMHeadModel": family(
+        "gpt2", GPT2_NAMES, biases={None: LAYER_NORMS + (
+            "attn_qkv", "attn_output", "ffn_up", "ffn_down")},
+        stored={"attn_qkv": ("dim", "qkv_dim"), "attn_output": ("q_dim", "dim"),
+                "ffn_up": ("dim", "hidden"), "ffn_down": ("hidden", "dim"), **GPT2_BIASES},
+        change={"attn_qkv": turned, "attn_output": turned, "ffn_up": turned, "ffn_down": turned,
+                **dict.fromkeys(GPT2_BIASES)},
+        rope=None, rename=((r"^transformer\.", ""),), ignore=r"\.attn\.(masked_)?bias$",
+        only={"hidden_act": "gelu_new", "scale_attn_weights": (None, True),
+              "scale_attn_by_inverse_layer_idx": (None, False),
+              "add_cross_attention": (None, False)},
+        defaults={"hidden_act": "gelu_new", "layer_norm_eps": 1e-5, "tie_word_embeddings": True,
+                  "intermediate_size": lambda config: 4 * config["hidden_size"]}),
+    "Cohere2ForCausalLM": family(
+        "cohere2", names(("ffn_norm",)), also=(sliding_windows(4),), keys=("logit_scale",),
+        only={**NO_BIAS, "use_qk_norm": (None, False)},
+        defaults={"layer_norm_eps": 1e-5, "logit_scale": 0.0625, "tie_word_embeddings": True,
+                  "sliding_window": 4096}),
+    "Exaone4ForCausalLM": family(
+        "exaone4", names(("attn_norm", "ffn_norm"), **HEAD_NORMS, **POST_NORMS),
+        also=(sliding_windows(4, needed=False),),
+        defaults={"rms_norm_eps": 1e-5, "sliding_window": 4096}),
+    "StableLmForCausalLM": family(
+        "stablelm", stablelm_names, biases={"use_qkv_bias": QKV, None: LAYER_NORMS},
+        shapes={"attn_q_norm": ("heads", "head_dim"), "attn_k_norm": ("kv_heads", "head_dim")},
+        keys=("use_parallel_residual",),
+        defaults={"layer_norm_eps": 1e-5, "partial_rotary_factor": 0.25}),
+    "Starcoder2ForCausalLM": family(
+        "starcoder2", names(FFN, ffn_up="mlp.c_fc", ffn_down="mlp.c_proj"),
+        biases={None: QKV + LAYER_NORMS + ("attn_output", "ffn_up", "ffn_down")},
+        keys=("attention.sliding_window",),
+        only={"hidden_act": "gelu_pytorch_tanh", "use_bias": (None, True)},
+        defaults={"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-5,
+                  "tie_word_embeddings": True, "num_key_value_heads": 2}),
+}
+# Models that see have one of these inside; its settings are in text_config.
+for inside, whole in (("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
+                      ("Ministral3ForCausalLM", "Mistral3ForConditionalGeneration")):
+    ARCHS[whole] = dict(
+        ARCHS[inside], ignore=r"^(model\.)?(vision_tower|multi_modal_projector)\.",
+        rename=((r"^model\.language_model\.", "model."), (r"^language_model\.", "")))
+META = family("llama", META_NAMES)
 LLAMA2C = dict(META, names={name: name for name in META_NAMES})
 
 
@@ -800,21 +1262,46 @@ def read_sizes(source, config):
             "key/value heads")
     head_dim = number(source, config, "head_dim", sizes["dim"] // heads)
     require(head_dim % 2 == 0, f"{source}: heads of {head_dim}, expected an even size")
-    return dict(sizes, kv_heads=kv_heads, head_dim=head_dim, q_dim=heads * head_dim,
-                kv_dim=kv_heads * head_dim)
+    q_dim, kv_dim = heads * head_dim, kv_heads * head_dim
+    sizes.update(kv_heads=kv_heads, head_dim=head_dim, q_dim=q_dim, kv_dim=kv_dim,
+                 qkv_dim=q_dim + 2 * kv_dim, expert_hidden=sizes["hidden"])
+    sizes.update((word, number(source, config, key)) for word, key in MORE_SIZES.items()
+                 if config.get(key))
+    if "kv_rank" in sizes:
+        plain, rope, value = (number(source, config, MORE_SIZES[word])
+                              for word in ("plain", "rope", "value"))
+        sizes.update(head_dim=rope, qk_dim=plain + rope, plain_value=plain + value,
+                     latent=sizes["kv_rank"] + rope)
+    return sizes
+
+
+def measure(source, words, sizes):
+    """The shape that words of SHAPES mean, among which are products such as 2*hidden."""
+    parts = [word.split("*") for word in words]
+    lost = [part for word in parts for part in word if not part.isdigit() and part not in sizes]
+    require(not lost, f"{source} lacks {MORE_SIZES.get(min(lost, default=''))}")
+    return tuple(math.prod(int(part) if part.isdigit() else sizes[part] for part in word)
+                 for word in parts)
 
 
 # Rope scaling, by its name in config.json: functions that return its metadata and its tensors.
 
 
-def linear_scaling(source, rope, sizes, theta):
+def vector(values):
+    values = np.array(values, np.float32)
+    return Tensor(values.shape, lambda index: values[None])
+
+
+def linear_scaling(source, rope, sizes):
     return {"type": "linear", "factor": number(source, rope, "factor", kind=float)}, {}
 
 
-def yarn_scaling(source, rope, sizes, theta):
+def yarn_scaling(source, rope, sizes):
     """https://arxiv.org/abs/2309.00071. What reads GGUF multiplies cosines and sines by
-    1 + 0.1 ln(factor) of its own accord; attn_factor is what Hugging Face has beyond that."""
-    require(rope.get("truncate") is not False, f"{source}: yarn without truncate is not known")
+    1 + 0.1 ln(factor) of its own accord; attn_factor is what Hugging Face has beyond that. In some
+    families scores are multiplied by the square of 1 + log_multiplier ln(factor) instead."""
+    require((rope.get("truncate") is False) == rope.get("exact", False),
+            f"{source}: yarn with truncate {rope.get('truncate')} is not known of this family")
     keys = {"type": "yarn", "factor": number(source, rope, "factor", kind=float),
             "original_context_length": number(source, rope, "original_max_position_embeddings")}
     growth = 0.1 * math.log(keys["factor"])
@@ -822,7 +1309,11 @@ def yarn_scaling(source, rope, sizes, theta):
     if rope.get("mscale") and rope.get("mscale_all_dim"):
         attention = (rope["mscale"] * growth + 1) / (rope["mscale_all_dim"] * growth + 1)
     attention = number(source, rope, "attention_factor", attention, float, 0)
-    if not math.isclose(attention, growth + 1):
+    if rope.get("log_multiplier") and rope.get("mscale_all_dim"):
+        require(attention == 1, f"{source}: yarn with other mscale and mscale_all_dim is not known")
+        keys["yarn_log_multiplier"] = rope["log_multiplier"] * number(
+            source, rope, "mscale_all_dim", kind=float, least=0)
+    elif not math.isclose(attention, growth + 1):
         keys["attn_factor"] = attention / (growth + 1)
     for key in ("beta_fast", "beta_slow"):
         if rope.get(key):
@@ -830,57 +1321,112 @@ def yarn_scaling(source, rope, sizes, theta):
     return keys, {}
 
 
-def llama3_scaling(source, rope, sizes, theta):
+def llama3_scaling(source, rope, sizes):
     """Llama 3.1 divides low frequencies by factor, leaves high ones alone and goes smoothly from
-    one to the other. rope_freqs.weight (head_dim / 2,) has the divisors."""
+    one to the other. rope_freqs.weight (rotated / 2,) has the divisors."""
     factor, low, high, context = (
         number(source, rope, key, kind=float) for key in
         ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"))
     require(high > low, f"{source}: high_freq_factor {high} is not above low_freq_factor {low}")
-    wavelength = 2 * math.pi * theta ** (np.arange(0, sizes["head_dim"], 2) / sizes["head_dim"])
+    steps = np.arange(0, sizes["rotated"], 2) / sizes["rotated"]
+    wavelength = 2 * math.pi * rope["rope_theta"] ** steps
     smooth = ((context / wavelength - low) / (high - low)).clip(0, 1)
-    divisors = (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
-    return {}, {"rope_freqs.weight": Tensor(divisors.shape, lambda index: divisors[None])}
+    return {}, {"rope_freqs.weight": vector(1 / ((1 - smooth) / factor + smooth))}
+
+
+def longrope_scaling(source, rope, sizes):
+    """https://arxiv.org/abs/2402.13753: two lists of divisors, for texts that are as long as those
+    of the first training and for longer ones."""
+    original = number(source, rope, "original_max_position_embeddings")
+    factor = number(source, rope, "factor", sizes["context"] / original, float)
+    attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+    attention = number(source, rope, "attention_factor", attention, float, 0)
+    tensors = {}
+    for name in ("long", "short"):
+        divisors = rope.get(f"{name}_factor")
+        require(isinstance(divisors, list) and len(divisors) == sizes["rotated"] // 2,
+                f"{source}: {name}_factor is no list of {sizes['rotated'] // 2} numbers")
+        tensors[f"rope_factors_{name}.weight"] = vector(divisors)
+    return {"type": "longrope", "original_context_length": original, "attn_factor": attention
+            }, tensors
 
 
 SCALINGS = {"default": lambda *_: ({}, {}), "linear": linear_scaling, "yarn": yarn_scaling,
-            "llama3": llama3_scaling}
+            "llama3": llama3_scaling, "longrope": longrope_scaling, "su": longrope_scaling}
 
 
-def read_rope(source, config, sizes):
-    """Returns theta and what its scaling returns. Newer files have all settings in rope_parameters,
-    older ones rope_theta apart from rope_scaling."""
-    rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    theta = number(source, dict(config, **rope), "rope_theta", 10000.0, float)
+def read_rope(source, row, config, sizes):
+    """Returns metadata and tensors. Newer files have all settings in rope_parameters, older ones
+    rope_theta apart from rope_scaling; layers with a window may have their own in either. Adds to
+    sizes how much of each head is rotated."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    local = rope.get("sliding_attention") or {}
+    rope = dict(rope["full_attention"] if "full_attention" in rope else rope)
+    theta = rope["rope_theta"] = number(source, dict(config, **rope), "rope_theta", 10000.0, float)
     kind = rope.get("rope_type") or rope.get("type") or "default"
-    require(kind in SCALINGS and config.get("partial_rotary_factor", 1) == 1,
-            f"{source}: rope of type {kind} is not known, expected {', '.join(SCALINGS)}")
+    part = number(source, dict(config, **rope), "partial_rotary_factor", 1.0, float, 0)
+    rotated = sizes["rotated"] = int(sizes["head_dim"] * part)
+    require(kind in SCALINGS and (part == 1 or "partial_rotary_factor" in row["defaults"])
+            and local.get("rope_type", "default") == "default" and rotated % 2 == 0,
+            f"{source}: rope of type {kind} for {rotated} of {sizes['head_dim']} is not known, "
+            f"expected {', '.join(SCALINGS)}")
     rope["original_max_position_embeddings"] = (
         config.get("original_max_position_embeddings") or
         rope.get("original_max_position_embeddings") or sizes["context"])
-    return (theta, *SCALINGS[kind](source, rope, sizes, theta))
+    scaling, tensors = SCALINGS[kind](source, dict(rope, **row["rope"]), sizes)
+    keys = {"rope.dimension_count": rotated, "rope.freq_base": theta}
+    keys.update((f"rope.scaling.{key}", value) for key, value in scaling.items())
+    local = number(source, dict({"rope_theta": config.get("rope_local_base_freq")}, **local),
+                   "rope_theta", theta, float)
+    return dict(keys, **{"rope.freq_base_swa": local} if local != theta else {}), tensors
+
+
+ROUTED = re.compile("_exps|_shexp|ffn_gate_inp|exp_probs_b")  # layers with experts have these
+
+
+def take_weight(source, original, shape, found, used):
+    """The weight of this name in the source, or the stack of those that number its matrices."""
+    stacked = "{}" in original
+    names = [original.replace("{}", str(i)) for i in range(shape[0])] if stacked else [original]
+    lost = [name for name in names if name not in found]
+    require(not lost, f"{source} lacks the tensor {min(lost, default='')}")
+    used.update(names)
+    parts = [join_shards(name, found[name], shape[1:] if stacked else shape) for name in names]
+    return in_turn(parts, shape) if stacked else parts[0]
 
 
 def take_tensors(source, row, config, sizes, found):
     """{GGUF name: Tensor} of a whole model in the order of the file: the embedding, layer by layer,
     the rest. found is {name in the source: its shards}."""
-    tensors, stems, found = {}, dict(row["names"]), dict(found)
+    stems = row["names"](config) if callable(row["names"]) else dict(row["names"])
+    tensors, used, dense = {}, set(), number(source, config, "first_k_dense_replace", 0, least=0)
+    dense = dense if "experts" in sizes else sizes["layers"]
     if config.get("tie_word_embeddings"):
-        found.pop(f"{stems.pop('output')}.weight", None)
-    biased = [stem for key, names in row["biases"].items() if config.get(key) for stem in names]
+        used.add(f"{stems.pop('output')}.weight")
+    biased = [stem for key, names in row["biases"].items()
+              if key is None or config.get(key) for stem in names]
     plain = [(stem, 0) for stem in stems if "{}" not in stem]
     blocks = ((stem, layer) for layer in range(sizes["layers"]) for stem in stems if "{}" in stem)
     for stem, layer in itertools.chain(plain[:1], blocks, plain[1:]):
-        word = stem.split(".")[-1]
-        for kind in ("weight", "bias") if word in biased else ("weight",):
-            name, original = (f"{text.format(layer)}.{kind}" for text in (stem, stems[stem]))
-            require(original in found, f"{source} lacks the tensor {original}")
-            shape = tuple(sizes[size] for size in SHAPES[word][:1 if kind == "bias" else None])
-            tensors[name] = join_shards(original, found.pop(original), shape)
-            if word in row["permute"]:
-                tensors[name] = halves_to_pairs(tensors[name], shape[0] // sizes["head_dim"])
-    require(not found, f"{source} has {len(found)} tensors that this architecture does not know, "
-            f"such as {min(found, default='')}")
+        word = stem.replace("blk.{}.", "")
+        if ROUTED.search(word) and layer < dense or word in FFN and layer >= dense:
+            continue
+        kinds = ("weight", "bias") if word in biased else ("weight",)
+        for kind in ("bias",) if word in ONLY_BIAS else kinds:
+            name = f"{stem.format(layer)}.{kind}"
+            original = f"{stems[stem].replace('{}', str(layer), 1)}.{kind}"
+            shape, own = row["shapes"].get(word, SHAPES[word]), f"{word}.{kind}"
+            shape = (shape[:-1] or shape) if kind == "bias" else shape
+            stored = row["stored"].get(own, row["stored"].get(word, shape))
+            change = row["change"].get(own, row["change"].get(word))
+            shape = measure(source, shape, sizes)
+            tensors[name] = take_weight(source, original, measure(source, stored, sizes), found,
+                                        used)
+            if change:
+                tensors[name] = change(tensors[name], shape, sizes)
+    unknown = found.keys() - used
+    require(not unknown, f"{source} has {len(unknown)} tensors that this architecture does not "
+            f"know, such as {min(unknown, default='')}")
     return tensors
 
 
@@ -888,7 +1434,9 @@ def assemble(source, name, row, config, found):
     """Returns the metadata, without a vocabulary, and the tensors. source is for messages, config
     in Hugging Face's words, found {name in the source: its shards}."""
     sizes = read_sizes(source, config)
-    theta, scaling, extra = read_rope(source, config, sizes)
+    rope, extra = ({}, {}) if row["rope"] is None else read_rope(source, row, config, sizes)
+    eps, kind = ("layer_norm_eps", "layer_norm") if "layer_norm_eps" in row["defaults"] else (
+        "rms_norm_eps", "layer_norm_rms")
     tensors = dict(extra, **take_tensors(source, row, config, sizes, found))
     metadata = {"general.architecture": row["arch"], "general.name": name,
                 "general.alignment": ALIGNMENT, "general.quantization_version": 2}
@@ -896,12 +1444,17 @@ def assemble(source, name, row, config, found):
         "context_length": sizes["context"], "embedding_length": sizes["dim"],
         "block_count": sizes["layers"], "feed_forward_length": sizes["hidden"],
         "attention.head_count": sizes["heads"], "attention.head_count_kv": sizes["kv_heads"],
-        "attention.layer_norm_rms_epsilon": number(source, config, "rms_norm_eps", 1e-6, float, 0),
-        "rope.dimension_count": sizes["head_dim"], "rope.freq_base": theta,
-        "vocab_size": sizes["vocab"]}
+        f"attention.{kind}_epsilon": number(source, config, eps, 1e-6, float, 0),
+        **rope, "vocab_size": sizes["vocab"]}
     if config.get("head_dim"):
         values.update({f"attention.{word}_length": sizes["head_dim"] for word in ("key", "value")})
-    values.update((f"rope.scaling.{key}", value) for key, value in scaling.items())
+    for key, (setting, kind) in ((key, KEYS[key]) for key in row["keys"]):
+        if kind is bool:
+            values[key] = bool(config.get(setting))
+        elif config.get(setting) is not None or key in CHOICE:
+            values[key] = number(source, config, setting, kind=kind, least=0)
+    for keys in row["also"]:
+        values.update(keys(source, config, sizes))
     metadata.update((f"{row['arch']}.{key}", value) for key, value in values.items())
     return metadata, tensors
 
@@ -1084,7 +1637,8 @@ def read_safetensors(path):
     table.pop("__metadata__", None)
     for name, entry in sorted(table.items(), key=lambda item: item[1]["data_offsets"]):
         stored, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        require(stored in ("F32", "F16", "BF16"),
+        require(stored in ("F32", "F16", "BF16")
+                or stored == "U8" and name.endswith(("_blocks", "_scales")),
                 f"{path}: {name} is of type {stored}, expected F32, F16 or BF16")
         require(all(type(n) is int and n >= 0 for n in shape + [begin, end]),
                 f"{path}: {name} has a shape or place that is not made of counts")
@@ -1094,6 +1648,38 @@ def read_safetensors(path):
                 f"{path}: {name} has {end - begin} bytes, which is not {show(shape)} in {stored}")
         tensors[name], last = tensor_in_file(path, size - room + begin, stored, shape), end
     return tensors
+
+
+MXFP4 = Format(39, 38, 32, 17, 255, lambda blocks: blocks)
+
+
+def join_mxfp4(blocks, scales):
+    """One tensor of blocks of 32: the exponent, then 16 bytes with values 0..15 low and 16..31
+    high. OpenAI's files have exponents apart, and neighbours in a byte."""
+    def read(index):
+        wanted = np.arange(count)[index]
+        rows = (wanted[:, None] * per_row + np.arange(per_row)).reshape(-1)
+        neighbours = blocks.read(rows).reshape(len(wanted), per_row, 16)
+        values = np.stack([neighbours & 15, neighbours >> 4], axis=-1)
+        values = values.reshape(len(wanted), per_row, 32)
+        packed = values[..., :16] | values[..., 16:] << 4
+        exponents = scales.read(wanted)[..., None]
+        return np.concatenate([exponents, packed], axis=-1).reshape(len(wanted), -1)
+    *shape, per_row, _ = blocks.shape
+    count = math.prod(shape)
+    return Tensor((*shape, per_row * 32), read, MXFP4)
+
+
+def join_all_mxfp4(source, found):
+    """found, with tensors in place of blocks and their scales."""
+    for name in [name for name in found if name.endswith("_blocks")]:
+        stem, (blocks,) = name.removesuffix("_blocks"), found.pop(name)
+        require(f"{stem}_scales" in found, f"{source} lacks the tensor {stem}_scales")
+        scales, = found.pop(f"{stem}_scales")
+        require(blocks.shape == (*scales.shape, 16),
+                f"{stem}: blocks of {show(blocks.shape)} for {show(scales.shape)} scales")
+        found[stem] = [join_mxfp4(blocks, scales)]
+    return found
 
 
 def read_shards(folder):
@@ -1120,17 +1706,45 @@ def sampling_keys(source, generation):
             for key, name in names.items() if generation.get(key) is not None}
 
 
+def complete(row, config):
+    """The config with what the code here calls its settings and what it leaves out."""
+    config = {ALIASES.get(key, key): value for key, value in config.items()}
+    config.update(config.get("text_config") or {})
+    for key, value in row["defaults"].items():
+        if not callable(value):
+            config.setdefault(key, value)
+        elif config.get(key) is None:
+            config[key] = value(config)
+    return config
+
+
+def take_names(row, config, found):
+    """found with the names and without the tensors that the row's columns say."""
+    ignored = row["ignore"].replace("@", str(config.get("num_hidden_layers")))
+    named = {}
+    for name, shards in found.items():
+        if not re.search(ignored + r"|rotary_emb\.inv_freq$", name):  # theta says the same
+            for pattern, replacement in row["rename"]:
+                name = re.sub(pattern, replacement, name)
+            named[name] = shards
+    return named
+
+
 def read_huggingface(folder, tokenizer):
     source = os.path.join(folder, "config.json")
     config = read_json(source)
     names = config.get("architectures") or ["none"]
     require(names[0] in ARCHS, f"{source}: architecture {names[0]}, expected {', '.join(ARCHS)}")
     row = ARCHS[names[0]]
-    config = dict(row["defaults"], **config)
+    config = complete(row, config)
+    if row["mxfp4"] and (config.get("quantization_config") or {}).get("quant_method") == "mxfp4":
+        row = dict(row, **row["mxfp4"])
+        del config["quantization_config"]
     for key, value in dict(row["only"], quantization_config=None).items():
-        require(config.get(key) == value, f"{source}: {key} is {config.get(key)}, expected {value}")
-    found = {name: shards for name, shards in read_shards(folder).items()
-             if not name.endswith("rotary_emb.inv_freq")}  # in old files; theta says the same
+        values = value if isinstance(value, tuple) else (value,)
+        require(config.get(key) in values, f"{source}: {key} is {config.get(key)}, expected "
+                f"{' or '.join(map(str, values))}")
+    found = take_names(row, config, join_all_mxfp4(source, read_shards(folder)))
     name = os.path.basename(os.path.abspath(folder))
     metadata, tensors = assemble(source, name, row, config, found)
     path = os.path.join(folder, "generation_config.json")

@@ -956,7 +956,7 @@ def check_damaged_huggingface(folder):
             ({"num_attention_heads": 5}, "5"), ({"head_dim": 15}, "15"),
             ({"head_dim": 32}, "q_proj"), ({"hidden_size": 2**31}, "hidden_size"),
             ({"hidden_act": "gelu"}, "gelu"), ({"rope_scaling": {"type": "dynamic"}}, "dynamic"),
-            ({"rope_scaling": {"type": "longrope"}}, "longrope"), ({"rope_scaling": 3}, ""),
+            ({"rope_scaling": {"type": "longrope"}}, "long_factor"), ({"rope_scaling": 3}, ""),
             ({"rope_scaling": {"type": "linear"}}, "factor"), ({"rope_theta": "x"}, "rope_theta"),
             ({"rope_scaling": {"type": "llama3", "factor": 8}}, "low_freq_factor"),
             ({"quantization_config": {"quant_method": "gptq"}}, "gptq"),

@@ -2,6 +2,7 @@
 
     python3 tests/parity/run.py                      all of them
     python3 tests/parity/run.py SCRIPT [ARGUMENT...] one, e.g. `models gqa`
+    python3 tests/parity/run.py --family NAME...     what compares models, for these families
 
 Every script ends with a line `N passed, N failed` (and `, N skipped`); the last line here is their
 sum. The exit status is 1 if a check failed or a script ended without that line.
@@ -15,9 +16,10 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = ["formats", "quants", "models", "stories", "bundled", "templates", "export_check",
-           "tokenizers_parity"]
-CLOSING = re.compile(r"(\d+) passed, (\d+) failed(?:, (\d+) skipped)?")
+SCRIPTS = ["formats", "quants", "models", "llamacpp", "stories", "bundled", "templates",
+           "export_check", "tokenizers_parity"]
+BY_FAMILY = ["models", "llamacpp"]
+CLOSING = re.compile(r"(\d+) passed, (\d+) failed(?:, (\d+) skipped(?:: .*)?)?")
 
 # PyTorch and run.c each have OpenMP threads; those of one must not spin while the other computes.
 ENVIRONMENT = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "passive"}
@@ -49,7 +51,9 @@ def run(name, arguments):
 
 def main():
     names, arguments = SCRIPTS, sys.argv[2:]
-    if len(sys.argv) > 1:
+    if sys.argv[1:2] == ["--family"]:
+        names = BY_FAMILY
+    elif len(sys.argv) > 1:
         names = [sys.argv[1].removesuffix(".py")]
         if names[0] not in SCRIPTS:
             print(f"run.py: no script {names[0]}; there are {' '.join(SCRIPTS)}", file=sys.stderr)

@@ -1,0 +1,463 @@
+"""The tiny models of models.py and llamacpp.py: configurations of transformers.
+
+To add a family: its cases in family_cases, and one in golden_cases.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from transformers import (Cohere2Config, DeepseekV2Config, DeepseekV3Config, Exaone4Config,
+                          Gemma2Config, Gemma3TextConfig, GemmaConfig, Glm4Config, GlmConfig,
+                          GPT2Config, GptOssConfig, GraniteConfig, GraniteMoeConfig,
+                          GraniteMoeSharedConfig, LlamaConfig, Ministral3Config, MistralConfig,
+                          MixtralConfig, Olmo2Config, Olmo3Config, OlmoeConfig, Phi3Config,
+                          Qwen2Config, Qwen2MoeConfig, Qwen3Config, Qwen3MoeConfig, SmolLM3Config,
+                          StableLmConfig, Starcoder2Config)
+
+ALL_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
+FLOAT_TYPES = ("f32", "f16")
+
+
+@dataclass
+class Case:
+    name: str
+    config: object
+    positions: int = 64
+    types: tuple = ALL_TYPES
+    dtype: torch.dtype = torch.float32  # how the weights are stored
+    old_config: str = ""                # older spelling of config.json: the key of the rope type
+    shard: str = "1GB"                  # largest safetensors file
+    export: str = ""                    # a family: export_fused makes the file, not export.py
+    notice: list = field(default_factory=list)  # names of CHANGES besides COMMON
+    family: str = ""                    # llama or qwen2, by the name, where it is not given
+    paper: bool = True                  # whether class Paper knows the family
+    # What must show, for families that Paper does not know: {setting: another value}, or with a
+    # slash in front {pattern of weights: what all their values become}.
+    alter: dict = field(default_factory=dict)
+    # At so many positions formats of blocks are compared, and experts lead by so much.
+    steady: int = 96
+    steady_lead: float = 0.0
+    room: float = 1.0                   # tolerances times this: what many layers add up to
+    other_llama: str = ""               # why llama.cpp does not compute the same
+
+    def __post_init__(self):
+        self.family = self.family or ("qwen2" if self.name.startswith("qwen2") else "llama")
+
+
+def rope(kind="default", theta=10000.0, **more):
+    return {"rope_type": kind, "rope_theta": theta, **more}
+
+
+def shape(dim, hidden, heads, kv_heads, vocab, layers=2, context=128, eps=1e-5, **more):
+    return dict(hidden_size=dim, intermediate_size=hidden, num_attention_heads=heads,
+                num_key_value_heads=kv_heads, vocab_size=vocab, num_hidden_layers=layers,
+                max_position_embeddings=context, rms_norm_eps=eps, bos_token_id=1, eos_token_id=2,
+                **more)
+
+
+def llama3(original, theta=500000.0):
+    return rope("llama3", theta, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                original_max_position_embeddings=original)
+
+
+def basic_cases():
+    return [
+        # q_dim 192 > dim 96 > hidden 64; more rows than a prefill chunk has
+        Case("gqa", LlamaConfig(**shape(96, 64, 6, 2, 160, layers=3, context=1024, head_dim=32)),
+             positions=600, notice=["kv heads"]),
+        Case("mha_tied", LlamaConfig(**shape(64, 160, 4, 4, 320), tie_word_embeddings=True),
+             shard="60KB", old_config="type"),
+        Case("mqa", LlamaConfig(**shape(64, 96, 4, 1, 128, layers=3),
+                                rope_parameters=rope(theta=500000.0))),
+        # no size is a multiple of 8; a large eps shows whether it is read
+        Case("odd", LlamaConfig(**shape(75, 51, 5, 5, 131, head_dim=18, eps=0.3)),
+             types=FLOAT_TYPES, notice=["eps"]),
+        Case("llama3", LlamaConfig(**shape(64, 96, 4, 2, 128, context=256, head_dim=32),
+                                   rope_parameters=llama3(32)),
+             positions=160, dtype=torch.bfloat16, old_config="rope_type",
+             notice=["kv heads", "scaling"]),
+        Case("linear", LlamaConfig(**shape(64, 96, 4, 2, 128, context=256),
+                                   rope_parameters=rope("linear", factor=4.0)),
+             positions=160, old_config="type", notice=["kv heads", "scaling"]),
+        # the dimensions between which YaRN changes over, 2 and 9 of 16, are both inside
+        Case("yarn", LlamaConfig(**shape(64, 96, 4, 2, 128, context=4096, head_dim=32),
+                                 rope_parameters=rope("yarn", factor=4.0,
+                                                      original_max_position_embeddings=1024)),
+             positions=400, notice=["scaling", "yarn cosine", "yarn fast", "yarn slow"]),
+        Case("biases", LlamaConfig(**shape(64, 96, 4, 2, 128, head_dim=32),
+                                   attention_bias=True, mlp_bias=True),
+             dtype=torch.float16, notice=["biases"]),
+        Case("mistral", MistralConfig(**shape(64, 96, 4, 2, 128, head_dim=32),
+                                      sliding_window=None), types=FLOAT_TYPES),
+        Case("qwen2", Qwen2Config(**shape(64, 96, 4, 2, 160, layers=3),
+                                  rope_parameters=rope(theta=1000000.0)),
+             positions=128, notice=["kv heads", "biases"]),
+        Case("qwen2_wide", Qwen2Config(**shape(64, 32, 4, 4, 128), head_dim=32),
+             dtype=torch.bfloat16, notice=["biases"],
+             other_llama="it expects heads as wide together as the model"),
+        Case("qwen2_yarn", Qwen2Config(**shape(96, 128, 4, 1, 160, context=2048),
+                                       tie_word_embeddings=True,
+                                       rope_parameters=rope("yarn", 100000.0, factor=4.0,
+                                                            beta_fast=8.0, beta_slow=2.0,
+                                                            attention_factor=1.3,
+                                                            original_max_position_embeddings=512)),
+             positions=400, old_config="type",
+             notice=["scaling", "yarn cosine", "yarn fast", "yarn slow", "biases"],
+             other_llama="it reads no yarn_beta_fast of this family"),
+        # Llama and Qwen2 rotate whole heads in transformers. GLM and Phi-3 rotate a part, in the
+        # same two ways; with their fused matrices taken apart they are these two families.
+        Case("partial_pairs", GlmConfig(**shape(64, 48, 4, 2, 128, head_dim=32), pad_token_id=0,
+                                        partial_rotary_factor=0.5),
+             types=("f32",), export="llama",
+             notice=["whole heads", "biases"]),
+        Case("partial_halves", Phi3Config(**shape(64, 96, 4, 2, 128), pad_token_id=0,
+                                          partial_rotary_factor=0.75),
+             positions=128, types=("f32",), export="qwen2",
+             notice=["whole heads"]),
+    ]
+
+
+def case(name, config, alter, **more):
+    """One of a family that Paper does not know; its name begins with that of the family."""
+    more = {"family": name.split("/")[0], "types": ("f32", "q8_0"), "positions": 96, **more}
+    return Case(name.replace("/", "_"), config, paper=False, alter=alter, **more)
+
+
+def normed(*arguments, **more):
+    """The shape of a family that has another epsilon."""
+    sizes = shape(*arguments, **more)
+    return {key: sizes[key] for key in sizes if key != "rms_norm_eps"}
+
+
+def layered(full, **local):
+    """Rope of a family in which layers with a window have their own."""
+    return {"full_attention": full, "sliding_attention": rope(**local)}
+
+
+SLIDING, FULL = "sliding_attention", "full_attention"
+NORMS = {"/norm": 1.0}
+QK_NORMS = {"/[qk]_norm": 1.0}
+
+
+def yarn(factor, original, theta=10000.0, **more):
+    return rope("yarn", theta, factor=factor, original_max_position_embeddings=original, **more)
+
+
+def longrope(dims, original, **more):
+    """Divisors that grow with the wavelength."""
+    return rope("longrope", short_factor=[1 + 0.05 * i for i in range(dims // 2)],
+                long_factor=[1 + 0.6 * i for i in range(dims // 2)],
+                original_max_position_embeddings=original, **more)
+
+
+def dense_cases():
+    """Attention and one feed-forward network in each layer."""
+    text = dict(pad_token_id=0)
+    return [
+        case("qwen3/gqa", Qwen3Config(**shape(64, 96, 4, 2, 128, layers=3), head_dim=32,
+                                      rope_parameters=rope(theta=1e6)),
+             {**QK_NORMS, "rope_parameters": rope(theta=1e5)}, dtype=torch.bfloat16),
+        case("qwen3/tied", Qwen3Config(**shape(75, 51, 5, 5, 131, context=4096, eps=0.3),
+                                       head_dim=18, tie_word_embeddings=True,
+                                       rope_parameters=yarn(4.0, 1024, attention_factor=1.3)),
+             {**QK_NORMS, "rope_parameters": rope(), "rms_norm_eps": 0.1}, old_config="type"),
+        case("gemma/mqa", GemmaConfig(**shape(64, 96, 4, 1, 128), head_dim=32, **text),
+             {"hidden_act": "silu", **NORMS}, dtype=torch.bfloat16),
+        case("gemma/mha", GemmaConfig(**shape(60, 51, 4, 4, 131, layers=3, eps=0.1), head_dim=18,
+                                      **text), {"rms_norm_eps": 0.01}, old_config="type"),
+        case("gemma2/gqa", Gemma2Config(
+            **shape(64, 96, 4, 2, 128, layers=4), head_dim=32, query_pre_attn_scalar=32,
+            sliding_window=24, attn_logit_softcapping=2.0, final_logit_softcapping=3.0, **text),
+             {"sliding_window": 25, "attn_logit_softcapping": None, "/norm": 0.0,
+              "final_logit_softcapping": None,
+              "layer_types": [FULL, SLIDING, FULL, SLIDING]}, old_config="type"),
+        case("gemma2/layers", Gemma2Config(
+            **shape(48, 51, 4, 4, 131, layers=3), head_dim=18, query_pre_attn_scalar=7,
+            sliding_window=17, layer_types=[SLIDING, FULL, FULL], **text),
+             {"query_pre_attn_scalar": 18, "layer_types": [SLIDING, FULL, SLIDING]},
+             other_llama="it reads no attention.scale"),
+        case("gemma3/gqa", Gemma3TextConfig(
+            **shape(48, 64, 4, 2, 128, layers=7), head_dim=16, query_pre_attn_scalar=16,
+            sliding_window=24, **text,
+            rope_parameters=layered(rope("linear", 1e6, factor=8.0))),
+             {"sliding_window": 25, **QK_NORMS,
+              "rope_parameters": layered(rope(theta=1e6))}, dtype=torch.bfloat16),
+        case("gemma3/layers", Gemma3TextConfig(
+            **shape(64, 51, 4, 1, 131, layers=3), head_dim=18, query_pre_attn_scalar=7,
+            sliding_window=17, layer_types=[SLIDING, FULL, SLIDING], final_logit_softcapping=4.0,
+            tie_word_embeddings=False, **text,
+            rope_parameters=layered(rope(theta=1e5), theta=5000.0)),
+             {"query_pre_attn_scalar": 18, "final_logit_softcapping": None,
+              "layer_types": [SLIDING, SLIDING, FULL]},
+             other_llama="it reads no attention.scale"),
+        case("phi3/short", Phi3Config(**shape(64, 96, 4, 4, 128, context=4096), **text,
+                                      original_max_position_embeddings=512,
+                                      rope_parameters=longrope(16, 512)),
+             {"rope_parameters": rope()}, dtype=torch.bfloat16),
+        case("phi3/long", Phi3Config(**shape(96, 50, 6, 2, 131, layers=3, context=4096), **text,
+                                     original_max_position_embeddings=64, tie_word_embeddings=True,
+                                     rope_parameters=longrope(
+                                         12, 64, partial_rotary_factor=0.75)),
+             {"rope_parameters": rope(partial_rotary_factor=0.75)}, old_config="type"),
+        case("phi3/window", Phi3Config(**shape(72, 51, 4, 2, 131, layers=3), sliding_window=20,
+                                       **text), {"sliding_window": 21},
+             other_llama="it ignores the window of this family"),
+        case("olmo2/gqa", Olmo2Config(**shape(64, 96, 4, 2, 128, layers=3), **text,
+                                      rope_parameters=rope(theta=500000.0)), QK_NORMS,
+             dtype=torch.bfloat16),
+        case("olmo2/yarn", Olmo2Config(**shape(72, 51, 4, 4, 131, context=4096, eps=0.2), **text,
+                                       rope_parameters=yarn(8.0, 512)),
+             {"rms_norm_eps": 0.1, "rope_parameters": rope(), **QK_NORMS}, old_config="type"),
+        case("olmo3/yarn", Olmo3Config(
+            **shape(64, 96, 4, 2, 128, layers=4, context=4096), sliding_window=24, **text,
+            rope_parameters=layered(yarn(8.0, 512, 500000.0), theta=500000.0)),
+             {"sliding_window": 25, "rope_parameters": layered(
+                 yarn(8.0, 512, 500000.0), kind="linear", theta=500000.0, factor=8.0)},
+             old_config="rope_type"),
+        case("olmo3/layers", Olmo3Config(
+            **shape(72, 51, 4, 4, 131, layers=3), sliding_window=17, **text,
+            layer_types=[FULL, SLIDING, FULL]), {"layer_types": [SLIDING, FULL, FULL]}),
+        case("smollm3/tied", SmolLM3Config(**shape(64, 96, 4, 2, 128, layers=4), **text,
+                                           rope_parameters=rope(theta=5e6)),
+             {"no_rope_layers": [1, 1, 1, 1]}, dtype=torch.bfloat16),
+        case("smollm3/yarn", SmolLM3Config(**shape(72, 51, 4, 4, 131, layers=5, context=4096),
+                                           **text, tie_word_embeddings=False,
+                                           rope_parameters=yarn(2.0, 2048, 1e5)),
+             {"no_rope_layers": [1, 1, 0, 1, 1]}, old_config="type"),
+        case("granite/gqa", GraniteConfig(
+            **shape(64, 96, 4, 2, 128, layers=3), embedding_multiplier=6.0, logits_scaling=8.0,
+            residual_multiplier=0.4, attention_multiplier=0.1),
+             {"embedding_multiplier": 1.0, "residual_multiplier": 1.0, "logits_scaling": 1.0,
+              "attention_multiplier": 0.25}, dtype=torch.bfloat16),
+        case("granite/tied", GraniteConfig(
+            **shape(72, 51, 4, 4, 131), tie_word_embeddings=True, embedding_multiplier=0.5,
+            logits_scaling=0.3, residual_multiplier=1.7, attention_multiplier=0.5,
+            rope_parameters=rope("linear", factor=4.0)),
+             {"rope_parameters": rope()}, old_config="type"),
+    ]
+
+
+def routed(name, config, alter, **more):
+    return case(name, config, alter, steady=12, steady_lead=0.05, **more)
+
+
+def latent(low, rank, plain, turned, value, **more):
+    return dict(q_lora_rank=low, kv_lora_rank=rank, qk_nope_head_dim=plain,
+                qk_rope_head_dim=turned, v_head_dim=value, **more)
+
+
+def routed_cases():
+    """Experts, of which each token goes to some."""
+    text = dict(pad_token_id=0)
+    return [
+        routed("mixtral/top2", MixtralConfig(**shape(64, 96, 4, 2, 128), num_local_experts=6,
+                                             num_experts_per_tok=2),
+               {"num_experts_per_tok": 3}, family="llama", dtype=torch.bfloat16),
+        routed("mixtral/top3", MixtralConfig(**shape(75, 51, 5, 5, 131, layers=3), head_dim=18,
+                                             num_local_experts=8, num_experts_per_tok=3,
+                                             tie_word_embeddings=True),
+               {"num_experts_per_tok": 2}, family="llama", old_config="type"),
+        routed("qwen2moe/gqa", Qwen2MoeConfig(
+            **shape(64, 96, 4, 2, 128), num_experts=6, num_experts_per_tok=2,
+            moe_intermediate_size=64, shared_expert_intermediate_size=96),
+               {"norm_topk_prob": True, "/shared_expert_gate": 0.0, "/shared_expert.down": 0.0,
+                "/k_proj.bias": 3.0}),
+        routed("qwen2moe/mha", Qwen2MoeConfig(
+            **shape(72, 80, 4, 4, 131, layers=3), num_experts=9, num_experts_per_tok=3,
+            moe_intermediate_size=25, shared_expert_intermediate_size=41),
+               {"norm_topk_prob": True}, old_config="type"),
+        routed("qwen3moe/gqa", Qwen3MoeConfig(
+            **shape(64, 96, 4, 2, 128), head_dim=32, num_experts=8, num_experts_per_tok=2,
+            moe_intermediate_size=64, norm_topk_prob=True),
+               {"norm_topk_prob": False, **QK_NORMS}, dtype=torch.bfloat16),
+        routed("qwen3moe/tied", Qwen3MoeConfig(
+            **shape(75, 80, 5, 5, 131, layers=3, context=4096), head_dim=18, num_experts=7,
+            num_experts_per_tok=3, moe_intermediate_size=33, norm_topk_prob=True,
+            tie_word_embeddings=True, rope_parameters=yarn(4.0, 1024)),
+               {"num_experts_per_tok": 2, "rope_parameters": rope()}, old_config="rope_type"),
+        routed("olmoe/mha", OlmoeConfig(**shape(64, 96, 4, 4, 128), **text, num_experts=8,
+                                        num_experts_per_tok=3),
+               {"norm_topk_prob": True, **QK_NORMS}, dtype=torch.bfloat16),
+        routed("olmoe/gqa", OlmoeConfig(**shape(72, 51, 4, 2, 131, layers=3), **text,
+                                        num_experts=5, num_experts_per_tok=2),
+               {"norm_topk_prob": True}, old_config="type",
+               other_llama="it expects as many key heads as heads"),
+        routed("granitemoe/gqa", GraniteMoeConfig(
+            **shape(64, 96, 4, 2, 128), num_local_experts=6, num_experts_per_tok=2,
+            embedding_multiplier=1.5, logits_scaling=8.0, residual_multiplier=0.4,
+            attention_multiplier=0.1), {"residual_multiplier": 1.0, "num_experts_per_tok": 3},
+               dtype=torch.bfloat16),
+        routed("granitemoe/shared", GraniteMoeSharedConfig(
+            **shape(72, 51, 4, 4, 131, layers=3), num_local_experts=7, num_experts_per_tok=3,
+            shared_intermediate_size=41, embedding_multiplier=3.0, logits_scaling=0.5,
+            residual_multiplier=0.7, attention_multiplier=0.3, tie_word_embeddings=True),
+               {"/shared_mlp.output": 0.0, "attention_multiplier": 0.25}),
+        routed("gpt-oss/windows", GptOssConfig(
+            **shape(64, 96, 4, 2, 128, layers=3), head_dim=32, num_local_experts=6,
+            num_experts_per_tok=2, sliding_window=24, **text, rope_parameters=rope(theta=1e5)),
+               {"sliding_window": 25, "/sinks": -30.0, "swiglu_limit": 1.0, "/router.bias": 0.0,
+                "/proj_bias": 0.0, "layer_types": [FULL, SLIDING, FULL]}),
+        routed("gpt-oss/yarn", GptOssConfig(
+            **shape(72, 51, 4, 4, 131, context=4096), head_dim=18, num_local_experts=8,
+            num_experts_per_tok=3, sliding_window=17, layer_types=[FULL, SLIDING], **text,
+            rope_parameters=yarn(8.0, 512, 1000.0, truncate=False)),
+               {"rope_parameters": yarn(8.0, 512, 1000.0)}, old_config="rope_type",
+               other_llama="its ramp of yarn begins and ends at whole dimensions"),
+        routed("deepseek2/lite", DeepseekV2Config(
+            **shape(64, 96, 4, 4, 128, layers=26, context=4096, eps=1e-6),
+            **latent(None, 32, 32, 16, 32),
+            n_routed_experts=6, num_experts_per_tok=2, n_shared_experts=2, first_k_dense_replace=24,
+            moe_intermediate_size=32, rope_parameters=yarn(
+                8.0, 512, mscale=0.707, mscale_all_dim=0.707)),
+               {"rope_parameters": yarn(8.0, 512, mscale=0.2, mscale_all_dim=0.2),
+                "/layers.*shared_experts.down": 0.0}, dtype=torch.bfloat16, room=2.0),
+        routed("deepseek2/groups", DeepseekV2Config(
+            **shape(72, 50, 6, 6, 131, layers=3, eps=1e-6), **latent(23, 20, 10, 6, 14), n_group=4,
+            topk_group=2, topk_method="group_limited_greedy", n_routed_experts=12,
+            num_experts_per_tok=3, n_shared_experts=1, first_k_dense_replace=2,
+            moe_intermediate_size=33, routed_scaling_factor=2.0),
+               {"topk_method": "greedy", "routed_scaling_factor": 1.0},
+               other_llama="it takes the best two of a group for its score"),
+        routed("deepseek2/v3", DeepseekV3Config(
+            **shape(64, 96, 4, 4, 128, layers=3, context=4096, eps=1e-6),
+            **latent(32, 32, 32, 16, 32),
+            n_group=4, topk_group=2, n_routed_experts=16, num_experts_per_tok=3,
+            n_shared_experts=1, first_k_dense_replace=1, moe_intermediate_size=32,
+            norm_topk_prob=True, routed_scaling_factor=2.5, **text, rope_parameters=yarn(
+                40.0, 100, mscale=1.0, mscale_all_dim=1.0)),
+               {"norm_topk_prob": False, "/e_score": 0.0, "topk_group": 3,
+                "routed_scaling_factor": 1.0}, dtype=torch.bfloat16),
+        routed("deepseek2/plain", DeepseekV3Config(
+            **shape(60, 50, 5, 5, 131, eps=1e-6), **latent(19, 21, 10, 6, 14), n_group=1,
+            topk_group=1, n_routed_experts=9, num_experts_per_tok=4, n_shared_experts=2,
+            first_k_dense_replace=0, moe_intermediate_size=33, norm_topk_prob=False,
+            routed_scaling_factor=1.5, **text),
+               {"norm_topk_prob": True, "/e_score": 0.0}),
+    ]
+
+
+def gpt2(dim, heads, vocab, **more):
+    return GPT2Config(n_embd=dim, n_head=heads, vocab_size=vocab, bos_token_id=1, eos_token_id=2,
+                      n_positions=128, **{"n_layer": 2, **more})
+
+
+def grown(*arguments, **more):
+    return yarn(*arguments, mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.3, **more)
+
+
+def other_cases():
+    """Other norms, activations and orders of the parts of a layer."""
+    text = dict(pad_token_id=0)
+    return [
+        case("mistral3/yarn", Ministral3Config(
+            **shape(64, 96, 4, 2, 128, layers=3, context=4096), head_dim=32, **text,
+            rope_parameters=grown(16.0, 20, 1e5, beta_fast=4.0)),
+             {"rope_parameters": {**grown(16.0, 20, 1e5, beta_fast=4.0),
+                                  "llama_4_scaling_beta": 0.0}}, dtype=torch.bfloat16),
+        case("mistral3/tied", Ministral3Config(
+            **shape(75, 51, 5, 5, 131, context=4096), head_dim=18, **text,
+            tie_word_embeddings=True, rope_parameters=grown(4.0, 64)),
+             {"rope_parameters": {**rope(), "llama_4_scaling_beta": 0.3,
+                                  "original_max_position_embeddings": 64}}),
+        case("glm4/gqa", Glm4Config(**shape(64, 96, 4, 2, 128, layers=3), head_dim=32, **text),
+             {"/norm": 1.0, "/k_proj.bias": 3.0,
+              "rope_parameters": rope(partial_rotary_factor=0.25)}, dtype=torch.bfloat16,
+             old_config="type"),
+        case("glm4/tied", Glm4Config(**shape(72, 51, 4, 4, 131, eps=0.2), head_dim=24, **text,
+                                     attention_bias=False, tie_word_embeddings=True,
+                                     rope_parameters=rope(partial_rotary_factor=0.75)),
+             {"rms_norm_eps": 0.1}),
+        case("chatglm/mqa", GlmConfig(**shape(64, 96, 4, 1, 128, layers=3), head_dim=16, **text),
+             {"/k_proj.bias": 3.0, "rope_parameters": rope(partial_rotary_factor=1.0)},
+             dtype=torch.bfloat16, old_config="type"),
+        case("chatglm/mha", GlmConfig(**shape(72, 51, 4, 4, 131), head_dim=18, **text,
+                                      attention_bias=False,
+                                      rope_parameters=rope(partial_rotary_factor=0.34)),
+             {"rope_parameters": rope(partial_rotary_factor=0.5)}),
+        case("gpt2/even", gpt2(64, 4, 128, n_layer=3),
+             {"/wpe": 0.0, "/ln_.*bias": 0.0, "activation_function": "relu"}, dtype=torch.bfloat16),
+        case("gpt2/inner", gpt2(72, 4, 131, n_inner=50, layer_norm_epsilon=0.3,
+                                tie_word_embeddings=False),
+             {"layer_norm_epsilon": 0.1, "/c_attn.bias": 0.0},
+             other_llama="its files are made without n_inner"),
+        case("cohere2/gqa", Cohere2Config(
+            **normed(64, 96, 4, 2, 128, layers=5), sliding_window=24, logit_scale=0.3, **text),
+             {"sliding_window": 25, "logit_scale": 1.0,
+              "layer_types": [SLIDING, FULL, SLIDING, SLIDING, SLIDING]}, dtype=torch.bfloat16),
+        case("cohere2/layers", Cohere2Config(
+            **normed(72, 51, 4, 4, 131, layers=3), sliding_window=17, logit_scale=2.0, **text,
+            layer_types=[FULL, SLIDING, FULL], layer_norm_eps=0.2,
+            rope_parameters=rope(theta=5e4)),
+             {"layer_norm_eps": 0.1, "layer_types": [SLIDING, FULL, FULL]}),
+        case("exaone4/llama3", Exaone4Config(
+            **shape(64, 96, 4, 2, 128, layers=3), sliding_window=None, layer_types=[FULL] * 3,
+            rope_parameters=llama3(32), **text), {"rope_parameters": rope(theta=5e5), **QK_NORMS},
+             dtype=torch.bfloat16, old_config="rope_type"),
+        case("exaone4/windows", Exaone4Config(
+            **shape(24, 18, 4, 2, 131, layers=64), sliding_window=17, **text,
+            tie_word_embeddings=True, rope_parameters=rope(theta=5e4)),
+             {"sliding_window": 18, "layer_types": [SLIDING] * 64}, room=4.0),
+        case("exaone4/layers", Exaone4Config(
+            **shape(72, 51, 4, 4, 131, layers=3), sliding_window=20, **text,
+            layer_types=[FULL, SLIDING, FULL]), {"layer_types": [SLIDING, FULL, FULL]},
+             other_llama="it knows windows in models of 64 layers only"),
+        case("stablelm/gqa", StableLmConfig(
+            **normed(64, 96, 4, 2, 128, layers=3), use_qkv_bias=True, **text),
+             {"/layernorm.bias": 0.0, "/k_proj.bias": 3.0,
+              "rope_parameters": rope(partial_rotary_factor=0.5)}, dtype=torch.bfloat16,
+             old_config="type"),
+        case("stablelm/parallel", StableLmConfig(
+            **normed(72, 51, 4, 2, 131), qk_layernorm=True, use_parallel_residual=True, **text,
+            layer_norm_eps=0.2, rope_parameters=rope(partial_rotary_factor=0.34)),
+             {"layer_norm_eps": 0.1, "/[qk]_layernorm": 1.0}),
+        case("starcoder2/gqa", Starcoder2Config(**normed(64, 96, 4, 2, 128, layers=3), **text),
+             {"/proj.bias": 0.0, "hidden_act": "relu", "/c_fc.bias": 0.0},
+             dtype=torch.bfloat16),
+        case("starcoder2/window", Starcoder2Config(
+            **normed(72, 51, 4, 4, 131), norm_epsilon=0.2, sliding_window=20,
+            tie_word_embeddings=False, rope_parameters=rope(theta=1e5), **text),
+             {"norm_epsilon": 0.1, "sliding_window": 21},
+             other_llama="it ignores the window of this family"),
+    ]
+
+
+def cases():
+    return basic_cases() + dense_cases() + routed_cases() + other_cases()
+
+
+def golden(name, config, **more):
+    return Case(name, config, positions=48, dtype=torch.float16, family=name, paper=False, **more)
+
+
+def golden_cases():
+    """Stored as float16 and float16 to begin with, so that run.c has the very same weights."""
+    small, text = shape(32, 24, 4, 2, 64, layers=2, context=128), dict(pad_token_id=0)
+    return [
+        Case("llama", LlamaConfig(**shape(48, 40, 4, 2, 96, context=512, head_dim=16),
+                                  rope_parameters=llama3(64, 10000.0)),
+             positions=48, dtype=torch.float16, notice=["kv heads", "scaling"]),
+        Case("qwen2", Qwen2Config(**shape(48, 40, 4, 2, 96, context=64), head_dim=16,
+                                  tie_word_embeddings=True,
+                                  rope_parameters=rope("yarn", factor=4.0,
+                                                       original_max_position_embeddings=16)),
+             positions=48, dtype=torch.float16, notice=["kv heads", "scaling", "biases"]),
+        golden("qwen3", Qwen3Config(**small, head_dim=10, tie_word_embeddings=True)),
+        golden("gemma", GemmaConfig(**small, head_dim=10, **text)),
+        golden("gemma2", Gemma2Config(
+            **small, head_dim=10, query_pre_attn_scalar=10, sliding_window=12,
+            attn_logit_softcapping=2.0, final_logit_softcapping=3.0, **text)),
+        golden("gemma3", Gemma3TextConfig(
+            **shape(24, 16, 2, 1, 64, layers=6, context=128), head_dim=8, query_pre_attn_scalar=12,
+            sliding_window=12, **text,
+            rope_parameters=layered(rope("linear", 1e6, factor=8.0)))),
+        golden("phi3", Phi3Config(**small, **text, original_max_position_embeddings=32,
+                                  rope_parameters=longrope(6, 32, partial_rotary_factor=0.75))),
+        golden("olmo2", Olmo3Config(
+            **shape(24, 16, 2, 1, 64, layers=3, context=128), sliding_window=12, **text,
+            layer_types=[SLIDING, FULL, SLIDING],
+            rope_parameters=layered(yarn(8.0, 16), theta=10000.0))),
+        golden("smollm3", SmolLM3Config(**shape(24, 16, 2, 1, 64, layers=4, context=128), **text)),
+        golden("granite", GraniteConfig(
+            **small, embedding_multiplier=6.0, logits_scaling=8.0, residual_multiplier=0.4,
+            attention_multiplier=0.1, tie_word_embeddings=True)),
+    ]
