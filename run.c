@@ -70,7 +70,8 @@ typedef struct {
     const char *warning;     /* what was assumed while loading, "" if nothing */
     const char *kernels;     /* the instruction set in use */
     int context, vocab_size, dim, hidden_dim, n_layers, n_heads, n_kv_heads, head_dim;
-    int bos, eos;       /* token ids, -1: none */
+    int n_experts, n_experts_used; /* in a layer and for each token; 0: no experts */
+    int bos, eos;                  /* token ids, -1: none */
     int has_weights;    /* 0: a vocabulary-only file; it encodes and decodes, and has no sessions */
     int64_t n_params;   /* numbers in all tensors */
     int64_t bytes_read; /* weight bytes read for each generated token */
@@ -1194,10 +1195,10 @@ struct llm_model {
     float embedding_scale, residual_scale, logit_scale;
     float score_scale, score_cap, logit_cap; /* attention scores; caps: see cap */
     int value_dim;                           /* numbers of a head's value */
-    int value_at;                /* where values lie in the keys; -1: they are kept apart */
-    int o_dim;                   /* numbers that attention gives to wo */
-    int q_rank, rank, plain_dim; /* with latent attention */
-    int n_experts, n_chosen, n_groups, n_groups_chosen;
+    int value_at;                  /* where values lie in the keys; -1: they are kept apart */
+    int o_dim;                     /* numbers that attention gives to wo */
+    int q_rank, rank, plain_dim;   /* with latent attention */
+    int n_groups, n_groups_chosen; /* of experts */
     int gating, renormalize;
     float expert_scale;
     int first_routed; /* layers below it have no experts */
@@ -1564,23 +1565,25 @@ static int is_local(llm_model *m, int l)
 static void load_expert_keys(llm_model *m)
 {
     m->first_routed = m->facts.n_layers;
-    m->n_experts = key_int(m, ".expert_count", 0, 0, MAX_EXPERTS);
-    if (m->n_experts == 0) return;
-    m->n_chosen = key_int(m, ".expert_used_count", -1, 1, m->n_experts);
+    m->facts.n_experts = key_int(m, ".expert_count", 0, 0, MAX_EXPERTS);
+    if (m->facts.n_experts == 0) return;
+    m->facts.n_experts_used = key_int(m, ".expert_used_count", -1, 1, m->facts.n_experts);
     m->first_routed = key_int(m, ".leading_dense_block_count", 0, 0, m->facts.n_layers);
     m->gating = key_int(m, ".expert_gating_func", m->arch->gating, 0, SOFTMAX_OF_CHOSEN);
     if (m->gating == 0) m->gating = SOFTMAX;
     m->renormalize = key_int(m, ".expert_weights_norm", m->arch->renormalize, 0, 1);
     m->expert_scale = key_float(m, ".expert_weights_scale", 1, 0, 1e6f);
     if (m->expert_scale == 0) m->expert_scale = 1;
-    m->n_groups = key_int(m, ".expert_group_count", 1, 0, m->n_experts);
+    m->n_groups = key_int(m, ".expert_group_count", 1, 0, m->facts.n_experts);
     if (m->n_groups < 1) m->n_groups = 1;
     m->n_groups_chosen = key_int(m, ".expert_group_used_count", m->n_groups, 0, m->n_groups);
     if (m->n_groups_chosen < 1) m->n_groups_chosen = m->n_groups;
-    if (!m->failed && (m->n_experts % m->n_groups ||
-                       m->n_experts / m->n_groups * m->n_groups_chosen < m->n_chosen)) {
+    if (!m->failed &&
+        (m->facts.n_experts % m->n_groups ||
+         m->facts.n_experts / m->n_groups * m->n_groups_chosen < m->facts.n_experts_used)) {
         m->failed = fail("%d experts in %d groups, of which %d are taken, don't give %d",
-                         m->n_experts, m->n_groups, m->n_groups_chosen, m->n_chosen);
+                         m->facts.n_experts, m->n_groups, m->n_groups_chosen,
+                         m->facts.n_experts_used);
     }
 }
 
@@ -1746,8 +1749,8 @@ static int tensor_rows(llm_model *m, int need, const char *name, int l)
 /* Experts that have tensors of their own: "name.0.weight" and so on. */
 static Mat *load_single(llm_model *m, int rows, int cols, const char *name, int l)
 {
-    Mat *mats = take(&m->arena, (size_t)m->n_experts, sizeof *mats);
-    for (int i = 0; mats && i < m->n_experts; i++) {
+    Mat *mats = take(&m->arena, (size_t)m->facts.n_experts, sizeof *mats);
+    for (int i = 0; mats && i < m->facts.n_experts; i++) {
         char full[64];
         snprintf(full, sizeof full, "%s.%d", name, i);
         mats[i] = load_mat(m, rows, cols, ROUTED, full, l);
@@ -1759,7 +1762,7 @@ static Mat *load_single(llm_model *m, int rows, int cols, const char *name, int 
  * tensors, as in files of the first days. */
 static void load_expert_mats(llm_model *m, Layer *w, int l)
 {
-    int dim = m->facts.dim, n = m->n_experts;
+    int dim = m->facts.dim, n = m->facts.n_experts;
     if (model_tensor(m, ROUTED | OPTIONAL, "ffn_up.0.weight", l)) {
         int hidden = tensor_rows(m, ROUTED, "ffn_up.0.weight", l);
         w->gates = load_single(m, hidden, dim, "ffn_gate", l);
@@ -1781,12 +1784,12 @@ static void load_expert_mats(llm_model *m, Layer *w, int l)
 
 static void load_experts(llm_model *m, Layer *w, int l)
 {
-    int dim = m->facts.dim, n = m->n_experts;
+    int dim = m->facts.dim, n = m->facts.n_experts;
     int shared = tensor_rows(m, ROUTED | OPTIONAL, "ffn_up_shexp.weight", l);
     int64_t before = m->facts.bytes_read, all;
     load_expert_mats(m, w, l);
     all = mats_bytes(w->gates, n) + mats_bytes(w->ups, n) + mats_bytes(w->downs, n);
-    m->facts.bytes_read = before + all / n * m->n_chosen;
+    m->facts.bytes_read = before + all / n * m->facts.n_experts_used;
     w->router = load_mat(m, n, dim, ROUTED, "ffn_gate_inp", l);
     w->preference = load_vec(m, n, ROUTED | OPTIONAL, "exp_probs_b.bias", l);
     if (!shared) return;
@@ -2316,7 +2319,7 @@ static void session_buffers(llm_session *s)
            kv_heads = (size_t)c->n_kv_heads, vocab = (size_t)c->vocab_size, f = sizeof(float),
            value_dim = (size_t)m->value_dim, heads = (size_t)c->n_heads,
            plain = m->rank ? heads * (size_t)(m->plain_dim + m->n_rot) : 0;
-    int grouped = m->n_experts || m->rank;
+    int grouped = m->facts.n_experts || m->rank;
     int inputs[] = { c->dim, m->o_dim, m->widest, m->q_rank, m->rank, m->plain_dim }, widest = 0;
     for (size_t i = 0; i < ARRAY_LEN(inputs); i++) widest = inputs[i] > widest ? inputs[i] : widest;
     s->tokens = take(&s->arena, (size_t)s->context, sizeof *s->tokens);
@@ -2342,11 +2345,11 @@ static void session_buffers(llm_session *s)
                     heads * (size_t)(m->plain_dim + m->value_dim) * f);
     s->q_plain = take(&s->arena, rows, plain * f);
     s->found = take(&s->arena, m->rank ? rows : 0, (size_t)m->o_dim * f);
-    s->scores = take(&s->arena, rows, (size_t)m->n_experts * f);
+    s->scores = take(&s->arena, rows, (size_t)m->facts.n_experts * f);
     s->shared = take(&s->arena, rows, f);
-    s->chosen = take(&s->arena, rows, (size_t)m->n_chosen * sizeof *s->chosen);
-    s->routes = take(&s->arena, rows, (size_t)m->n_chosen * sizeof *s->routes);
-    s->starts = take(&s->arena, (size_t)m->n_experts + 1, sizeof *s->starts);
+    s->chosen = take(&s->arena, rows, (size_t)m->facts.n_experts_used * sizeof *s->chosen);
+    s->routes = take(&s->arena, rows, (size_t)m->facts.n_experts_used * sizeof *s->routes);
+    s->starts = take(&s->arena, (size_t)m->facts.n_experts + 1, sizeof *s->starts);
     s->group_in = take(&s->arena, grouped ? rows : 0, (size_t)widest * f);
     s->group_out = take(&s->arena, grouped ? rows : 0, (size_t)widest * f);
     for (size_t i = 0; i < 2; i++) {
@@ -3405,14 +3408,14 @@ static int take_largest(float *x, int n)
 static void choose_groups(const llm_model *m, float *scores)
 {
     float groups[MAX_EXPERTS], copy[MAX_EXPERTS];
-    int size = m->n_experts / m->n_groups, best = m->gating == SIGMOID && size > 1 ? 2 : 1;
+    int size = m->facts.n_experts / m->n_groups, best = m->gating == SIGMOID && size > 1 ? 2 : 1;
     for (int g = 0; g < m->n_groups; g++) {
         memcpy(copy, scores + g * size, (size_t)size * sizeof *copy);
         groups[g] = 0;
         for (int i = 0; i < best; i++) groups[g] += scores[g * size + take_largest(copy, size)];
     }
     for (int i = 0; i < m->n_groups_chosen; i++) take_largest(groups, m->n_groups);
-    for (int i = 0; i < m->n_experts; i++) {
+    for (int i = 0; i < m->facts.n_experts; i++) {
         if (groups[i / size] != -INFINITY) scores[i] = -INFINITY;
     }
 }
@@ -3422,7 +3425,7 @@ static void choose_experts(const llm_model *m, const float *preference, float *s
                            Route *chosen)
 {
     float wanted[MAX_EXPERTS], top = scores[0], sum = 0;
-    int n = m->n_experts;
+    int n = m->facts.n_experts;
     for (int i = 1; i < n; i++) top = scores[i] > top ? scores[i] : top;
     for (int i = 0; i < n && m->gating != SIGMOID; i++) sum += scores[i] = expf(scores[i] - top);
     for (int i = 0; i < n; i++) {
@@ -3431,13 +3434,13 @@ static void choose_experts(const llm_model *m, const float *preference, float *s
     }
     if (m->n_groups_chosen < m->n_groups) choose_groups(m, wanted);
     sum = 0;
-    for (int i = 0; i < m->n_chosen; i++) {
+    for (int i = 0; i < m->facts.n_experts_used; i++) {
         int expert = take_largest(wanted, n);
         chosen[i] = (Route){ expert, scores[expert] };
         sum += scores[expert];
     }
     int whole = m->renormalize || m->gating == SOFTMAX_OF_CHOSEN;
-    for (int i = 0; i < m->n_chosen; i++) {
+    for (int i = 0; i < m->facts.n_experts_used; i++) {
         chosen[i].share *= m->expert_scale / (whole ? sum + 1e-20f : 1);
     }
 }
@@ -3446,21 +3449,21 @@ static void choose_experts(const llm_model *m, const float *preference, float *s
 static void route(llm_session *s, const Layer *w, int n)
 {
     const llm_model *m = s->model;
-    int all = n * m->n_chosen;
-    memset(s->starts, 0, ((size_t)m->n_experts + 1) * sizeof *s->starts);
+    int all = n * m->facts.n_experts_used;
+    memset(s->starts, 0, ((size_t)m->facts.n_experts + 1) * sizeof *s->starts);
     multiply(s, s->scores, &w->router, s->h, n);
     for (int t = 0; t < n; t++) {
-        choose_experts(m, w->preference, s->scores + (size_t)t * (size_t)m->n_experts,
-                       s->chosen + (size_t)t * (size_t)m->n_chosen);
+        choose_experts(m, w->preference, s->scores + (size_t)t * (size_t)m->facts.n_experts,
+                       s->chosen + (size_t)t * (size_t)m->facts.n_experts_used);
     }
     for (int i = 0; i < all; i++) s->starts[s->chosen[i].row + 1]++;
-    for (int e = 0; e < m->n_experts; e++) s->starts[e + 1] += s->starts[e];
+    for (int e = 0; e < m->facts.n_experts; e++) s->starts[e + 1] += s->starts[e];
     for (int i = all - 1; i >= 0; i--) {
         int e = s->chosen[i].row;
-        s->routes[--s->starts[e + 1]] = (Route){ i / m->n_chosen, s->chosen[i].share };
+        s->routes[--s->starts[e + 1]] = (Route){ i / m->facts.n_experts_used, s->chosen[i].share };
     }
-    memmove(s->starts, s->starts + 1, (size_t)m->n_experts * sizeof *s->starts);
-    s->starts[m->n_experts] = all;
+    memmove(s->starts, s->starts + 1, (size_t)m->facts.n_experts * sizeof *s->starts);
+    s->starts[m->facts.n_experts] = all;
 }
 
 /* change(n, dim) = what the expert that every token has gives, or zero. */
@@ -3484,10 +3487,10 @@ static void experts(llm_session *s, const Layer *w, int n)
     size_t dim = (size_t)m->facts.dim, hidden = (size_t)w->gates->rows;
     shared_expert(s, w, n);
     route(s, w, n);
-    for (int e = 0, next; e < m->n_experts; e = next) {
+    for (int e = 0, next; e < m->facts.n_experts; e = next) {
         Product up[MAX_PRODUCTS], down[MAX_PRODUCTS / 2];
-        int rows = 0, count = 0, usual = n * m->n_chosen / m->n_experts;
-        for (next = e; next < m->n_experts && count < MAX_PRODUCTS / 2; next++) {
+        int rows = 0, count = 0, usual = n * m->facts.n_experts_used / m->facts.n_experts;
+        for (next = e; next < m->facts.n_experts && count < MAX_PRODUCTS / 2; next++) {
             const Route *r = s->routes + s->starts[next];
             int own = s->starts[next + 1] - s->starts[next];
             if (rows + spaced(own, usual) > CHUNK) break;
@@ -6089,6 +6092,9 @@ static void print_facts(const llm_model *m, const llm_session *s, const Settings
             "%d\n",
             c->n_layers, c->dim, c->hidden_dim, c->n_heads, c->head_dim, c->n_kv_heads,
             c->vocab_size);
+    if (c->n_experts) {
+        fprintf(stderr, "experts  %d, of which a token has %d\n", c->n_experts, c->n_experts_used);
+    }
     fprintf(stderr,
             "session  context %d of %d, seed %llu, %d threads, kernels %s, loaded in %.1f ms\n",
             llm_context(s), c->context, (unsigned long long)o->seed, llm_threads(s), c->kernels,

@@ -54,14 +54,15 @@ static void plain_experts(const llm_model *m, const Layer *w, double *x, const d
     double scores[64], y[512], sum = 0;
     int best[64];
     plain_matmul(scores, &w->router, h);
-    for (int i = 0; i < m->n_chosen; i++) {
+    for (int i = 0; i < m->facts.n_experts_used; i++) {
         best[i] = 0;
-        for (int e = 1; e < m->n_experts; e++) best[i] = scores[e] > scores[best[i]] ? e : best[i];
+        for (int e = 1; e < m->facts.n_experts; e++)
+            best[i] = scores[e] > scores[best[i]] ? e : best[i];
         sum += exp(scores[best[i]]);
         y[i] = exp(scores[best[i]]);
         scores[best[i]] = -1e9;
     }
-    for (int i = 0; i < m->n_chosen; i++) {
+    for (int i = 0; i < m->facts.n_experts_used; i++) {
         double share = y[i] / sum, z[512];
         plain_feed_forward(z, &w->gates[best[i]], &w->ups[best[i]], &w->downs[best[i]], h);
         for (int k = 0; k < m->facts.dim; k++) x[k] += share * z[k];
@@ -429,9 +430,9 @@ static void test_golden(const char *name)
             for (int i = 0; got && i < vocab; i++) {
                 if (!(fabs(got[i] - want[i]) <= worst)) worst = fabs(got[i] - want[i]);
             }
-            check(got && range > 0 && worst / range < 2e-5,
-                  "%s, position %ld%s: logits differ by %g of their range", name, position,
-                  single ? ", single steps" : "", worst / range);
+            check(got && range > 0 && worst / range < (kernels->gemm_tiles ? 6e-4 : 2e-5),
+                  "%s, position %ld%s, %s: logits differ by %g of their range", name, position,
+                  single ? ", single steps" : "", kernels->name, worst / range);
         }
         lines++;
     }
@@ -480,7 +481,7 @@ static void test_refusals(void)
 
 static void test_forward(void)
 {
-    static const char *const goldens[] = { "llama", "qwen2" };
+    static const char *const variants[] = { "mixtral", "olmo3" }; /* of families that have a row */
     for (size_t i = 0; i < ARRAY_LEN(isas); i++) {
         if (!isas[i].usable()) continue;
         setenv("RUN_CPU", isas[i].name, 1);
@@ -491,11 +492,12 @@ static void test_forward(void)
         test_batches();
         test_side_by_side();
         test_threads();
+        for (size_t k = 0; k < ARRAY_LEN(archs); k++) test_golden(archs[k].name);
+        for (size_t k = 0; k < ARRAY_LEN(variants); k++) test_golden(variants[k]);
     }
     setenv("RUN_CPU", "none", 1);
     check(!pick_kernels() && strstr(llm_error(), "no such kernels"), "%s", llm_error());
     unsetenv("RUN_CPU");
     pick_kernels();
     test_refusals();
-    for (size_t i = 0; i < ARRAY_LEN(goldens); i++) test_golden(goldens[i]);
 }

@@ -68,7 +68,7 @@ class Facts(ctypes.Structure):
          ("name", "arch", "format", "chat_template", "chat_format", "warning", "kernels")]
         + [(name, c_int) for name in
            ("context", "vocab_size", "dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads",
-            "head_dim", "bos", "eos", "has_weights")]
+            "head_dim", "n_experts", "n_experts_used", "bos", "eos", "has_weights")]
         + [("n_params", c_int64), ("bytes_read", c_int64), ("sampling", Sampling)])
 
 
