@@ -27,6 +27,8 @@ except ImportError:
 
 # It sums in other orders, rounds exp and tanh, and keeps tables of rope in float32.
 TOLERANCE = 1e-3
+# It rounds what it multiplies by MXFP4 to 8 bits.
+PACKED_TOLERANCE = 2e-2
 PROMPT, STEPS = 72, 12
 
 
@@ -79,10 +81,12 @@ def check_case(checks, case):
         chosen = [int(row.argmax()) for row in other.scores[PROMPT - 1:PROMPT - 1 + STEPS]]
     except (RuntimeError, ValueError) as e:
         return checks.that(False, f"{case.name}: {e}")
-    d = distance(logits, reference)
-    checks.that(d < TOLERANCE, f"{case.name}: llama.cpp differs by {d:.2g} of the range from "
-                               f"transformers, allowed {TOLERANCE:g}")
-    checks.that(lead < TOLERANCE or chosen == wanted[PROMPT:],
+    # With rounding, experts are the same where they are far ahead of the others.
+    tolerance, alike = (PACKED_TOLERANCE, case.steady) if case.packed else (TOLERANCE, len(tokens))
+    d = distance(logits[:alike], reference[:alike])
+    checks.that(d < tolerance, f"{case.name}: llama.cpp differs by {d:.2g} of the range from "
+                               f"transformers, allowed {tolerance:g}")
+    checks.that(lead < tolerance or chosen == wanted[PROMPT:],
                 f"{case.name}: llama.cpp chooses {chosen}, transformers {wanted[PROMPT:]}")
     print(f"{case.name:20} {d:.1e}", flush=True)
     other.close()
@@ -99,7 +103,7 @@ def main():
         return 0
     checks = llm.Checks()
     for case in cases():
-        if not names or case.name in names or case.family in names:
+        if "f32" in case.types and (not names or case.name in names or case.family in names):
             check_case(checks, case)
     return checks.close()
 
