@@ -1725,6 +1725,8 @@ def read_huggingface(folder, tokenizer):
         require(config.get(key) in values, f"{source}: {key} is {config.get(key)}, expected "
                 f"{' or '.join(map(str, values))}")
     found = take_names(row, config, join_all_mxfp4(source, read_shards(folder)))
+    if "text_config" in config:  # which of the two configs says so has changed
+        config["tie_word_embeddings"] = "lm_head.weight" not in found
     name = os.path.basename(os.path.abspath(folder))
     metadata, tensors = assemble(source, name, row, config, found)
     path = os.path.join(folder, "generation_config.json")

@@ -470,6 +470,14 @@ def cases():
     return basic_cases() + dense_cases() + routed_cases() + other_cases() + wide_cases()
 
 
+def wrapped_texts():
+    """By the type of a model of images and text, the text's part and the type of the images'."""
+    sizes = dict(**shape(32, 48, 4, 2, 128), head_dim=8, pad_token_id=0)
+    return {"gemma3": (Gemma3TextConfig(**sizes), "siglip_vision_model"),
+            "mistral3": (Ministral3Config(**sizes, tie_word_embeddings=True,
+                                          rope_parameters=grown(4.0, 64)), "pixtral")}
+
+
 def golden(name, config, **more):
     return Case(name, config, positions=48, dtype=torch.float16, paper=False,
                 **{"family": name, **more})

@@ -38,14 +38,15 @@ import transformers
 from gguf import GGUFReader, GGUFWriter
 from gguf.quants import dequantize
 from safetensors.torch import load_file, save_file
-from transformers import AttentionInterface, AutoModelForCausalLM
+from transformers import (AttentionInterface, AutoConfig, AutoModelForCausalLM,
+                          AutoModelForImageTextToText)
 from transformers.generation import logits_process as process
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
 import llm
-from cases import cases, golden_cases
+from cases import Case, cases, golden_cases, wrapped_texts
 
 GOLDENS = llm.ROOT / "tests" / "goldens"
 
@@ -873,6 +874,30 @@ def check_sampling(checks, model, tokens):
             checks.that(not len(outside), f"sampling {setting}: drew tokens {outside}")
 
 
+# ---- models that see ----------------------------------------------------------------------------
+
+def check_wrapped(checks):
+    """The model of text in one of images and text gives the same file as by itself."""
+    vision = dict(hidden_size=32, intermediate_size=48, num_attention_heads=4, num_hidden_layers=1,
+                  image_size=28, patch_size=14)
+    for name, (text, eyes) in wrapped_texts().items():
+        model = AutoModelForCausalLM.from_config(text)
+        randomize(model, Case(name, text, paper=False), 1)
+        whole = AutoModelForImageTextToText.from_config(AutoConfig.for_model(
+            name, text_config=text.to_dict(), image_token_index=1,
+            vision_config=AutoConfig.for_model(eyes, **vision).to_dict()))
+        whole.model.language_model.load_state_dict(model.model.state_dict())
+        files = []
+        for kind, saved in (("alone", model), ("whole", whole)):
+            folder = llm.folder() / kind / name
+            saved.save_pretrained(folder)
+            files.append(llm.folder() / f"{name}-{kind}.gguf")
+            export(folder, "f32", files[-1])
+        checks.that(files[0].read_bytes() == files[1].read_bytes(),
+                    f"{name}: another file than that of the model of text alone")
+    print("wrapped", flush=True)
+
+
 # ---- goldens ------------------------------------------------------------------------------------
 
 def golden_reference(case, folder):
@@ -936,7 +961,8 @@ def main():
         write_goldens(names[1:])
         return 0
     known = {case.name: lambda checks, case=case: check_case(checks, case) for case in cases()}
-    known |= {"sessions": check_sessions, "goldens": check_goldens}
+    known |= {"sessions": check_sessions, "wrapped": check_wrapped,
+              "goldens": check_goldens}
     families = {}
     for case in cases():
         families.setdefault(case.family, []).append(case.name)
