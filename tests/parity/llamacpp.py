@@ -68,17 +68,18 @@ def check_case(checks, case):
     write_tokenizer(folder, case.config.vocab_size)
     tokens = some_tokens(case)[:200]
     reference = transformers_logits(model, tokens)
-    wanted, lead = greedy(model, tokens[:PROMPT])
+    prompt = len(tokens[:PROMPT])
+    wanted, lead = greedy(model, tokens[:prompt])
     try:
         export(folder, "f32", path)
         other = open_file(path)
         other.eval(tokens)
         logits = np.array(other.scores[:len(tokens)], np.float64)
         other.reset()
-        other.eval(wanted[:PROMPT])
-        for token in wanted[PROMPT:-1]:
+        other.eval(wanted[:prompt])
+        for token in wanted[prompt:-1]:
             other.eval([token])
-        chosen = [int(row.argmax()) for row in other.scores[PROMPT - 1:PROMPT - 1 + STEPS]]
+        chosen = [int(row.argmax()) for row in other.scores[prompt - 1:prompt - 1 + STEPS]]
     except (RuntimeError, ValueError) as e:
         return checks.that(False, f"{case.name}: {e}")
     # With rounding, experts are the same where they are far ahead of the others.
@@ -86,8 +87,8 @@ def check_case(checks, case):
     d = distance(logits[:alike], reference[:alike])
     checks.that(d < tolerance, f"{case.name}: llama.cpp differs by {d:.2g} of the range from "
                                f"transformers, allowed {tolerance:g}")
-    checks.that(lead < tolerance or chosen == wanted[PROMPT:],
-                f"{case.name}: llama.cpp chooses {chosen}, transformers {wanted[PROMPT:]}")
+    checks.that(lead < tolerance or chosen == wanted[prompt:],
+                f"{case.name}: llama.cpp chooses {chosen}, transformers {wanted[prompt:]}")
     print(f"{case.name:20} {d:.1e}", flush=True)
     other.close()
 

@@ -682,9 +682,9 @@ def evaluate(path, tokens):
             return session.eval_all(tokens).astype(float)
 
 
-def check_half_cache(checks, label, path, tokens, reference):
+def check_half_cache(checks, label, path, tokens, reference, room):
     """Keys and values in float16, which is what sessions have if nothing else is said."""
-    limit = FROM_ORIGINAL["f32", "f16"]
+    limit = room * FROM_ORIGINAL["f32", "f16"]
     with llm.Model(path) as model:
         for way, logits in three_ways(model, tokens, "f16"):
             check_logits(checks, f"{label}, f16 cache, {way}", logits, reference[:len(tokens)],
@@ -715,7 +715,8 @@ def check_family(checks, case):
         report = check_file(checks, label, path, plain, {"f32": reference[:len(plain)]},
                             kind=rounded, room=case.room)
         if kind == "f32":
-            check_half_cache(checks, label, path, tokens[:case.steady], reference)
+            check_half_cache(checks, label, path, tokens[:case.steady], reference,
+                             case.room)
         line += [f"{kind} {name} {worst:.1e}" for (name, _), worst in report.items()]
     print(f"{case.name:15} " + "  ".join(line), flush=True)
 
