@@ -4,7 +4,8 @@
 # make debug    the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 # make bench    speed on this machine, with model files it writes; THREADS=N FORMATS="F16 Q4_0"
 # make amx      tests of the kernels with AMX emulated, on a machine with AVX-512 and its bf16
-# make parity   comparisons with Hugging Face and the gguf package; needs Python 3 and the network
+# make parity   comparisons with Hugging Face and the gguf package; needs Python 3 and the network;
+#               FAMILY=qwen3 compares the models of one family
 
 CC ?= cc
 CXX ?= c++
@@ -59,7 +60,7 @@ amx:
 	@RUN=tests/tmp/amx/none tests/tmp/amx/test numbers forward kernels bundled
 
 parity: .venv/ready $(PROGRAM)
-	.venv/bin/python tests/parity/run.py $(ONLY)
+	.venv/bin/python tests/parity/run.py $(if $(FAMILY),--family $(FAMILY),$(ONLY))
 
 .venv/ready: tests/parity/requirements.txt
 	python3 -m venv .venv

@@ -626,16 +626,27 @@ def read_sentencepiece(path, data):
     return vocabulary
 
 
-# The rules by which tokenizer.json splits text into words, by GGUF's name for them. To add one: a
-# text that is found in each rule, in order; "Digits" and "ByteLevel" (which splits like GPT-2) are
-# steps without a text.
+# The rules by which tokenizer.json splits text into words, by GGUF's name for them. To add one: the
+# flag ignore_merges and the normalizer's type where rules differ in them, then a text that is found
+# in each step, in order; Punctuation, Numbers, Digits (each one alone) and ByteLevel (which splits
+# like GPT-2) are steps without a text.
 WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
          r"|\s*[\r\n]+|\s+(?!\S)|\s+")
 PRE_TOKENIZERS = {
     "gpt-2": ["ByteLevel"],
-    "llama-bpe": [WORDS % "{1,3}"],
-    "qwen2": [WORDS % ""],
+    "gpt-neox": ["NFC", "ByteLevel"],
     "smollm": ["Digits", "ByteLevel"],
+    "command-r": ["NFC", "Digits", "ByteLevel"],
+    "exaone": ["NFKC", "Digits", "ByteLevel"],
+    "falcon": ["Punctuation", "ByteLevel", "Numbers", "[0-9][0-9][0-9]"],
+    "llama-bpe": ["ignore_merges", WORDS % "{1,3}"],
+    "dbrx": [WORDS % "{1,3}"],
+    "qwen2": ["NFC", WORDS % ""],
+    "hunyuan": [WORDS % ""],
+    "qwen35": ["NFC", r"?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"],
+    "seed-coder": [r"?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}" + "\r\n]+"],
+    "gpt-4o": [r"\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*"],
+    "tekken": [r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*"],
     "deepseek-llm": ["[\r\n]", "[A-Za-z\u00b5", "[!-/:-~", r"\s+$", "\u4e00-\u9fa5", "Digits"],
     "deepseek-coder": ["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "\u4e00-\u9fa5", "Digits"],
     "deepseek-v3": [r"\p{N}{1,3}", "\u4e00-\u9fa5", r"\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"],
@@ -650,16 +661,25 @@ def steps(node):
     return [node] if node else []
 
 
-def name_pre_tokenizer(path, splitters):
+def name_pre_tokenizer(path, table):
+    """The name of the rule in a tokenizer.json. One that differs only in what comes before the
+    splitting is better than none."""
     rules = []
-    for step in splitters:
+    for step in steps(table.get("pre_tokenizer")):
         if step["type"] == "Split":
             rules += step["pattern"].values()
         elif step["type"] != "ByteLevel" or step.get("use_regex", True):
             rules.append(step["type"] if step.get("individual_digits", True) else "Numbers")
-    for name, texts in PRE_TOKENIZERS.items():
-        if len(texts) == len(rules) and all(text in rule for text, rule in zip(texts, rules)):
-            return name
+    normalizers = [step["type"] for step in steps(table.get("normalizer"))]
+    flags = ["ignore_merges"] if table["model"].get("ignore_merges") else []
+    for before in (flags + normalizers, normalizers, flags, [], ["NFC"]):
+        for name, texts in PRE_TOKENIZERS.items():
+            if len(texts) == len(before + rules) and all(
+                    text in rule for text, rule in zip(texts, before + rules)):
+                if normalizers != [text for text in texts if text in ("NFC", "NFKC")]:
+                    notes.append(f"{path} normalizes text by {normalizers or 'nothing'}, the rule "
+                                 f"{name} doesn't: some texts may become other tokens")
+                return name
     notes.append(f"{path} splits words by rules without a known name: tokenizer.ggml.pre is "
                  "\"default\", and some texts may become other tokens")
     return "default"
@@ -676,7 +696,7 @@ def read_tokenizer_json(path, data):
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
     if byte_level:
         vocabulary.tokens = {token: (text, 0.0, NORMAL) for text, token in model["vocab"].items()}
-        vocabulary.settings["pre"] = name_pre_tokenizer(path, splitters)
+        vocabulary.settings["pre"] = name_pre_tokenizer(path, table)
         vocabulary.settings["merges"] = [  # in GGUF a space stands between the parts only
             f"{left} {right}" for left, right in
             ((part.replace(" ", "\u0120") for part in pair) for pair in pairs)]

@@ -431,9 +431,10 @@ static int text_compare(Text a, Text b)
 
 /* ==== 2. Number formats ==========================================================================
  * A matrix is stored in rows of blocks. A block holds some numbers and what they share: a scale d,
- * often a minimum m. Four formats of 32 numbers keep one scale for all; the K formats put 256
- * numbers in a super-block whose eight or sixteen small scales are themselves quantized. Layouts:
- * github.com/ggml-org/ggml, docs/gguf.md. To read a format is to be able to unpack it. */
+ * often a minimum m. Formats of 32 numbers keep one scale for all; the others put 256 numbers in a
+ * super-block whose eight or sixteen small scales are themselves quantized. In some what is stored
+ * is not a number but its place in a list of sixteen. Layouts: github.com/ggml-org/ggml,
+ * docs/gguf.md. To read a format is to be able to unpack it. */
 
 typedef struct {
     uint16_t d;
@@ -456,6 +457,21 @@ typedef struct {
     int8_t q[32];
 } BlockQ8_0; /* q d */
 typedef struct {
+    uint16_t d;
+    uint8_t q[16];
+} BlockIQ4_NL; /* uneven[q] d */
+typedef struct {
+    uint8_t e, q[16];
+} BlockMXFP4; /* twice_fp4[q] 2^(e - 128) */
+typedef struct {
+    uint8_t scales[16], q[64];
+    uint16_t d, m;
+} BlockQ2_K; /* 16 x 16: q d s - m t */
+typedef struct {
+    uint8_t high[32], q[64], scales[12];
+    uint16_t d;
+} BlockQ3_K; /* 16 x 16: (q - 4) d (s - 32) */
+typedef struct {
     uint16_t d, m;
     uint8_t scales[12], q[128];
 } BlockQ4_K; /* 8 x 32: q d s - m t */
@@ -468,11 +484,18 @@ typedef struct {
     int8_t scales[16];
     uint16_t d;
 } BlockQ6_K; /* 16 x 16: (q - 32) d s */
+typedef struct {
+    uint16_t d, high;
+    uint8_t low[4], q[128];
+} BlockIQ4_XS; /* 8 x 32: uneven[q] d (s - 32), the scales s in low and high */
 
 _Static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ4_1) == 20, "as in the file");
 _Static_assert(sizeof(BlockQ5_0) == 22 && sizeof(BlockQ5_1) == 24, "as in the file");
-_Static_assert(sizeof(BlockQ8_0) == 34 && sizeof(BlockQ4_K) == 144, "as in the file");
+_Static_assert(sizeof(BlockQ8_0) == 34 && sizeof(BlockIQ4_NL) == 18, "as in the file");
+_Static_assert(sizeof(BlockMXFP4) == 17 && sizeof(BlockQ2_K) == 84, "as in the file");
+_Static_assert(sizeof(BlockQ3_K) == 110 && sizeof(BlockQ4_K) == 144, "as in the file");
 _Static_assert(sizeof(BlockQ5_K) == 176 && sizeof(BlockQ6_K) == 210, "as in the file");
+_Static_assert(sizeof(BlockIQ4_XS) == 136, "as in the file");
 
 static void unpack_f32(const void *row, float *y, int n)
 {
@@ -549,6 +572,79 @@ static void unpack_q8_0(const void *row, float *y, int n)
     }
 }
 
+/* Weights crowd around zero, and so do these. */
+static const int8_t uneven[16] = { -127, -104, -83, -65, -49, -35, -22, -10,
+                                   1,    13,   25,  38,  53,  69,  89,  113 };
+
+/* Floats of four bits: a sign, two bits of exponent, one of fraction. Twice their value. */
+static const int8_t twice_fp4[16] = { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 };
+
+static void unpack_listed(const int8_t list[16], const uint8_t q[16], float d, float *y)
+{
+    for (int i = 0; i < 16; i++) {
+        y[i] = d * (float)list[q[i] & 15];
+        y[i + 16] = d * (float)list[q[i] >> 4];
+    }
+}
+
+static void unpack_iq4_nl(const void *row, float *y, int n)
+{
+    for (const BlockIQ4_NL *b = row; n > 0; b++, n -= 32, y += 32) {
+        unpack_listed(uneven, b->q, f16_float(b->d), y);
+    }
+}
+
+/* Eight bits of exponent, for a list of doubled numbers: 2^(e - 128), which for e = 0 and 1 are
+ * subnormal. */
+static float e8m0_float(uint32_t e)
+{
+    return bits_float(e < 2 ? (e + 1) << 21 : (e - 1) << 23);
+}
+
+/* opencompute.org, "OCP Microscaling Formats (MX) Specification v1.0" */
+static void unpack_mxfp4(const void *row, float *y, int n)
+{
+    for (const BlockMXFP4 *b = row; n > 0; b++, n -= 32, y += 32) {
+        unpack_listed(twice_fp4, b->q, e8m0_float(b->e), y);
+    }
+}
+
+static void unpack_q2_K(const void *row, float *y, int n)
+{
+    for (const BlockQ2_K *b = row; n > 0; b++, n -= 256) {
+        for (int part = 0; part < 8; part++, y += 32) { /* four share 32 bytes */
+            const uint8_t *q = b->q + part / 4 * 32;
+            for (int i = 0; i < 32; i++) {
+                int scales = b->scales[part * 2 + i / 16];
+                float d = f16_float(b->d) * (float)(scales & 15);
+                float m = f16_float(b->m) * (float)(scales >> 4);
+                y[i] = d * (float)(q[i] >> part % 4 * 2 & 3) - m;
+            }
+        }
+    }
+}
+
+/* Twelve bytes hold sixteen scales of six bits: four bits of each in the halves of the first eight,
+ * two bits in the quarters of the last four. */
+static int scale_q3_K(const uint8_t s[12], int i)
+{
+    return (s[i % 8] >> i / 8 * 4 & 15) | (s[8 + i % 4] >> i / 4 * 2 & 3) << 4;
+}
+
+static void unpack_q3_K(const void *row, float *y, int n)
+{
+    for (const BlockQ3_K *b = row; n > 0; b++, n -= 256) {
+        for (int part = 0; part < 8; part++, y += 32) { /* four share 32 low bytes, all the high */
+            const uint8_t *q = b->q + part / 4 * 32;
+            for (int i = 0; i < 32; i++) {
+                int v = (q[i] >> part % 4 * 2 & 3) | (b->high[i] >> part & 1) << 2;
+                int scale = scale_q3_K(b->scales, part * 2 + i / 16) - 32;
+                y[i] = f16_float(b->d) * (float)scale * (float)(v - 4);
+            }
+        }
+    }
+}
+
 /* Twelve bytes hold eight scales and eight minima of six bits: the first four of each in bytes 0-3
  * and 4-7; of the last four, four bits in the halves of bytes 8-11 and two bits on top of the first
  * ones. */
@@ -601,6 +697,16 @@ static void unpack_q6_K(const void *row, float *y, int n)
     }
 }
 
+static void unpack_iq4_xs(const void *row, float *y, int n)
+{
+    for (const BlockIQ4_XS *b = row; n > 0; b++, n -= 256) {
+        for (int part = 0; part < 8; part++, y += 32) {
+            int scale = (b->low[part / 2] >> part % 2 * 4 & 15) | (b->high >> 2 * part & 3) << 4;
+            unpack_listed(uneven, b->q + part * 16, f16_float(b->d) * (float)(scale - 32), y);
+        }
+    }
+}
+
 static void pack_f32(void *row, const float *x, int n)
 {
     memcpy(row, x, (size_t)n * sizeof *x);
@@ -633,7 +739,7 @@ static void pack_q8_0(void *row, const float *x, int n)
 typedef struct {
     const char *name;
     int block, bytes; /* numbers and bytes of a block */
-    int group, bits;  /* numbers that share a scale, bits of each; 0: they are floats */
+    int group, bits;  /* numbers that share a scale, bits that a kernel's quanta have; 0: floats */
     int parts;        /* numbers of bf16 that x, and a weight, must be sums of, likewise */
     void (*unpack)(const void *row, float *y, int n);
     void (*pack)(void *row, const float *x, int n); /* NULL: not for the KV cache */
@@ -647,20 +753,26 @@ static const Format formats[] = {
     [6] = { "Q5_0", 32, sizeof(BlockQ5_0), 32, 5, 1, unpack_q5_0, NULL },
     [7] = { "Q5_1", 32, sizeof(BlockQ5_1), 32, 5, 1, unpack_q5_1, NULL },
     [8] = { "Q8_0", 32, sizeof(BlockQ8_0), 32, 8, 2, unpack_q8_0, pack_q8_0 },
+    [10] = { "Q2_K", 256, sizeof(BlockQ2_K), 16, 2, 1, unpack_q2_K, NULL },
+    [11] = { "Q3_K", 256, sizeof(BlockQ3_K), 16, 3, 1, unpack_q3_K, NULL },
     [12] = { "Q4_K", 256, sizeof(BlockQ4_K), 32, 4, 1, unpack_q4_K, NULL },
     [13] = { "Q5_K", 256, sizeof(BlockQ5_K), 32, 5, 1, unpack_q5_K, NULL },
     [14] = { "Q6_K", 256, sizeof(BlockQ6_K), 16, 6, 1, unpack_q6_K, NULL },
+    [20] = { "IQ4_NL", 32, sizeof(BlockIQ4_NL), 32, 8, 1, unpack_iq4_nl, NULL },
+    [23] = { "IQ4_XS", 256, sizeof(BlockIQ4_XS), 32, 8, 1, unpack_iq4_xs, NULL },
     [30] = { "BF16", 1, 2, 0, 0, 2, unpack_bf16, NULL },
+    [39] = { "MXFP4", 32, sizeof(BlockMXFP4), 32, 5, 1, unpack_mxfp4, NULL },
 };
 
 enum { F32 = 0, F16 = 1, BF16 = 30, N_FORMATS = ARRAY_LEN(formats) };
 
-/* Digits to the base of 128 that what is multiplied with the format needs. One adds about a
- * hundredth to what a format of four bits costs (in KL divergence), but a twentieth to one of five;
- * two add nothing. */
+/* Digits to the base of 128 that what is multiplied with the format needs: two where a number takes
+ * more than five bits of the file, its share of the scales included. One adds about a hundredth to
+ * what a format of four bits costs (in KL divergence), but a twentieth to one of five; two add
+ * nothing. */
 static int digits(const Format *f)
 {
-    return f->bits > 4 ? 2 : 1;
+    return f->bytes * 8 > f->block * 5 ? 2 : 1;
 }
 
 static size_t row_bytes(const Format *f, int64_t cols)
@@ -972,9 +1084,6 @@ typedef struct {
     int length, width;
 } Norm;
 
-/* Matrices of one shape, one behind the other: the experts' or the heads'. */
-typedef Mat Mats;
-
 typedef struct {
     Norm attn_norm;      /* (dim) */
     Mat wq, wk, wv, wo;  /* (q_dim, dim) (kv_dim, dim) (kv_dim, dim) (dim, o_dim) */
@@ -986,16 +1095,17 @@ typedef struct {
     Norm ffn_post_norm;
     Mat router;                 /* (n_experts, dim) */
     const float *preference;    /* (n_experts) is added to the scores by which experts are chosen */
-    Mats gates, ups, downs;     /* (n_experts) of (expert_dim, dim) and (dim, expert_dim) */
+    Mat *gates, *ups, *downs;   /* (n_experts) of (expert_dim, dim) and (dim, expert_dim) */
     Mat shared_router;          /* (1, dim) */
     Mat shared_gate, shared_up; /* (shared_dim, dim) the expert that every token has */
     Mat shared_down;            /* (dim, shared_dim) */
     Mat q_low, latent;          /* (q_rank, dim) (rank + n_rot, dim) see latent_attention */
     Norm q_low_norm, latent_norm; /* (q_rank) (rank) */
-    Mats to_latent, from_latent;  /* (n_heads) of (rank, plain_dim) and (o_dim / n_heads, rank) */
-    int window;                   /* positions that a token sees, itself among them; 0: all */
-    int parallel;                 /* the feed-forward part has attention's input */
-    int rope;                     /* index of the model's ropes, -1: no rotation */
+    Mat *to_latent, *from_latent; /* (n_heads) of (rank, plain_dim) and (o_dim / n_heads, rank) */
+    Mat heads;    /* or (n_heads (plain_dim + value_dim), rank) for files that keep whole heads */
+    int window;   /* positions that a token sees, itself among them; 0: all */
+    int parallel; /* the feed-forward part has attention's input */
+    int rope;     /* index of the model's ropes, -1: no rotation */
 } Layer;
 
 /* (n_rot / 2) radians per position, and a factor of cosines and sines. */
@@ -1288,7 +1398,7 @@ static const float *load_vec(llm_model *m, int n, int need, const char *name, in
 /* The norm "name.weight" with its optional "name.bias". */
 static Norm load_norm(llm_model *m, int n, int need, const char *name, int layer)
 {
-    char full[64];
+    char full[96];
     Norm w = { NULL, NULL, n, n };
     snprintf(full, sizeof full, "%s.weight", name);
     w.weight = load_vec(m, n, need, full, layer);
@@ -1313,37 +1423,53 @@ static Norm load_head_norm(llm_model *m, int heads, const char *name, int layer)
     return w;
 }
 
-/* `count` matrices "name.weight" one behind the other, with the optional "name.bias" of each. */
-static Mats load_mats(llm_model *m, int count, int rows, int cols, int need, const char *name,
-                      int layer)
+/* The matrix "name.weight" with its optional "name.bias". */
+static Mat load_mat(llm_model *m, int rows, int cols, int need, const char *name, int layer)
 {
-    char full[64];
+    char full[96];
     Mat w = { 0 };
     snprintf(full, sizeof full, "%s.weight", name);
-    const Tensor *t = load_tensor(m, count, rows, cols, need, full, layer);
+    const Tensor *t = load_tensor(m, 1, rows, cols, need, full, layer);
     snprintf(full, sizeof full, "%s.bias", name);
     if (!t) return w;
     m->facts.bytes_read += (int64_t)t->bytes;
-    return (Mat){ t->format, rows, cols, t->data,
-                  load_floats(m, count, rows, need | OPTIONAL, full, layer) };
+    return (Mat){ t->format, rows, cols, t->data, load_vec(m, rows, need | OPTIONAL, full, layer) };
 }
 
-static Mat load_mat(llm_model *m, int rows, int cols, int need, const char *name, int layer)
+/* Rows first to first + rows of a matrix. */
+static Mat part(Mat w, int first, int rows)
 {
-    return load_mats(m, 1, rows, cols, need, name, layer);
-}
-
-/* Rows first to first + rows of a matrix that has `all` of them. */
-static Mat load_part(llm_model *m, int all, int first, int rows, int cols, const char *name,
-                     int layer)
-{
-    Mat w = load_mat(m, all, cols, REQUIRED, name, layer);
-    if (!w.data) return w;
-    m->facts.bytes_read -= (int64_t)row_bytes(w.format, cols) * (all - rows);
-    w.data += (size_t)first * row_bytes(w.format, cols);
-    w.rows = rows;
+    if (w.data) w.data += (size_t)first * row_bytes(w.format, w.cols);
     if (w.bias) w.bias += first;
+    w.rows = rows;
     return w;
+}
+
+/* Rows first to first + rows of each of the `count` matrices of a tensor, which have `all` rows, as
+ * of those of its optional bias. */
+static Mat *load_mats(llm_model *m, int count, int all, int first, int rows, int cols, int need,
+                      const char *name, int layer)
+{
+    char full[96];
+    snprintf(full, sizeof full, "%s.weight", name);
+    const Tensor *t = load_tensor(m, count, all, cols, need, full, layer);
+    Mat *mats = t ? take(&m->arena, (size_t)count, sizeof *mats) : NULL;
+    snprintf(full, sizeof full, "%s.bias", name);
+    const float *bias = mats ? load_floats(m, count, all, need | OPTIONAL, full, layer) : NULL;
+    for (int i = 0; mats && i < count; i++) {
+        Mat whole = { t->format, all * count, cols, t->data, bias };
+        mats[i] = part(whole, i * all + first, rows);
+    }
+    return mats;
+}
+
+static int64_t mats_bytes(const Mat *mats, int n)
+{
+    int64_t sum = 0;
+    for (int i = 0; mats && i < n; i++) {
+        if (mats[i].data) sum += (int64_t)row_bytes(mats[i].format, mats[i].cols) * mats[i].rows;
+    }
+    return sum;
 }
 
 /* YaRN (arxiv.org/abs/2309.00071): dimensions that turn often within the original context keep
@@ -1404,7 +1530,7 @@ static void stretch(llm_model *m, Rope *rope, float base)
 
 static void load_ropes(llm_model *m)
 {
-    int most = m->facts.head_dim - m->rank;
+    int most = m->arch->latent ? m->n_rot : m->facts.head_dim;
     float base = key_float(m, ".rope.freq_base", 10000, 1.001f, 1e12f);
     float local = m->arch->local_base > 0 ? m->arch->local_base : base;
     if (m->arch->learned) return;
@@ -1477,22 +1603,26 @@ static void load_scales(llm_model *m)
                                MAX_CONTEXT);
 }
 
+/* Files from before April 2025 keep the keys and values of all heads, newer ones the latent vectors
+ * that these are made of. */
 static void load_latent_keys(llm_model *m)
 {
     llm_facts *c = &m->facts;
-    m->rank = key_int(m, ".attention.kv_lora_rank", -1, 1, MAX_HEAD_DIM - 2);
+    char full[128];
+    int new = model_key(m, full, sizeof full, ".attention.key_length_mla") != NULL;
+    int most = MAX_DIM / c->n_heads;
+    m->rank = key_int(m, ".attention.kv_lora_rank", -1, 1, MAX_HEAD_DIM);
     m->q_rank = key_int(m, ".attention.q_lora_rank", 0, 0, MAX_DIM);
-    if (!m->failed && (c->n_kv_heads != 1 || c->head_dim <= m->rank)) {
-        m->failed = fail(
-            "%d key/value heads of %d dimensions, expected 1 of more than %d: the file "
-            "was made before attention was compressed, make or fetch a newer one",
-            c->n_kv_heads, c->head_dim, m->rank);
+    m->n_rot = key_int(m, ".rope.dimension_count", -1, 2, c->head_dim - 1);
+    m->plain_dim = key_int(m, ".attention.key_length_mla", c->head_dim, m->n_rot + 1, most) -
+                   m->n_rot;
+    m->o_dim = c->n_heads * key_int(m, ".attention.value_length_mla", m->value_dim, 1, most);
+    if (!m->failed &&
+        (c->n_kv_heads != (new ? 1 : c->n_heads) || (new && c->head_dim != m->rank + m->n_rot))) {
+        m->failed = fail("%d key/value heads of %d dimensions, expected %d of %d", c->n_kv_heads,
+                         c->head_dim, new ? 1 : c->n_heads, new ? m->rank + m->n_rot : c->head_dim);
     }
-    int rotated = c->head_dim - m->rank, most = MAX_DIM / c->n_heads;
-    m->plain_dim = key_int(m, ".attention.key_length_mla", -1, rotated + 1, most) - rotated;
-    m->o_dim = c->n_heads * key_int(m, ".attention.value_length_mla", -1, 1, most);
-    m->value_dim = m->rank;
-    m->value_at = rotated;
+    if (new) m->value_dim = m->rank, m->value_at = m->n_rot;
 }
 
 static void load_hyperparameters(llm_model *m)
@@ -1544,15 +1674,23 @@ static void load_latent(llm_model *m, Layer *w, int l)
     }
     w->latent = load_mat(m, m->rank + m->n_rot, c->dim, REQUIRED, "attn_kv_a_mqa", l);
     w->latent_norm = load_norm(m, m->rank, REQUIRED, "attn_kv_a_norm", l);
-    w->to_latent = load_mats(m, c->n_heads, m->rank, m->plain_dim, REQUIRED, "attn_k_b", l);
-    w->from_latent = load_mats(m, c->n_heads, v_dim, m->rank, REQUIRED, "attn_v_b", l);
+    if (m->value_at < 0) {
+        w->heads = load_mat(m, c->n_heads * (m->plain_dim + v_dim), m->rank, REQUIRED, "attn_kv_b",
+                            l);
+        return;
+    }
+    w->to_latent = load_mats(m, c->n_heads, m->rank, 0, m->rank, m->plain_dim, REQUIRED, "attn_k_b",
+                             l);
+    w->from_latent = load_mats(m, c->n_heads, v_dim, 0, v_dim, m->rank, REQUIRED, "attn_v_b", l);
+    m->facts.bytes_read += mats_bytes(w->to_latent, c->n_heads) +
+                           mats_bytes(w->from_latent, c->n_heads);
 }
 
 static void load_attention(llm_model *m, Layer *w, int l)
 {
     const llm_facts *c = &m->facts;
     int q = c->n_heads * c->head_dim, k = c->n_kv_heads * c->head_dim,
-        v = c->n_kv_heads * m->value_dim, all = q + k + v;
+        v = c->n_kv_heads * m->value_dim;
     w->window = m->window && is_local(m, l) ? m->window : 0;
     w->rope = w->window ? LOCAL_ROPE : ROPE;
     if (m->n_rot == 0 || (m->arch->rotates_local && m->window && !w->window) ||
@@ -1562,9 +1700,10 @@ static void load_attention(llm_model *m, Layer *w, int l)
     if (m->arch->latent) {
         load_latent(m, w, l);
     } else if (model_tensor(m, OPTIONAL, "attn_qkv.weight", l)) {
-        w->wq = load_part(m, all, 0, q, c->dim, "attn_qkv", l);
-        w->wk = load_part(m, all, q, k, c->dim, "attn_qkv", l);
-        w->wv = load_part(m, all, q + k, v, c->dim, "attn_qkv", l);
+        Mat all = load_mat(m, q + k + v, c->dim, REQUIRED, "attn_qkv", l);
+        w->wq = part(all, 0, q);
+        w->wk = part(all, q, k);
+        w->wv = part(all, q + k, v);
     } else {
         w->wq = load_mat(m, q, c->dim, REQUIRED, "attn_q", l);
         w->wk = load_mat(m, k, c->dim, REQUIRED, "attn_k", l);
@@ -1586,8 +1725,9 @@ static void load_dense(llm_model *m, Layer *w, int l)
         w->gate = load_mat(m, hidden, dim, REQUIRED, "ffn_gate", l);
         w->up = load_mat(m, hidden, dim, REQUIRED, "ffn_up", l);
     } else {
-        w->gate = load_part(m, 2 * hidden, 0, hidden, dim, "ffn_up", l);
-        w->up = load_part(m, 2 * hidden, hidden, hidden, dim, "ffn_up", l);
+        Mat both = load_mat(m, 2 * hidden, dim, REQUIRED, "ffn_up", l);
+        w->gate = part(both, 0, hidden);
+        w->up = part(both, hidden, hidden);
     }
     w->down = load_mat(m, dim, hidden, REQUIRED, "ffn_down", l);
 }
@@ -1603,18 +1743,52 @@ static int tensor_rows(llm_model *m, int need, const char *name, int l)
     return t && !m->failed ? (int)t->shape[1] : 0;
 }
 
+/* Experts that have tensors of their own: "name.0.weight" and so on. */
+static Mat *load_single(llm_model *m, int rows, int cols, const char *name, int l)
+{
+    Mat *mats = take(&m->arena, (size_t)m->n_experts, sizeof *mats);
+    for (int i = 0; mats && i < m->n_experts; i++) {
+        char full[64];
+        snprintf(full, sizeof full, "%s.%d", name, i);
+        mats[i] = load_mat(m, rows, cols, ROUTED, full, l);
+    }
+    return mats;
+}
+
+/* Experts are stacked in three tensors, or in two where gate and up are in one, or each has its own
+ * tensors, as in files of the first days. */
+static void load_expert_mats(llm_model *m, Layer *w, int l)
+{
+    int dim = m->facts.dim, n = m->n_experts;
+    if (model_tensor(m, ROUTED | OPTIONAL, "ffn_up.0.weight", l)) {
+        int hidden = tensor_rows(m, ROUTED, "ffn_up.0.weight", l);
+        w->gates = load_single(m, hidden, dim, "ffn_gate", l);
+        w->ups = load_single(m, hidden, dim, "ffn_up", l);
+        w->downs = load_single(m, dim, hidden, "ffn_down", l);
+        return;
+    }
+    int both = tensor_rows(m, ROUTED | OPTIONAL, "ffn_gate_up_exps.weight", l), hidden = both / 2;
+    if (both) {
+        w->gates = load_mats(m, n, both, 0, hidden, dim, ROUTED, "ffn_gate_up_exps", l);
+        w->ups = load_mats(m, n, both, hidden, hidden, dim, ROUTED, "ffn_gate_up_exps", l);
+    } else {
+        hidden = tensor_rows(m, ROUTED, "ffn_up_exps.weight", l);
+        w->gates = load_mats(m, n, hidden, 0, hidden, dim, ROUTED, "ffn_gate_exps", l);
+        w->ups = load_mats(m, n, hidden, 0, hidden, dim, ROUTED, "ffn_up_exps", l);
+    }
+    w->downs = load_mats(m, n, dim, 0, dim, hidden, ROUTED, "ffn_down_exps", l);
+}
+
 static void load_experts(llm_model *m, Layer *w, int l)
 {
     int dim = m->facts.dim, n = m->n_experts;
-    int hidden = tensor_rows(m, ROUTED, "ffn_up_exps.weight", l);
     int shared = tensor_rows(m, ROUTED | OPTIONAL, "ffn_up_shexp.weight", l);
+    int64_t before = m->facts.bytes_read, all;
+    load_expert_mats(m, w, l);
+    all = mats_bytes(w->gates, n) + mats_bytes(w->ups, n) + mats_bytes(w->downs, n);
+    m->facts.bytes_read = before + all / n * m->n_chosen;
     w->router = load_mat(m, n, dim, ROUTED, "ffn_gate_inp", l);
     w->preference = load_vec(m, n, ROUTED | OPTIONAL, "exp_probs_b.bias", l);
-    int64_t before = m->facts.bytes_read;
-    w->gates = load_mats(m, n, hidden, dim, ROUTED, "ffn_gate_exps", l);
-    w->ups = load_mats(m, n, hidden, dim, ROUTED, "ffn_up_exps", l);
-    w->downs = load_mats(m, n, dim, hidden, ROUTED, "ffn_down_exps", l);
-    m->facts.bytes_read = before + (m->facts.bytes_read - before) / n * m->n_chosen;
     if (!shared) return;
     w->shared_router = load_mat(m, 1, dim, ROUTED | OPTIONAL, "ffn_gate_inp_shexp", l);
     w->shared_gate = load_mat(m, shared, dim, ROUTED, "ffn_gate_shexp", l);
@@ -1640,9 +1814,9 @@ static void load_layer(llm_model *m, int l)
         load_dense(m, w, l);
     else
         load_experts(m, w, l);
-    const Mat *mats[] = { &w->gate, &w->gates, &w->shared_gate };
+    const Mat *mats[] = { &w->gate, w->gates, &w->shared_gate };
     for (size_t i = 0; i < ARRAY_LEN(mats); i++) {
-        if (mats[i]->rows > m->widest) m->widest = mats[i]->rows;
+        if (mats[i] && mats[i]->rows > m->widest) m->widest = mats[i]->rows;
     }
 }
 
@@ -2032,6 +2206,8 @@ struct llm_session {
     float *gate, *up;    /* (rows, hidden_dim, or that of experts) */
     float *cos[2], *sin[2]; /* (rows, n_rot / 2) of the rotations at the rows' positions */
     float *q_low, *latent;  /* (rows, q_rank) (rows, rank + n_rot) of latent attention */
+    float *latent_normed;   /* (rows, rank) */
+    float *heads;           /* (rows, n_heads, plain_dim + value_dim) where heads are kept whole */
     float *q_plain, *found; /* (rows, n_heads, plain_dim + n_rot) (rows, o_dim), the same */
     float *scores;          /* (rows, n_experts) */
     float *shared;          /* (rows) share of the shared expert */
@@ -2161,6 +2337,9 @@ static void session_buffers(llm_session *s)
     s->up = take(&s->arena, rows, (size_t)m->widest * f);
     s->q_low = take(&s->arena, rows, (size_t)m->q_rank * f);
     s->latent = take(&s->arena, rows, (size_t)(m->rank + m->n_rot) * f);
+    s->latent_normed = take(&s->arena, rows, (size_t)m->rank * f);
+    s->heads = take(&s->arena, m->rank && m->value_at < 0 ? rows : 0,
+                    heads * (size_t)(m->plain_dim + m->value_dim) * f);
     s->q_plain = take(&s->arena, rows, plain * f);
     s->found = take(&s->arena, m->rank ? rows : 0, (size_t)m->o_dim * f);
     s->scores = take(&s->arena, rows, (size_t)m->n_experts * f);
@@ -2718,14 +2897,6 @@ static void multiply(llm_session *s, float *y, const Mat *w, const float *x, int
     matmul(s, x, n, &(Product){ y, *w, 0, n }, 1);
 }
 
-/* Matrix i of those that lie one behind the other. */
-static Mat nth(const Mats *w, int i)
-{
-    size_t first = (size_t)i * (size_t)w->rows;
-    return (Mat){ w->format, w->rows, w->cols, w->data + first * row_bytes(w->format, w->cols),
-                  w->bias ? w->bias + first : NULL };
-}
-
 /* Rows of one thing each gets in a group, so that each begins where tiles can: see experts. */
 static int spaced(int n, int usual)
 {
@@ -2734,7 +2905,7 @@ static int spaced(int n, int usual)
 
 /* Multiplies each head of x by its own matrix. A head begins every x_head numbers, n * heads of
  * them; so do those of y. */
-static void by_head(llm_session *s, float *y, int y_head, const float *x, int x_head, const Mats *w,
+static void by_head(llm_session *s, float *y, int y_head, const float *x, int x_head, const Mat *w,
                     int n)
 {
     int heads = s->model->facts.n_heads, step = spaced(n, n), most = CHUNK / step;
@@ -2747,8 +2918,8 @@ static void by_head(llm_session *s, float *y, int y_head, const float *x, int x_
             const float *from = x + (size_t)(t * heads + first + g) * (size_t)x_head;
             memcpy(s->group_in + (size_t)(g * step + t) * (size_t)w->cols, from,
                    (size_t)w->cols * sizeof *x);
-            p[g] = (Product){ s->group_out + (size_t)(g * step) * (size_t)w->rows,
-                              nth(w, first + g), g * step, n };
+            p[g] = (Product){ s->group_out + (size_t)(g * step) * (size_t)w->rows, w[first + g],
+                              g * step, n };
         }
         matmul(s, s->group_in, count * step, p, count);
         for (int i = 0; i < count * n; i++) {
@@ -2853,6 +3024,23 @@ static void temper(const llm_session *s, int n)
     }
 }
 
+/* Keys and values of all heads, from the latent vectors. */
+static void whole_heads(llm_session *s, const Layer *w, int n)
+{
+    const llm_model *m = s->model;
+    size_t heads = (size_t)m->facts.n_heads, rotated = (size_t)m->n_rot, f = sizeof(float),
+           plain = (size_t)m->plain_dim, value = (size_t)m->value_dim, key = plain + rotated;
+    multiply(s, s->heads, &w->heads, s->latent_normed, n);
+    for (size_t i = 0; i < (size_t)n * heads; i++) {
+        const float *from = s->heads + i * (plain + value);
+        const float *shared = s->latent + i / heads * ((size_t)m->rank + rotated) + m->rank;
+        memcpy(s->k + i * key, shared, rotated * f);
+        memcpy(s->k + i * key + rotated, from, plain * f);
+        memcpy(s->v + i * value, from + plain, value * f);
+        memcpy(s->q + i * key + rotated, s->q_plain + i * key, plain * f);
+    }
+}
+
 /* Queries, keys and values of multi-head latent attention (arxiv.org/abs/2405.04434). A position
  * keeps one short vector, of which the keys and values of all heads are products. These products
  * are taken of the queries instead, and of what attention finds: so all heads share one key, which
@@ -2866,17 +3054,25 @@ static void latent_queries(llm_session *s, const Layer *w, int n)
     matmul(s, s->h, n, low, 2);
     norm(s, s->q_low, s->q_low, &w->q_low_norm, n, m->q_rank);
     multiply(s, s->q_plain, &w->wq, m->q_rank ? s->q_low : s->h, n);
-    for (int t = 0; t < n; t++) {
-        const float *latent = s->latent + (size_t)t * (size_t)(rank + rotated);
-        float *k = s->k + (size_t)t * (size_t)key;
-        memcpy(k, latent + rank, (size_t)rotated * sizeof *k);
-        norm_vector(m, k + rotated, latent, &w->latent_norm);
-    }
     for (size_t i = 0; i < (size_t)n * (size_t)heads; i++) {
         memcpy(s->q + i * (size_t)key, s->q_plain + i * (size_t)each + plain,
                (size_t)rotated * sizeof *s->q);
     }
-    by_head(s, s->q + rotated, key, s->q_plain, each, &w->to_latent, n);
+    for (int t = 0; t < n; t++) {
+        float *latent = s->latent + (size_t)t * (size_t)(rank + rotated);
+        norm_vector(m, s->latent_normed + (size_t)t * (size_t)rank, latent, &w->latent_norm);
+    }
+    if (w->heads.data) {
+        whole_heads(s, w, n);
+        return;
+    }
+    for (int t = 0; t < n; t++) {
+        float *k = s->k + (size_t)t * (size_t)key;
+        memcpy(k, s->latent + (size_t)t * (size_t)(rank + rotated) + rank,
+               (size_t)rotated * sizeof *k);
+        memcpy(k + rotated, s->latent_normed + (size_t)t * (size_t)rank, (size_t)rank * sizeof *k);
+    }
+    by_head(s, s->q + rotated, key, s->q_plain, each, w->to_latent, n);
 }
 
 /* Queries, keys and values of n rows of s->h. */
@@ -2893,9 +3089,9 @@ static void project(llm_session *s, const Layer *w, int n)
 /* What attention found, as wo takes it. */
 static const float *heads_out(llm_session *s, const Layer *w, int n)
 {
-    if (!w->latent.data) return s->a;
+    if (!w->from_latent) return s->a;
     by_head(s, s->found, s->model->o_dim / s->model->facts.n_heads, s->a, s->model->value_dim,
-            &w->from_latent, n);
+            w->from_latent, n);
     return s->found;
 }
 
@@ -3285,7 +3481,7 @@ static void shared_expert(llm_session *s, const Layer *w, int n)
 static void experts(llm_session *s, const Layer *w, int n)
 {
     const llm_model *m = s->model;
-    size_t dim = (size_t)m->facts.dim, hidden = (size_t)w->gates.rows;
+    size_t dim = (size_t)m->facts.dim, hidden = (size_t)w->gates->rows;
     shared_expert(s, w, n);
     route(s, w, n);
     for (int e = 0, next; e < m->n_experts; e = next) {
@@ -3300,12 +3496,10 @@ static void experts(llm_session *s, const Layer *w, int n)
                 memcpy(s->group_in + (size_t)(rows + i) * dim, s->h + (size_t)r[i].row * dim,
                        dim * sizeof *s->h);
             }
-            up[2 * count] = (Product){ s->gate + (size_t)rows * hidden, nth(&w->gates, next), rows,
+            up[2 * count] = (Product){ s->gate + (size_t)rows * hidden, w->gates[next], rows, own };
+            up[2 * count + 1] = (Product){ s->up + (size_t)rows * hidden, w->ups[next], rows, own };
+            down[count++] = (Product){ s->group_out + (size_t)rows * dim, w->downs[next], rows,
                                        own };
-            up[2 * count + 1] = (Product){ s->up + (size_t)rows * hidden, nth(&w->ups, next), rows,
-                                           own };
-            down[count++] = (Product){ s->group_out + (size_t)rows * dim, nth(&w->downs, next),
-                                       rows, own };
             rows += spaced(own, usual);
         }
         matmul(s, s->group_in, rows, up, 2 * count);
@@ -6646,23 +6840,29 @@ BODY uint32_t word(const Words *from, int at, int r)
     return at % 4 ? low >> 8 * (at % 4) | from[at / 4 + 1][r] << (32 - 8 * (at % 4)) : low;
 }
 
-/* The formats with blocks of 32: `bits` to a number, and what is taken off it; nothing if the block
- * has a minimum. They come in pairs, so that each begins at a known place in a word; behind an odd
- * one follows one that is not used. */
+/* Puts the numbers of a list, plus `more`, in the places of their indices, which are the bytes of a
+ * word of each row of a band. */
+typedef void LookUp(uint32_t *words, const int8_t list[16], int more);
+
+/* The formats with blocks of 32: `bits` to a number or its index in a list, and what is taken off
+ * it. In front stand two bytes of scale, another two of minimum, or one that is an exponent. They
+ * come in runs, so that each begins at a known place in a word; behind the last one may follow some
+ * that are not used. */
 BODY void split_32(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead,
-                   int bytes, int bits, int less)
+                   int bytes, int bits, int less, const int8_t *list, LookUp *look_up)
 {
-    for (int b = 0; b < cols / 32; b += 2, from += bytes / 2) {
-        UNROLL(2)
-        for (int e = 0; e < 2; e++) {
-            int at = e * bytes, high = at + (less ? 2 : 4), data = high + (bits == 5 ? 4 : 0);
+    const int head = bytes - 4 * bits, run = bytes % 2 ? 4 : 2;
+    for (int b = 0; b < cols / 32; b += run, from += bytes * run / 4) {
+        UNROLL(4)
+        for (int e = 0; e < run; e++) {
+            int at = e * bytes, high = at + head, data = high + (bits == 5 ? 4 : 0);
             Words *q = to->q + (b + e) * 8;
             prefetch(ahead);
             for (int r = 0; r < BAND; r++) {
-                float d = f16_float((uint16_t)word(from, at, r));
+                uint32_t w = word(from, at, r);
+                float d = head == 1 ? e8m0_float(w & 255) : f16_float((uint16_t)w);
                 to->d[b + e][r] = d;
-                to->m[b + e][r] = less ? (float)-less * d
-                                       : f16_float((uint16_t)(word(from, at, r) >> 16));
+                to->m[b + e][r] = head == 4 ? f16_float((uint16_t)(w >> 16)) : (float)-less * d;
             }
             UNROLL(8)
             for (int i = 0; i < 8; i++) {
@@ -6679,6 +6879,7 @@ BODY void split_32(Quanta *restrict to, const Words *restrict from, int cols, Ah
                     q[i][r] = (w & 0x0f0f0f0f) | low << 4;
                     q[i + 4][r] = (w >> 4 & 0x0f0f0f0f) | top << 4;
                 }
+                if (list && i < 4) look_up(q[i], list, less), look_up(q[i + 4], list, less);
             }
         }
     }
@@ -6686,27 +6887,118 @@ BODY void split_32(Quanta *restrict to, const Words *restrict from, int cols, Ah
 
 BODY void split_q4_0(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
 {
-    split_32(to, from, cols, ahead, sizeof(BlockQ4_0), 4, 8);
+    split_32(to, from, cols, ahead, sizeof(BlockQ4_0), 4, 8, NULL, NULL);
 }
 
 BODY void split_q4_1(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
 {
-    split_32(to, from, cols, ahead, sizeof(BlockQ4_1), 4, 0);
+    split_32(to, from, cols, ahead, sizeof(BlockQ4_1), 4, 0, NULL, NULL);
 }
 
 BODY void split_q5_0(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
 {
-    split_32(to, from, cols, ahead, sizeof(BlockQ5_0), 5, 16);
+    split_32(to, from, cols, ahead, sizeof(BlockQ5_0), 5, 16, NULL, NULL);
 }
 
 BODY void split_q5_1(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
 {
-    split_32(to, from, cols, ahead, sizeof(BlockQ5_1), 5, 0);
+    split_32(to, from, cols, ahead, sizeof(BlockQ5_1), 5, 0, NULL, NULL);
 }
 
 BODY void split_q8_0(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
 {
-    split_32(to, from, cols, ahead, sizeof(BlockQ8_0), 8, 128);
+    split_32(to, from, cols, ahead, sizeof(BlockQ8_0), 8, 128, NULL, NULL);
+}
+
+BODY void split_iq4_nl(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead,
+                       LookUp *look_up)
+{
+    split_32(to, from, cols, ahead, sizeof(BlockIQ4_NL), 4, 128, uneven, look_up);
+}
+
+BODY void split_mxfp4(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead,
+                      LookUp *look_up)
+{
+    split_32(to, from, cols, ahead, sizeof(BlockMXFP4), 4, 12, twice_fp4, look_up);
+}
+
+BODY void split_iq4_xs(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead,
+                       LookUp *look_up)
+{
+    float d[BAND];
+    (void)cols;
+    for (int r = 0; r < BAND; r++) d[r] = f16_float((uint16_t)from[0][r]);
+    UNROLL(8)
+    for (int p = 0; p < 8; p++) {
+        Words *q = to->q + p * 8;
+        prefetch(ahead);
+        for (int r = 0; r < BAND; r++) {
+            uint32_t low = from[1][r] >> 4 * p & 15, high = from[0][r] >> (16 + 2 * p) & 3;
+            int scale = (int)(low | high << 4) - 32;
+            to->d[p][r] = d[r] * (float)scale;
+            to->m[p][r] = d[r] * (float)(-128 * scale);
+        }
+        for (int i = 0; i < 4; i++) {
+            for (int r = 0; r < BAND; r++) {
+                uint32_t w = from[2 + p * 4 + i][r];
+                q[i][r] = w & 0x0f0f0f0f, q[i + 4][r] = w >> 4 & 0x0f0f0f0f;
+            }
+            look_up(q[i], uneven, 128), look_up(q[i + 4], uneven, 128);
+        }
+    }
+}
+
+BODY void split_q2_K(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
+{
+    float d[BAND], m[BAND];
+    (void)cols;
+    for (int r = 0; r < BAND; r++) {
+        d[r] = f16_float((uint16_t)from[20][r]), m[r] = -f16_float((uint16_t)(from[20][r] >> 16));
+    }
+    UNROLL(8)
+    for (int p = 0; p < 8; p++) {
+        const Words *two = from + 4 + p / 4 * 8;
+        prefetch(ahead);
+        for (int e = 0; e < 2; e++) {
+            for (int r = 0; r < BAND; r++) {
+                uint32_t scales = from[p / 2][r] >> (p % 2 * 16 + e * 8);
+                to->d[2 * p + e][r] = d[r] * (float)(int)(scales & 15);
+                to->m[2 * p + e][r] = m[r] * (float)(int)(scales >> 4 & 15);
+            }
+        }
+        for (int i = 0; i < 8; i++) {
+            for (int r = 0; r < BAND; r++)
+                to->q[p * 8 + i][r] = two[i][r] >> p % 4 * 2 & 0x03030303;
+        }
+    }
+}
+
+/* See scale_q3_K, which here takes four scales at once. */
+BODY void split_q3_K(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
+{
+    float d[BAND];
+    (void)cols;
+    for (int r = 0; r < BAND; r++) d[r] = f16_float((uint16_t)from[27][r]);
+    UNROLL(8)
+    for (int p = 0; p < 8; p++) {
+        const Words *two = from + 8 + p / 4 * 8;
+        prefetch(ahead);
+        for (int e = 0; e < 2; e++) {
+            for (int r = 0; r < BAND; r++) {
+                uint32_t low = from[24 + p / 2 % 2][r] >> p / 4 * 4 & 0x0f0f0f0f;
+                uint32_t four = low | (from[26][r] >> p / 2 * 2 & 0x03030303) << 4;
+                int scale = (int)(four >> (p % 2 * 16 + e * 8) & 255) - 32;
+                to->d[2 * p + e][r] = d[r] * (float)scale;
+                to->m[2 * p + e][r] = d[r] * (float)(-4 * scale);
+            }
+        }
+        for (int i = 0; i < 8; i++) {
+            for (int r = 0; r < BAND; r++) {
+                uint32_t h = from[i][r] >> p & 0x01010101;
+                to->q[p * 8 + i][r] = (two[i][r] >> p % 4 * 2 & 0x03030303) | h << 2;
+            }
+        }
+    }
 }
 
 /* Q4_K and Q5_K: see scale_min, which here takes four scales and minima at once. */
@@ -6808,7 +7100,8 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int w
     }
 }
 
-/* The functions of an instruction set that are bodies. */
+/* The functions of an instruction set that are bodies. It has a look_up of its own: compilers find
+ * the instruction for that in no loop. */
 #define INSTANTIATE(NAME, TARGET, WHOLE) \
     TARGET static float softmax_##NAME(Softmax *f, float *scores, int length, int visible, \
                                        float scale) \
@@ -6828,24 +7121,32 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int w
     SPLIT(q5_0, NAME, TARGET) \
     SPLIT(q5_1, NAME, TARGET) \
     SPLIT(q8_0, NAME, TARGET) \
+    SPLIT(q2_K, NAME, TARGET) \
+    SPLIT(q3_K, NAME, TARGET) \
     SPLIT(q4_K, NAME, TARGET) \
     SPLIT(q5_K, NAME, TARGET) \
-    SPLIT(q6_K, NAME, TARGET)
+    SPLIT(q6_K, NAME, TARGET) \
+    SPLIT(iq4_nl, NAME, TARGET, look_up_##NAME) \
+    SPLIT(iq4_xs, NAME, TARGET, look_up_##NAME) \
+    SPLIT(mxfp4, NAME, TARGET, look_up_##NAME)
 
-#define SPLIT(FORMAT, NAME, TARGET) \
+/* What follows TARGET is handed on to the body. */
+#define SPLIT(FORMAT, NAME, TARGET, ...) \
     TARGET static void split_##FORMAT##_##NAME(Quanta *restrict to, const Words *restrict from, \
                                                int cols, Ahead *ahead) \
     { \
         Ahead here = *ahead; \
-        split_##FORMAT(to, from, cols, &here); \
+        split_##FORMAT(to, from, cols, &here, ##__VA_ARGS__); \
         *ahead = here; \
     }
 
 #define SPLITS(NAME) \
     { \
         [2] = split_q4_0_##NAME, [3] = split_q4_1_##NAME, [6] = split_q5_0_##NAME, \
-        [7] = split_q5_1_##NAME, [8] = split_q8_0_##NAME, [12] = split_q4_K_##NAME, \
-        [13] = split_q5_K_##NAME, [14] = split_q6_K_##NAME, \
+        [7] = split_q5_1_##NAME, [8] = split_q8_0_##NAME, [10] = split_q2_K_##NAME, \
+        [11] = split_q3_K_##NAME, [12] = split_q4_K_##NAME, [13] = split_q5_K_##NAME, \
+        [14] = split_q6_K_##NAME, [20] = split_iq4_nl_##NAME, [23] = split_iq4_xs_##NAME, \
+        [39] = split_mxfp4_##NAME, \
     }
 
 /* The sums of a tile of y are kept in registers, so a tile has a fixed number of rows; the largest
@@ -6878,6 +7179,17 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int w
 static int has_avx2(void)
 {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+AVX2 static inline void look_up_avx2(uint32_t *words, const int8_t list[16], int more)
+{
+    __m256i values = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)list));
+    values = _mm256_add_epi8(values, _mm256_set1_epi8((char)more));
+    UNROLL(4)
+    for (int r = 0; r < BAND; r += 8) {
+        __m256i *at = (__m256i *)(words + r);
+        _mm256_store_si256(at, _mm256_shuffle_epi8(values, _mm256_load_si256(at)));
+    }
 }
 
 INSTANTIATE(avx2, AVX2, 1)
@@ -7014,31 +7326,32 @@ AVX2 BODY void scale_avx2(float *y, __m256i sum, const float *d, const float *m,
     _mm256_store_ps(y, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, f));
 }
 
-/* Half a band, T rows of x of one digit. Sixteen products of a quantum of four bits and a digit fit
- * 16 bits, so a sum of 32 is two of them. */
+/* Half a band, T rows of x of one digit. The products of a quantum of four bits and a digit fit 16
+ * bits in sums of sixteen, which takes 32 columns; of five bits only eight do. */
 AVX2 BODY void digit_tile_avx2(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k, int t,
-                               int cols, int r, Ahead *ahead, const int T)
+                               int cols, int r, Ahead *ahead, const int group, const int run,
+                               const int T)
 {
     const __m256i ones = _mm256_set1_epi16(1);
     const int8_t *q = x->q + (size_t)t * (size_t)ldx + k;
-    for (int j = 0; j < cols; j += 32, q += 32) {
+    for (int j = 0; j < cols; j += group, q += group) {
         const Words *from = w->q + j / 4;
-        __m256i pairs[8];
+        __m256i pairs[8], sum[8];
         if (t == 0) prefetch(ahead);
         UNROLL(8)
-        for (int i = 0; i < 8; i++) {
-            __m256i w0 = _mm256_load_si256((const __m256i *)(from[i] + r));
-            __m256i w1 = _mm256_load_si256((const __m256i *)(from[i] + r + 8));
-            UNROLL(4)
-            for (int e = 0; e < T; e++) {
+        for (int i = 0; i < group / 4; i++) {
+            const __m256i *band = (const __m256i *)(from[i] + r);
+            UNROLL(8)
+            for (int e = 0; e < 2 * T; e++) {
                 int four;
-                memcpy(&four, q + (size_t)e * (size_t)ldx + 4 * i, 4);
-                __m256i a = _mm256_set1_epi32(four);
-                __m256i p0 = _mm256_maddubs_epi16(w0, a), p1 = _mm256_maddubs_epi16(w1, a);
-                pairs[2 * e] = i ? _mm256_add_epi16(pairs[2 * e], p0) : p0;
-                pairs[2 * e + 1] = i ? _mm256_add_epi16(pairs[2 * e + 1], p1) : p1;
-                KEEP(pairs[2 * e]);
-                KEEP(pairs[2 * e + 1]);
+                memcpy(&four, q + (size_t)(e / 2) * (size_t)ldx + 4 * i, 4);
+                __m256i both = _mm256_maddubs_epi16(_mm256_load_si256(band + e % 2),
+                                                    _mm256_set1_epi32(four));
+                pairs[e] = i * 4 % run ? _mm256_add_epi16(pairs[e], both) : both;
+                KEEP(pairs[e]);
+                if ((i + 1) * 4 % run) continue;
+                __m256i all = _mm256_madd_epi16(pairs[e], ones);
+                sum[e] = i * 4 < run ? all : _mm256_add_epi32(sum[e], all);
             }
         }
         UNROLL(8)
@@ -7046,18 +7359,20 @@ AVX2 BODY void digit_tile_avx2(FloatBand *y, const Quanta *w, const Act *x, int 
             int row = t + e / 2, lane = r + 8 * (e % 2);
             const float *d = x->d + (size_t)row * (size_t)(ldx / 32) + (k + j) / 32;
             const float *sums = x->sums + (size_t)row * (size_t)(ldx / 16) + (k + j) / 16;
-            scale_avx2(y[row] + lane, _mm256_madd_epi16(pairs[e], ones), w->d[j / 32] + lane,
-                       w->m[j / 32] + lane, *d, sums[0] + sums[1]);
+            scale_avx2(y[row] + lane, sum[e], w->d[j / group] + lane, w->m[j / group] + lane, *d,
+                       group == 32 ? sums[0] + sums[1] : sums[0]);
         }
     }
 }
 
-/* The same for whole numbers of 16 bits: each lane of 64 bits takes four columns of a row. */
+/* The same with factors of 16 bits, for quanta of eight bits or whole numbers: each lane of 64 bits
+ * takes four columns of a row. */
 AVX2 BODY void whole_tile_avx2(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k, int t,
-                               int cols, int r, Ahead *ahead, const int group, const int T)
+                               int cols, int r, Ahead *ahead, const int digits, const int group,
+                               const int T)
 {
-    const int16_t *q = (const int16_t *)(const void *)x->q + (size_t)t * (size_t)ldx + k;
-    for (int j = 0; j < cols; j += group, q += group) {
+    const int8_t *q = x->q + ((size_t)t * (size_t)ldx + (size_t)k) * (size_t)digits;
+    for (int j = 0; j < cols; j += group, q += digits * group) {
         const Words *from = w->q + j / 4;
         __m256i sum[3][4];
         if (t == 0) prefetch(ahead);
@@ -7066,9 +7381,10 @@ AVX2 BODY void whole_tile_avx2(FloatBand *y, const Quanta *w, const Act *x, int 
             __m256i a[3];
             UNROLL(3)
             for (int e = 0; e < T; e++) {
-                long long four;
-                memcpy(&four, q + (size_t)e * (size_t)ldx + 4 * p, 8);
-                a[e] = _mm256_set1_epi64x(four);
+                long long four = 0;
+                memcpy(&four, q + ((size_t)e * (size_t)ldx + 4 * p) * digits, 4 * digits);
+                a[e] = digits == 2 ? _mm256_set1_epi64x(four)
+                                   : _mm256_cvtepi8_epi16(_mm_set1_epi32((int)four));
             }
             UNROLL(4)
             for (int i = 0; i < 4; i++) {
@@ -7102,13 +7418,22 @@ AVX2 static void gemm_int_avx2(FloatBand *y, const Quanta *w, const Act *x, int 
 {
     Ahead here = *ahead;
     for (int r = 0; r < BAND; r += 16) {
-#define CALL(T) digit_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, T)
-        if (digits(f) == 1) TILES(n, 4, 2, CALL)
+#define CALL(T) digit_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, 32, 32, T)
+        if (digits(f) == 1 && f->group == 32 && f->bits <= 4) TILES(n, 4, 2, CALL)
 #undef CALL
-#define CALL(T) whole_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, 32, T)
+#define CALL(T) digit_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, 32, 16, T)
+        if (digits(f) == 1 && f->group == 32 && f->bits == 5) TILES(n, 4, 2, CALL)
+#undef CALL
+#define CALL(T) digit_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, 16, 16, T)
+        if (digits(f) == 1 && f->group == 16) TILES(n, 4, 2, CALL)
+#undef CALL
+#define CALL(T) whole_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, 1, 32, T)
+        if (digits(f) == 1 && f->bits > 5) TILES(n, 3, 2, CALL)
+#undef CALL
+#define CALL(T) whole_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, 2, 32, T)
         if (digits(f) == 2 && f->group == 32) TILES(n, 3, 2, CALL)
 #undef CALL
-#define CALL(T) whole_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, 16, T)
+#define CALL(T) whole_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, 2, 16, T)
         if (digits(f) == 2 && f->group == 16) TILES(n, 3, 2, CALL)
 #undef CALL
     }
@@ -7123,6 +7448,17 @@ static int has_avx512(void)
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512vnni");
+}
+
+AVX512 static inline void look_up_avx512(uint32_t *words, const int8_t list[16], int more)
+{
+    __m512i values = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)list));
+    values = _mm512_add_epi8(values, _mm512_set1_epi8((char)more));
+    UNROLL(2)
+    for (int r = 0; r < BAND; r += 16) {
+        __m512i *at = (__m512i *)(words + r);
+        _mm512_store_si512(at, _mm512_shuffle_epi8(values, _mm512_load_si512(at)));
+    }
 }
 
 INSTANTIATE(avx512, AVX512, 0)
@@ -7325,7 +7661,10 @@ AVX512 static void gemm_int_avx512(FloatBand *y, const Quanta *w, const Act *x, 
                                    int cols, int n, const Format *f, Ahead *ahead)
 {
 #define CALL(T) int_tile_avx512(y, w, x, ldx, k, t, cols, ahead, 1, 32, T)
-    if (digits(f) == 1) TILES(n, 6, 2, CALL)
+    if (digits(f) == 1 && f->group == 32) TILES(n, 6, 2, CALL)
+#undef CALL
+#define CALL(T) int_tile_avx512(y, w, x, ldx, k, t, cols, ahead, 1, 16, T)
+    if (digits(f) == 1 && f->group == 16) TILES(n, 6, 2, CALL)
 #undef CALL
 #define CALL(T) int_tile_avx512(y, w, x, ldx, k, t, cols, ahead, 2, 32, T)
     if (digits(f) == 2 && f->group == 32) TILES(n, 4, 2, CALL)
@@ -7524,6 +7863,17 @@ AMX static void gemm_tiles_amx(FloatBand *y, const Pairs *w, const Act *x, int k
 #elif defined __aarch64__
 #include <arm_neon.h>
 
+static inline void look_up_neon(uint32_t *words, const int8_t list[16], int more)
+{
+    uint8x16_t values = vreinterpretq_u8_s8(vld1q_s8(list));
+    values = vaddq_u8(values, vdupq_n_u8((uint8_t)more));
+    UNROLL(8)
+    for (int r = 0; r < BAND; r += 4) {
+        uint8x16_t indices = vreinterpretq_u8_u32(vld1q_u32(words + r));
+        vst1q_u32(words + r, vreinterpretq_u32_u8(vqtbl1q_u8(values, indices)));
+    }
+}
+
 INSTANTIATE(neon, , 0)
 
 static void unpack_f16_neon(const void *row, float *y, int n)
@@ -7608,8 +7958,8 @@ static void gemm_neon(float *y, size_t ldy, const float *w, size_t ldw, const fl
     }
 }
 
-/* sum += four quanta of each of four rows times four digits. Without the instruction for it, two
- * products fit 16 bits: of any quantum with a digit of two, of one below 32 with a digit alone. */
+/* sum += four quanta of each of four rows times four digits. Without the instruction for it: two
+ * products fit 16 bits. */
 BODY int32x4_t dot_four(int32x4_t sum, int8x16_t w, uint32_t digits)
 {
 #ifdef __ARM_FEATURE_DOTPROD
@@ -7621,16 +7971,15 @@ BODY int32x4_t dot_four(int32x4_t sum, int8x16_t w, uint32_t digits)
 #endif
 }
 
-/* Half a band, T rows of x. The products are of signed bytes: the only quanta above 127, those of
- * Q8_0, have 128 taken off, and m makes up for it. */
+/* Half a band, T rows of x. The products are of signed bytes: quanta that may be above 127 have 128
+ * taken off, which is `less`, and m makes up for it. */
 BODY void int_tile_neon(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k, int t,
                         int cols, int r, Ahead *ahead, const int digits, const int group,
-                        const int T)
+                        const int less, const int T)
 {
     const int8_t *q = x->q + (size_t)t * (size_t)(digits * ldx) + k;
     const float *d = x->d + (size_t)t * (size_t)(ldx / 32) + k / 32;
     const float *sums = x->sums + (size_t)t * (size_t)(ldx / 16) + k / 16;
-    const int less = digits == 2 && group == 32 ? 128 : 0;
     for (int j = 0; j < cols; j += group) {
         int32x4_t sum[4][4] = { { { 0 } } }; /* (T * digits, quarters of the half) */
         const Words *from = w->q + j / 4;
@@ -7676,13 +8025,19 @@ static void gemm_int_neon(FloatBand *y, const Quanta *w, const Act *x, int ldx, 
                           int n, const Format *f, Ahead *ahead)
 {
     for (int r = 0; r < BAND; r += 16) {
-#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 1, 32, T)
-        if (digits(f) == 1) TILES(n, 4, 2, CALL)
+#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 1, 32, 0, T)
+        if (digits(f) == 1 && f->group == 32 && f->bits < 8) TILES(n, 4, 2, CALL)
 #undef CALL
-#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 2, 32, T)
+#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 1, 32, 128, T)
+        if (digits(f) == 1 && f->bits == 8) TILES(n, 4, 2, CALL)
+#undef CALL
+#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 1, 16, 0, T)
+        if (digits(f) == 1 && f->group == 16) TILES(n, 4, 2, CALL)
+#undef CALL
+#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 2, 32, 128, T)
         if (digits(f) == 2 && f->group == 32) TILES(n, 2, 1, CALL)
 #undef CALL
-#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 2, 16, T)
+#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 2, 16, 0, T)
         if (digits(f) == 2 && f->group == 16) TILES(n, 2, 1, CALL)
 #undef CALL
     }

@@ -11,7 +11,7 @@
  *   text is split     nowhere                     into words beforehand, by regular expressions
  *
  * Sections: Unicode, patterns (a small matcher of regular expressions), rules (which patterns split
- * text for which models), vocabulary, merging, encode, decode, making a tokenizer.
+ * text for which models), vocabulary, normalization, merging, encode, decode, making a tokenizer.
  */
 #include "tokenizer.h"
 
@@ -33,10 +33,8 @@ enum {
 
 /* ==== Unicode ====================================================================================
  * Word-splitting rules speak of letters, digits and marks, the general categories of Unicode. The
- * table holds them as runs of code points from 0 on; tests/unicode.py makes and describes it. A
- * letter is a category, the digits behind it are the length of the run in base 30, none for 1; a
- * comma and n are n pairs of an upper and a lower case letter. It is unpacked to a byte for each
- * code point.
+ * table holds them as runs of code points from 0 on; tests/unicode.py makes and describes it. It is
+ * unpacked to a byte for each code point.
  */
 
 enum {
@@ -54,58 +52,48 @@ static const char category_names[] = "LuLlLtLmLoM NdN P S Z C ";
 
 /* Unicode 16.0, which the tokenizers of Hugging Face go by */
 static const char *const unicode_runs =
-    "L12KI3JI6JI4GgI2J3I2AwI3JIJBwIJIJL13KIJ5IJ2EIJLJ4H2JBI2JHEIH3IAtJA7BuJB8,xAB2,7AB2,tA2BABAB3A"
-    "2BABA2BA3B2A4BA2BA3B3A2BA2B,2A2BAB2ABA2BA3BABA2B2EAB3E4ACBACBACB,7AB2,8AB2ACBABA3B,yAB7A2BA2B"
-    "2ABA4B,3AB29EBxDoJ4DiJkD5J7DJDJnF3s,2DJABL2DB3IAL4J2AIA3LALA2BAnLA9B15AB2A3B3,hAB5ABJABA2B2A1"
-    "rB1o,nJF7,xA2B,5AB2,1oLA18L2DI6B1hI2L2J3LF1lIFIF2IF2IFL8ExL4E4I2LnJ3I2JI2J2FhILI3E12DEgFrGgI4"
-    "E2FE39IEF7LJF6D2F2JF4E2GgE3J2EIkL2EFE10FxL2E2zFhELkGgE13F9D2JI3DL2FJ2EsF4DF9DF3DF5L2IlLEvF3L2"
-    "ILEhL5EuJE6L8F9E1hDFuLF13E1uF3EFoEF7EgF2I2GgIDElF3LE8L2E2L2EsLE7LEL3E4L2FEF7L2F2L2F3EL8FL4E2L"
-    "E3F2L2GgE2J2H6J2EIFL2F3LE6L4E2L2EsLE7LE2LE2LE2L2FLF5L4F2L2F3L3FL7E4LEL7GgF2E3FILgF3LE9LE3LEsL"
-    "E7LE2LE5L2FEF8LF3LF3L2ELlE2F2L2GgIJL7EF6LF3LE8L2E2L2EsLE7LE2LE5L2FEF7L2F2L2F3L7F3L4E2LE3F2L2G"
-    "gJEH6LgFELE6L3E3LE4L3E2LELE2L3E2L3E3L3EiL4F5L3F3LF4L2EL6FLkGgH3J8L5F5E8LE3LEtLEmL2FEF7LF3LF4L"
-    "7F2LE3L2EL2E2F2L2GgL7IH7JEF3IE8LE3LEtLEgLE5L2FEF7LF3LF4L7F2L6E2LE2F2L2GgLE2FLiF4E9LE3LE1hF2EF"
-    "7LF3LF4EJL4E3FH7E3F2L2GgH9JE6LF3LEoL3EuLE9LEL2E7L3FL4F6LFLF8L6GgL2F2ILiE1oFE2F7L4JE6DF8IGgI2L"
-    "17E2LELE5LEuLELEgFE2F9EL2E5LDLF7LGgL2E4L12EJ3IlJIJ3F2J6GgHgJFJFJFI4F2E8LE16L4FqIF2E5FhLF16LJ8"
-    "FJ6LJ2I5J4I2L17E1jFqEGgI6E6F4E4F3EF3E2F7E3F4EjFiEFGgF4J2A18LAL5AL2B1jIDB3EgzLE4L2E7LELE4L2E1h"
-    "LE4L2E13LE4L2E7LELE4L2ElLE1xLE4L2E27L2F3I9HqL3EmJgL6A2wL2B6L2IEqqJIEnKEwI2L3E2lI3H3E8L7EoF4L9"
-    "EpF3I2L9EoF2LiEjLE3LF2LiE1sF12I3DI3JEFL2GgL6HgL6IhF3LFGgL6E15DE1tL7E5F2E14FEL5E2gLgE11LFiL4Fi"
-    "L4JL3I2GgE10L2E5LhE1kL4EwL6GgHL3J14EtF5L2I2E1tFgLFzL2FGgL6GgL6I7DI6L2F11L1pF5E1nFnE8LI2GgI7Jg"
-    "F9J9I3F3E10FjE2GgE1kFkL8I4E16FqL3I5GgL3E3GgE10D6I2B9ABL5A1jL2A3I8L8F3IFrE4FE6FE2F3EL5B1kD23Bj"
-    "DB14D17F24,2kAB9,1oAB9A8B6L2A6L2B8A8B8A8B6L2A6L2B8LALALALAB8A8BkL2B8C8B8C8B8C8B5LB2A4CJBJ3B3L"
-    "B2A4CJ3B4L2B2A4LJ3B8A5J3L2B3LB2A4CJ2LKhL5IuK2L5KIqJIjJIiKLmHDL2H6J3I2DHgJ3I2LDjL3J13LlF13LlJ2"
-    "AJ4AJ2BA3B2A3BJAJ3A5J6AJAJAJA4JBA4BE4BJ2B2A2J5AB4J4BJH1rABH5J2L4JimI4JzI2J8lLsJhLrH20J2oHsJqm"
-    "IkH10J1pI2J11IgJjjIsJ23I4J12I2JikL2J12LJ3lA1oB1oABA3B2,3A4BAB2AB6D2A3B,1oAB2J6,2F3ABL5I4HI2B1"
-    "8LBL5BL2E1wL7DILkFEtL9E7LE7LE7LE7LE7LE7LE7LE7LF12I1nDI12J2IiL14JwLJ2zLiJ74LwJmKI3JDEHIgJ2IiJH"
-    "9F6ID5J2H3DEIJ2LE2wL2F2J2D2EIE30ID3EL5E1jLE34LJ2H4JgE12J18L9JEmJ11LHgJ10H8JHlJ12HgJ19HlJgqE79"
-    "sJ24EtgjDE183L3J1vL9E1gD6I2E8yDI3EmGgE2Lq,tEF4IFgID,kD2F2E2gHgF2I6L8JtD9J2,6AB3,11DB8,2A2B,4D"
-    "J2,2EABAB3,gA5BA5B,7A4BABA2BL2ABLBLB,3ALrD3ABED2BE7FE3FE4FEtF5J4FL3H6J4L6E1sI4L8F2E1qFoL8I2Gg"
-    "L6FoE6I3EIE2FGgEyF8I2EtFjLhIEzL3F4E1nFkIjLDGgL4I2E5FDE9GgE5LE1hFkL9E3FE8F2L2GgL2I4EmDE6J3EF3E"
-    "1qFEF3E2F2E5F2EFELuE2DI2EhF5I2ED2F2LgE6L2E6L2E6L9E7LE7LB1jJD4B9DJ2L4B2qE15F8IF2L2GgL6EiiiLiEt"
-    "L4E1pL9hsEi6L2E3mL18B7LiB5L5EFEgJEjLE5LELE2LE2LE3oJnLmEi3I2JmE24L2E1uL7JL12EiJ4FmIgL6FmI15LIk"
-    "JIJ3LIJI2L4E5LE4lL4I3JI6JI4GgI2J3I2AwI3JIJBwIJIJI7EgDE1lD2E11L3E6L2E6L2E6L2E3L3J7LJ7LjJ2L2EiL"
-    "EwLEpLE2LElL2EkL14E43L5I3L4H1lL3J9H1xJnH2J3LJjL3JL1nJ1lFL4gEzL3E1pLlFHxL4E12H4L9EqHE8HL5E18F5"
-    "L5E10LIE16L4E8IH5L1iA1gB1gE2oL2GgL6A16L4B16L4E1gL8E1sLhIAhLAlLA7LA2LBhLBlLB7LB2L3E1sLiEghL9Es"
-    "LgE8LuD6LD1iLD9L29E6L2ELE1kLE2L3EL2EtLIH8EtJ2H7E11L8H9L1oEpLE2L5H5EsH6L3IEwL5IL24E1wL4H2E2HmL"
-    "2H1mEF3LF2L5F4E4LE3LEzL2F3L4FH9L7I9L7EzH2IEzH3L12E8JEyF2L4H5I7L9E1uL3I7EsL2H8EpL5H8EoL7I4LiH7"
-    "L2qE2jL1vA1rLjB1rL7H6E16F4L8GgL6GgE4DEAsL3F5IDBsL8J2L6yH11LE1iLF2IL2E2LmE3L1vF4EzHgEL8EsFhH4I"
-    "5LsEoF4I4L18ErH7LqEtL9F3E1tFlI7L4HqGgFE2F2EL9F4E1lFhI2LI4FLjEvL7GgL6F3E16FkLGgI4EF2EL8E15FI2E"
-    "L9F3E1oFkE4I4F4IF2GgEIEI3LHqLhEoLEvFiI6FE2FL22E7LELE4LElLEgIL6E1nFiL5GgL6F4LE8L2E2L2EsLE7LE2L"
-    "E5LF2EF7L2F2L2F3L2EL6FL5E5F2L2F7L3F5LhEgLEL2ELE18LEF9LFL2FLF4LF5EFEI2LI2L8F2LzE1tFoE4I5GgI2LI"
-    "FE3L10E1oFqE2IEL8GgL5mE1nF7L2F9ItE4F2L14E1oFnI3ELhGgL6IjLpE1jFjEIL6GgL6GqLyExL2FlL4GgH2I3JE7L"
-    "65E1kFlIL3gA12B12GgH9LiE8L2EL2E8LE2LEuF6LF2L2F4EFEF2I3L9GgL2gE8L2E19F7L2F7EIEFLxEFgE1gF7EF4I8"
-    "FL8EFhE1mFmI3EI5LjE2jL7IgL62E13ILkGgL6E9LE17F8LF8EI5LgGgHpL3I2E10L2FsLFkL2jE7LE2LE18F6L3FLF2L"
-    "F7EFL8GgL6E6LE2LE12F5LF2LF5EL7GgLggEpF4I2L7F2EFEjLE14F7L3F5IjGgFL2vELlHrJzLjIE10sL3iH3rLI5LhE"
-    "6mL2xwE37I2LjE15sLmFE6FlLgE4j5L5EpjL7o1E10FoGgL1xuEozL7E11LGgL4I2E2pLGgL6E10L2F5ILgE1oF7I5J4D"
-    "4IJLgGgLH7LErL5EpLkiD3E1gD2I3GgL6oA12B12HtI4L3hE2lL4FEF1vL7F4DjL24D2IDFLhF2LkE6umL8E1h8L1hEgL"
-    "9xvD4LD7LD2LE9rLlELzE3L2ELkE4L8Ej6L2myE3nL5EjL3E9L7EgL2JF2IL4h6J80GgL6JkmL2mF1mL2FtL9J3wL20J8"
-    "6LgJ19L2J20F5J3F6L8F8J2F7J10F4J21LrJ26F3JL42HqLiHqLiJ2xL9HvL4lAwBwAwB7LBoAwBwALA2L2AL2A2L2A4L"
-    "A8B4LBLB7LBhAwBwA2LA4L2A8LA7LBwA2LA4LA5LAL3A7LBwAwBwAwBwAwBwAwBwAwBwAwByL2AvJBvJB6AvJBvJB6AvJ"
-    "BvJB6AvJBvJB6AvJBvJB6ABL2G1qJn2F1vJ4F1qJ8FJkFJ2I5LlF5LFlL16uBgEBqL6B6L73F7LFnL2F7LF2LF5L5D22L"
-    "13FL3sE1lL3F7D7L2GgL4EJLgqE10FLnE1kF4GgL5JLlkExDF4GgL74E10F2EGgL4ILm0E7LE4LE2LElLE6nL2H9F7L1h"
-    "A14B14F7DL4GgL4I2Lw5H1zJH3JH4L2mH1lJHlL6kE4LExLE2LEL2ELEgLE4LELEL6EL4ELELELE3LE2LEL2ELELELELE"
-    "LE2LEL2E4LE7LE4LE4LELEgLEnL5E3LE5LEnL1sJ2L90J1kL4J3gLiJlL2JlLJlLJ17LgHjJ5hL1wJzLjJ1kL4J9L7J2L"
-    "kJ6L54J12uL4JnL3JjL3J3zL4J35L6JiL4JLlJiL4J1wL8JgL6J1gL8J10L2JiL4J2L22JhgLiJkL2JjL3JgL5J1wL7Jl"
-    "L2JhL6J9L7J4xLJ32GgL14gE1nk0L12E4okL6E7iL2E6i2LkE893LlEqsL2s6Eo2L1q6E5kpL5E4psLwh3wF80L77x2";
+    ")kJcI$KIp$~UdU(OcIHI(PHIHI)xJH~HVDHIKqTIAUIGDHbH'gI$P'uI$_(i@N$]@N'sMA@A@[MA@AMAZNhAMAZ[MAMAY"
+    "MA@N@AMAZA@AMND@[l@BA@BA@BA$]@N$j@N@BA@AZA(v@$QMAMN@AhAg@1QD(^&gq%V%wx$YCIC&`:VYCI@AXC[H@sV@H"
+    "ZK@KMA&VK$k*I@NZ[%R@v@AI@AMN-_,w&cI$U(iMA$B@N-CK*pXC$K+YUXdK,SHEHRHRHE$i(aslU&bdUIUV%KHKc)dC$"
+    "|'Q$~pQE7gHD$UKI$HPRImQ$~_VD%vXDE)I(bX5a%KD%y$~)q$pPIcCXEV'^mC$pC`CzX&DK(F`XHK%J$A'xI$G$i$p+]"
+    "C'yK)r.K`D&iD$U$|RU$~HC&@`K$bXQX'^K$TKDflXED$UXRX`D$iEsQK_RX$~QV$JVDHEX`K$GsQX'^K$TKQKQKQXEKz"
+    "sRX`fE$[lKD$[$~R_EH%D`K$oK_K'^K$TKQKyXED$cK`K`XD&GQRX$~HI$[D$HK`K$bXQX'^K$TKQKyXED$UXRX`$[`sQ"
+    "K_RX$~ID$J%DEDK$Gf_KlfQKDKQfQf_f%Wszf`KmXD$NE%y$~b$g$Az$bK_K'kK&MXED$UK`Km$[RK_XDXQRX$~$[H$WI"
+    "D`H$bK_K'kK$|KyXED$UK`Km$[R$NQKQRX$~KQE%_m$oK_K+]RD$UK`KmDIs_E$W_RX$~$rI$GK`K&hf'xK$oKDX$TfEs"
+    "$HKEK$c$N$~XRH%_,zEQ$UsI$GC$cH$~U*nQKDKyK'xKDK$|EQ$pDXyKCK$UK$~Xl)kDd&DIHdR$L$~%@IEIEIEpR$bK*"
+    "Ys'DHRy%KK*ZK$gE$LKV}qU*n+w'DD$~$K$Gml`D`Q$U_m%e%XDE$~mV*pK@$A@X+tHC[%/uKlX$TKDKlX+]KlX)qKlX$"
+    "TKDKlX&@K.sKlX0yX`$s'Ff&M%B$N4tX$DXH'4vIH&ZJ(SUf2ecb$b$[&hm$v&u`U$v&hR%_%eK_KR%_-p)ecCcIDEX$~"
+    "$N%@$N%N`KE$~$N*LC-}$[yR)~ED$A1b%D)VK%Xs%XsIfU$~)IXy%Q,Es(S$N$~Gf*D'kzXU-}$}K(|XE$~$N$~$N$XC$"
+    "KX)W-Oz,m&[$bKU$~$X%B$p$tc`)I%fQ$~,E%s$ip*Y'Df}$~f_$~)I$FU$l@A$A+sXZ$f$i`H'QlE$GEQ`D$A,B0C%bC"
+    "){*f0R2`@$l-C@$l$^$DX$CX$_$^$_$^$DX$CX$_K@K@K@K@$_$^%oX$_$`$_$`$_$`vKNhBIAd[KNhBdiXNhKd$_udX["
+    "KNhBVK%P$A'|W$AJ'GI%iI%[J&TGCX$JdUC%@dUK%df)v&G)r&GV@q@VAZNZAI@du$L@I@I@IhIAhAlAVNM~@iqAI-f@A"
+    "|Vs%9qp)AU$<Y'e%O'W/_3R'a'4F%v)L-MU)[%A&#['b0Ip)iU%9VX)iK8|,v,w@AZNghA@N@$DPZA-C@N$LY`@A$ApGU"
+    "*qKA$AAX.f$[CH%yE'k$v$TK$TK$TK$TK$TK$TK$TK$TK)e,qC)hV%[*F(XK5f%_$3s(Z&RJcICDG%AV%[I$r$HHxVbCD"
+    "HVK4xXRVPDH5nH^D$A+wK6dKVo%B)d*y$vI&M)[K%@)N$eI&C)i%@+G&C%.B$8-C0V(4,sC+2af.^$v+O$FU%#CCc&M$~"
+    "Q'J'sDmH$}HC%zPR1b%@R$K$i'p$nV$O@[)_C$_YMAtCVYD@A@[%EuAuA$]hA@AMAX@AKAKAg@'W^@ADPA$TE_ElE'kzq"
+    "Ef$Jq$N-pp$iR-U&i$iU$~$N&i$GcDHQE$~(n$cU'k%f%QH({fm,m%s%iKC$~sUyEC$o$~yK+]%s$v_E$bRX$~Xp&MC$G"
+    "dD`-UED`QRyRDED(@QCU%JzUDPR%D$GX$GX$G$v$TK$TK+tIk$lCVs3e*L$cHRX$~$N%>5W%_'ks-H%*+J%7fX9E*{$Q%"
+    "_v$ADE$|I%eKyKDKQKQK9`&`&T%6}U&R0QX.K$[I)k%Wq&N%A$N&N*PK%vIHdKHIUsyK$#JscI$KIp$~UdU(OcIHI(PHI"
+    "HI$X$|C,RP)Vf$GX$GX$GX_f$YK$Y%lVX%WK(SK&uKQK&@X%r*F<i$Acs,Uf$t.v&`TdK%jfI,t,WE>N({f-H&GE(ds)d"
+    "o$v'CG$bG$A*tz$A)IKH*Ys$bH|+q+K+L3MX$~$N*Us*Vs+O$i-p%QH%FK%{K$PKMK%GK%|K$QKNf-p%_%,D$v'^%D$b("
+    "@$FK+iK$n1[$GXDK,EKQfDX'kKH$e'kV$W)V$i$r-B&uKQ$A|'^$JfH(S$AH0X.fsTQ&PX,cD`KR$AmlK_K({X`sE$r$["
+    "$s$[({TH({b)k$bI(nRs|$X$v.Kf$X'^X$e&u$A$e&h$[p%_$W3o2J.`-_%l-`$[$J*Ym$i$~$N$~lCD'YfzHC'Z$iV$2"
+    "e)YK+jKRHXQ&T_.`m({%@D$i'^%Ko}'e&hmp*{'P$W'J'k$v`-}&A$Xs'F$~EQRD$vm,R%KUKpE%l(F$[$~$N`*Y%sK$~"
+    "pDRD$i*LEUD$v`,z%slpmHR$~DHDcK'F%Q&hK(F%X$KEQE/}$TKDKlK&@K$|H$N,m%X$A$~$NmK$bXQX'^K$TKQKyKRD$"
+    "UXRX`XD$NE$AyRX$Ufz%Q$|KDXDK*tKD$pKEXEKmKzDEDUKU$iR)C-}&il}$~UKHE_)P,z'DQHD$i$~$)q,m$UX$p'olR"
+    "*F,z&[cD%Q$~$N%i&|+w%fDH$N$~$N'E(u(aX&As$~TcI$T$-p,E&AH7{)`)a$~$r%_$bXDX$bKQK'x$HKRXmDEDRc$v$"
+    "~1i$bX+B$UX$UDHDE(hD$}+O$UDm$fE$iD%K,`&NcD}%l2J$[%A$-H)qH%y$~$N$oK*g$cK$cD}%D$~&xfU)IX'_K%s2Q"
+    "$TKQK*t$HfEKRK$UDE$i$~$N$GKQK)dzKRKzD$[$~%+}&umU$[RDE%eK)~$Ufz%i$~E4rD&G'S)A%lH)<K8V:KK}%Q$/|"
+    "67k7LU%l+#h&TE$G&A%D$$<a$A'-F$:)W)I&i$~/>c'*J$[)VK$~sU3ZK$~$N)IXzH%D,z$U}qkHI%D$~K$WK'P$A&u&)"
+    "c^+OPc$~$0_)`)a'np8I2esED.Y$[m%d0XPHCE%QR%y$4=[$i,*[+d$|%-<[kK$SKPK%'w&GD)C_XD%yl$i%=x4*y9R$A"
+    "%ef$o$[$|XIRH$$0P$9P$~$N&*V2y,aX'l$v;P/c$:a%D+GX/azd$H$i$cV$U)Nm/n'W0q`I<c'F%_'F%_5K$v(I$#Q(O"
+    "(P(O$QK&e(O(P@KMX@XMXhK$^iKAK$QK%G(O(PMKhX$^K$PK(PMKhKuK@f$PK(P(O(P(O(P(O(P(O(P(O(P(O(kX(BI(C"
+    "I$D(BI(CI$D(BI(CI$D(BI(CI$D(BI(CI$D@AX-W&:R.Yq-V$gE%wEV}&GzK&A+*]$yD'@$N$D$3h$UK&[X$UKRKz$A/u"
+    ")xE:],Rf$U$SX$~sDI%.D)IE&b,Em$~$AI&0P(aCm$~$3u)IRD$~sH&3g$TKlKQK&@K$0JX$r$U+d)z){$UCs$~sU(;d/"
+    "QIbIo2y,UI&C$/ilK(aKQKDXDK$|KlKDKD$NDsDKDKDK_KQKDXDKDKDKDKDKQKDXlK$TKlKlKDK$|K&Z$A_KyK&Z-wV%#"
+    "e,Js7y%_&EX&EK&EK*l%D%h$(l.m)A%l,Js$t$[V%y$L$'P*-Ps&`f%jf;xs6v$N%]sI&G%]s.k$i%B$N+T$i)NX%]sV/"
+    "}%2N%_%wX%jf%B$A.k$[&EX%O$N$t$[$%pK6N$~*6{..<Q)k$&%v$N$5YX$2'A%y$>=q&G'5Q50B'$`.*o$+>]$A$&-t)"
+    "9.<i$9L$;/3N";
 
 typedef struct {
     uint32_t code; /* a code point, INVALID + byte, or TEXT_END */
@@ -146,33 +134,62 @@ static size_t read_char(const char *text, size_t len, uint32_t *code)
     return length > 0 ? (size_t)length : 1;
 }
 
+/* Reads a number of a packed table: digits from # to > and then a last one from @ to ~. */
+static uint32_t read_number(const char **text)
+{
+    const char *s = *text;
+    uint32_t n = 0;
+    while (*s && *s < '@') n = 28 * n + (uint32_t)(*s++ - '#');
+    n = 62 * n + (uint32_t)(*s - '@' - (*s > '\\')); /* a backslash would need another */
+    *text = s + 1;
+    return n;
+}
+
+/* Writes a character, or the byte of an invalid one; returns its length. */
+static size_t write_char(char *text, uint32_t code)
+{
+    static const uint32_t leads[] = { 0x00, 0xC0, 0xE0, 0xF0 };
+    uint32_t c = code < INVALID ? code : code - INVALID;
+    int more = c == code ? (c >= 0x80) + (c >= 0x800) + (c >= 0x10000) : 0;
+    text[0] = (char)(leads[more] | c >> 6 * more);
+    for (int i = 1; i <= more; i++) text[i] = (char)(0x80 | (c >> 6 * (more - i) & 0x3F));
+    return (size_t)more + 1;
+}
+
 /* Unpacks unicode_runs into table (CODE_POINTS). */
 static void unpack_categories(uint8_t *table)
 {
     size_t code = 0;
     for (const char *s = unicode_runs; *s;) {
-        char kind = *s++;
-        size_t n = 0;
-        for (; (*s >= '0' && *s <= '9') || *s >= 'g'; s++) {
-            n = n * 30 + (size_t)(*s <= '9' ? *s - '0' : *s - 'g' + 10);
-        }
-        n = (n ? n : 1) * (kind == ',' ? 2 : 1);
-        for (; n > 0 && code < CODE_POINTS; n--) {
-            table[code++] = (uint8_t)(kind == ',' ? n & 1 : (size_t)(kind - 'A'));
+        size_t n = read_number(&s), kind = n % 13;
+        for (n = (n / 13 + 1) << (kind == 12); n > 0 && code < CODE_POINTS; n--) {
+            table[code++] = (uint8_t)(kind == 12 ? n & 1 : kind); /* 12: pairs of Lu and Ll */
         }
     }
 }
 
-/* Reads the character at text[at]; returns where the next one begins. */
-static size_t next_char(const uint8_t *categories, const char *text, size_t at, size_t len, Char *c)
+/* The printable character as which byte-level BPE spells a byte: itself if it is one in Latin-1,
+ * else one from U+0100 on, in order. */
+static unsigned byte_to_char(unsigned byte)
+{
+    if (byte <= 32) return 256 + byte;
+    if (byte >= 127 && byte <= 160) return 289 + byte - 127;
+    return byte == 173 ? 323 : byte;
+}
+
+/* Reads the character at text[at], or the one that spells the byte there; returns where the next
+ * one begins. */
+static size_t next_char(const uint8_t *categories, int bytes, const char *text, size_t at,
+                        size_t len, Char *c)
 {
     *c = (Char){ TEXT_END, 0 };
     if (at >= len) return len;
-    at += read_char(text + at, len - at, &c->code);
+    size_t length = read_char(text + at, len - at, &c->code);
+    if (bytes) c->code = byte_to_char((unsigned char)text[at]);
     uint32_t code = c->code, mask = code < CODE_POINTS ? 1u << categories[code] : 0;
     int white = mask & SEPARATOR || (code >= '\t' && code <= '\r') || code == 0x85;
     c->mask = mask | (white ? WHITE : NOT_WHITE);
-    return at;
+    return at + (bytes ? 1 : length);
 }
 
 /* ==== Patterns ===================================================================================
@@ -187,7 +204,8 @@ static size_t next_char(const uint8_t *categories, const char *text, size_t at, 
  * Known: characters, \r \n \t \s \S \d \p{Lu} \P{L}, sets [...] and [^...], groups (...) (?:...)
  * (?i:...), a|b, the quantifiers ? * + {n} {n,} {n,m}, the possessive ones *+ and ++ behind a
  * set, ?+ (read as ?, which in the published patterns is the same), lookahead at one set (?=\s)
- * (?!\S), and $: the end, or before a newline.
+ * (?!\S), and $: the end, or before a newline. A pattern that begins with (?-u) doesn't see
+ * characters but those that byte-level BPE spells the bytes with.
  */
 
 enum operation {
@@ -211,7 +229,7 @@ typedef struct {
 } Member;
 
 typedef struct {
-    int n_steps, n_members;
+    int n_steps, n_members, bytes; /* bytes: whether it sees the spelling of bytes */
     Step steps[MAX_STEPS];
     Member members[MAX_MEMBERS];
 } Pattern;
@@ -408,6 +426,8 @@ static int compile_pattern(Pattern *p, const char *text)
 {
     Compiler c = { .pattern = p, .at = text };
     p->n_steps = p->n_members = 0;
+    p->bytes = strncmp(text, "(?-u)", 5) == 0;
+    c.at += p->bytes ? 5 : 0;
     compile_alternatives(&c);
     add_step(&c, MATCH, 0, 0, 0);
     return c.failed || *c.at ? -1 : 0;
@@ -490,14 +510,14 @@ static int search(Search *s, const Pattern *p, const char *text, size_t len, siz
                   size_t *from, size_t *to)
 {
     int found = 0;
-    size_t next = next_char(s->categories, text, at, len, &s->ahead);
+    size_t next = next_char(s->categories, p->bytes, text, at, len, &s->ahead);
     s->pattern = p;
     next_round(s);
     for (;;) {
         if (!found) reach(s, 0, at); /* a match could begin here; earlier ones are preferred */
         if (found && s->n_next == 0) return 1;
         Char c = s->ahead;
-        size_t after = next_char(s->categories, text, next, len, &s->ahead);
+        size_t after = next_char(s->categories, p->bytes, text, next, len, &s->ahead);
         int n = s->n_next;
         next_round(s);
         for (int i = 0; i < n; i++) {
@@ -524,9 +544,14 @@ static int search(Search *s, const Pattern *p, const char *text, size_t len, siz
  * matches and what lies between them, and sees every piece as a text of its own.
  */
 
+enum {
+    IGNORE_MERGES = 1, /* a word that is a token as a whole is that token, wherever merges lead */
+    NFC = 2            /* text is normalized to the canonical composed form first */
+};
+
 typedef struct {
     const char *names; /* separated by spaces */
-    int ignore_merges; /* a word that is a token as a whole is that token, wherever merges lead */
+    int flags;
     const char *patterns[MAX_PATTERNS];
 } Rule;
 
@@ -545,43 +570,66 @@ typedef struct {
     "\U0001044F\U000104B0-\U000104D3\U000104D8-\U000104FB\U00010C80-\U00010CB2\U00010CC0-" \
     "\U00010CF2\U000118A0-\U000118DF\U0001E900-\U0001E943]+"
 
-#define GPT2_WORDS \
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 #define CJK_WORDS "[\u4E00-\u9FA5\u0800-\u4E00\uAC00-\uD7FF]+"
+#define SPACES "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define ENDINGS "'s|'t|'re|'ve|'m|'ll|'d"
+#define GPT2_WORDS ENDINGS "| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+
+/* The punctuation of Unicode 8.0, which the step "Punctuation" of Hugging Face goes by. */
+#define PUNCTUATION \
+    "(?:(?![\u061D\u09FD\u0A76\u0C77-\u0C84\u1B4E\u1B4F\u1B7D-\u1B7F\u2E43-\u2E5D\U00010D6E" \
+    "\U00010EAD-\U00010F89\U000113D4-\U000113D8\U0001144B-\U0001145D\U00011660-\U0001166C" \
+    "\U000116B9-\U00011C71\U00011EF7-\U00011FFF\U00012FF1\U00012FF2\U00016D6D-\U00016FE2" \
+    "\U0001E5FF-\U0001E95F])[\\p{P}$+<=>^~|`\u166D\U000111C9])+"
+
+/* OpenAI's patterns for GPT-4 and GPT-4o, which most others vary. */
+#define GPT4_WORDS(letters, digits) \
+    "(?i:" ENDINGS ")|[^\\r\\n\\p{L}\\p{N}]?[" letters "]+|\\p{N}" digits "| ?[^\\s" letters \
+    "\\p{N}]+[\\r\\n]*" SPACES
+#define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+#define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+#define GPT4O_WORDS(ending, digits) \
+    "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" ending "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER \
+    "*" ending "|\\p{N}" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" SPACES
 
 /* To add one: a row with the names that files give it (tokenizer.ggml.pre) and the patterns from
  * the pre_tokenizer of the model's tokenizer.json, in order. There "Digits" means \p{N}+, or
- * \p{N} with individual_digits; "Punctuation" means [\p{P}$+<=>^~|`]+, and "ByteLevel" with
- * use_regex means GPT2_WORDS. The first row also serves files that name no rule, or one that
- * isn't here. */
+ * \p{N} with individual_digits; "Punctuation" means PUNCTUATION, and "ByteLevel" with use_regex
+ * means GPT2_WORDS. What comes behind ByteLevel sees bytes: (?-u). NFC is set where the
+ * normalizer is NFC (exaone's is NFKC, of which this is the canonical part). The first row also
+ * serves files that name no rule, or one that isn't here. */
 static const Rule rules[] = {
-    { "default gpt-2", 0, { GPT2_WORDS } },
-    { "llama-bpe llama3 llama-v3",
-      1,
-      { "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}"
-        "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+" } },
-    { "qwen2 deepseek-r1-qwen",
+    { "default gpt-2 phi-2 gigachat a.x-4.0 mellum jais trillion", 0, { GPT2_WORDS } },
+    { "gpt-neox olmo mpt exaone4", NFC, { GPT2_WORDS } },
+    { "smollm starcoder refact codeshell minerva-7b mellum2", 0, { "\\p{N}", GPT2_WORDS } },
+    { "command-r exaone", NFC, { "\\p{N}", GPT2_WORDS } },
+    { "falcon", 0, { PUNCTUATION, GPT2_WORDS, "(?-u)\\p{N}+", "(?-u)[0-9][0-9][0-9]" } },
+    { "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 glm4 glm5 smaug-bpe",
+      IGNORE_MERGES,
+      { GPT4_WORDS("\\p{L}", "{1,3}") } },
+    { "dbrx lfm2 chatglm-bpe", 0, { GPT4_WORDS("\\p{L}", "{1,3}") } },
+    { "qwen2 deepseek-r1-qwen stablelm2", NFC, { GPT4_WORDS("\\p{L}", "") } },
+    { "megrez kormo hunyuan solar-open grok-2", 0, { GPT4_WORDS("\\p{L}", "") } },
+    { "qwen35", NFC, { GPT4_WORDS("\\p{L}\\p{M}", "") } },
+    { "seed-coder",
       0,
-      { "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}"
-        "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+" } },
+      { "(?i:" ENDINGS
+        ")|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}\\r\\n]+" SPACES } },
+    { "gpt-4o llama4 kanana2 talkie",
+      IGNORE_MERGES,
+      { GPT4O_WORDS("(?i:" ENDINGS ")?", "{1,3}") } },
+    { "tekken", IGNORE_MERGES, { GPT4O_WORDS("", "") } },
     { "deepseek-llm",
       0,
       { "[\\r\\n]", CASED_WORDS,
         "\\s?[!-/:-~\uFF01-\uFF0F\uFF1A-\uFF5E\u2018-\u201F\u3000-\u3002]+", "\\s+$", CJK_WORDS,
         "\\p{N}" } },
-    { "smollm", 0, { "\\p{N}", GPT2_WORDS } },
-    { "tekken",
-      1,
-      { "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+"
-        "|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*"
-        "|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+" } },
     { "deepseek-coder", 0, { "[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", CJK_WORDS, "\\p{N}" } },
-    { "deepseek-v3",
+    { "deepseek-v3 hunyuan-dense joyai-llm",
       0,
       { "\\p{N}{1,3}", "[\u4E00-\u9FA5\u3040-\u309F\u30A0-\u30FF]+",
         "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+"
-        "|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+"
-        "|\\s+(?!\\S)|\\s+" } },
+        "|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*" SPACES } },
 };
 
 /* SentencePiece has no rules. But where no piece goes on behind the end of a word, merging word by
@@ -630,11 +678,13 @@ struct tokenizer {
     int byte_tokens[256];     /* the token of each single byte, or NO_TOKEN */
     Table special;            /* hash of the first bytes of a special token -> token or NO_TOKEN */
     char special_begins[256]; /* whether a special token begins with this byte */
+    int swallowing;           /* special tokens from here on take the white space behind them */
     Table merges;             /* BPE: left token << 32 | right token, plus 1 -> rank and token */
     const Rule *rule;
     int n_patterns;
     Pattern *patterns;   /* (n_patterns) */
     uint8_t *categories; /* (CODE_POINTS) */
+    Table canonical;     /* NFC: canonical_forms */
     char warning[256];
 };
 
@@ -747,15 +797,6 @@ static int index_spellings(tokenizer *t)
     return 0;
 }
 
-/* The printable character as which byte-level BPE spells a byte: itself if it is one in Latin-1,
- * else one from U+0100 on, in order. */
-static unsigned byte_to_char(unsigned byte)
-{
-    if (byte <= 32) return 256 + byte;
-    if (byte >= 127 && byte <= 160) return 289 + byte - 127;
-    return byte == 173 ? 323 : byte;
-}
-
 /* The byte that a character spells, -1: none. */
 static int char_to_byte(unsigned code)
 {
@@ -769,9 +810,7 @@ static size_t spell(char *spelling, const char *bytes, size_t len)
 {
     size_t n = 0;
     for (size_t i = 0; i < len; i++) {
-        unsigned code = byte_to_char((unsigned char)bytes[i]);
-        if (code >= 0x80) spelling[n++] = (char)(0xC0 | code >> 6);
-        spelling[n++] = (char)(code >= 0x80 ? 0x80 | (code & 0x3F) : code);
+        n += write_char(spelling + n, byte_to_char((unsigned char)bytes[i]));
     }
     return n;
 }
@@ -872,6 +911,219 @@ static int find_special(const tokenizer *t, const char *text, size_t len, int fl
         *length = i + 1;
     }
     return best;
+}
+
+/* ==== Normalization ==============================================================================
+ * Many characters have two spellings in Unicode: U+00E9 is also U+0065 and U+0301. Some models
+ * want all text in normalization form C: characters are taken apart as far as possible, the marks
+ * behind a character are sorted by their combining class, and then what can be joined is joined.
+ * The table, which tests/unicode.py makes and describes, becomes a hash table.
+ */
+
+/* Unicode 9.0, which the normalizer of Hugging Face goes by */
+static const char *const canonical_forms =
+    "%n;q$C)LDPDHE,kA,^FNB+7wB&kH+;SDPDHE+kA+^FNB+6wB&kp+DZ-bHuJeH+2KF+0sHuJeH+2KF+1DABO(CABz$yAB$"
+    "U'_ABNZAB*p)kD]BDBaF}F[DaH'[DDBDBDFDFDDDA%qAa$L+)OCZ^%JCZ&=e*;BABGNABGNABGNABGNABGNABGNABGNAB"
+    "GNABGNABGNABHPGNABGNAB$X&J$Aa&rB$C,'xB%NB$|B,iB,`B+5kA+2KA+2iA+2SA&fA+6iB+2^ALB'GB+7yB+7rA(BG"
+    "'xB$NB|B+iB+`B+4kA+2KA+2iA+2SA%fA+5iB+2^ALB&GB+6yB+6rA'Bo3wZ*>}C+/lADA+*gC(wE'hE(NA'OC+,nD$OF"
+    "+0wC+/lADA+*gC(wE'hE(NA'OC+,nD$OF+1HABO'zABz$yAB[$LABx&HABNZAB*p+%IDDBBBBFDFDDBH{DBBBBBF{FBDB"
+    "A$~A$BG$H$C$cGRY%RGR&=c*;HABGNABGNABGNABGNABGNABGNABGNABGNABGNABGNABHPGNABGNAB$X&H$Aa$CB$C,'x"
+    "B%PB$~B%iAPA%pA&RE&ED'XB'IB'{BDA+3TG+8EB$PB~B$iAPA$pA%RE%ED&XB&IB&{BDA+3T'/_wABWsABScABzB$C+;"
+    "[D+:aD+7OE%rAHF'oA+3HC'@H+;YD+9aD+7OE$rAHF&oA+3HC'@$K%bHuJeN$WHuJeN$GAB%b$XABNZAB$[B$C+:KDeB+"
+    "2{B+2IF$FF}D)]H,tDeB+2{B+2IF$FF}D)]$M%nBHO%XACF%nHTBHO%XACF%n&umAB|YABG%cAB(m+6wH$BLaL$rH$BLa"
+    "$U*=zKXUUKX&:I*/sABd$HAB$CD$C+5YDeBTB]F$FF}L&WDeBTB]F$FF}*A+/wAB(s0PH$BLaL$rH$BLa$M*>^ELAjB(Y"
+    "KUM)RELAjB'YK$L&;v*8cAB$`B$C+.xA+)DA+2MA+2_A+2EA+2oA+2YA+2cA+2AD+3@AHA+*zA++aBDAPATCyAHAHA+3E"
+    "G(cA+)DA+2MA+2_A+2EA+2oA+2YA+2cE}AHA+*zA++aBDAPATCyAHAHA+3E&g+1mABEBAB_$k'*Q$hAB$pB$C+7rDNC+5"
+    "ZA+5QFNFLB+7yAPA+3GH'pDNC+4ZA+4QFNE+7kA+7^B+6yAPA+7C$_+5BaB$x$XAB,@*<[LBT$@LBMRu$iJ)cE)nA*DAD"
+    "ALFDETDHDHBWCrE'KA'aADALFDETDHDHBWI't%F'NABO_ABrB$C*3VDqD]FLFqDaH%jDqD]FLFqDa$K%bHuJeN$WHuJeN"
+    "$GAB%b$XABNZABMB$C+<AT(]L'YT']B+3sBBMB$Q+4tF$BZ~F$B2L$#{aB$MB$C<~B)MADAXB)eA$sA%bBsA(`BTA']C&"
+    "xAPAHA&eE%pG%gB)MADAXB)eA$sA%bA$BAMA(`BTA']C&xAPAHA&eE%p$e%{aB&Ai&bB^F$CcDHDHFHCHCHLfDHDHFHCH"
+    "CH3`6iABYD$C7QDHDHFHCHCHLfDHDHFHCHCH^D1n+2@DaBaBaFaJ$BH&UDaBaBaFaB(RD'pDabB1n%rDaBaBaFaB(PD'n"
+    "DaH&UDaBaBaFaB(RD'pDaIN$Q+8lF_Z[F_$WP$C+1}A(ABPA(cC'pA(VB'xAHAXAHA'TC&jAPATA&wA&QATB&_A&IG_A("
+    "ABPA(cC'pA(VB'xAHAXAHA'TC&jAPATA&wA&QATB&_A&I'o%cABNZABEB$W'EaBEB$C&laBIB$U+)^AD`AADnB$E-|A+4"
+    "uA+)[B+[A+2kC+2AAJBTDcAPAHO&|A+3uA+)[B+[A+2kC+2AAJBTDcAPAHUB$C&CDiDmF)DF&vL&`DiDmF)DF&vYJ$F+/"
+    "VALG$JB]F$NALO&KALG$JB]F$NALEB$J%^aBMD$GbDeL%TP%vDeL%TdB$D&dBPG$NALB]DmBaF$NH'bBPD'VC&GALB]Dm"
+    "BaF$N$[N}$&qA[A_'<e)vBBBg}$@BDBAp$oEJCFXqBDWwGFBFCDE$JTUC]ABMFABCFABCNABA&DABE%~ABCFABJ%wABP$"
+    "pFBABBBG$yABABAB|T%m=K/bUFaBaLaDaA~Aa'#U*OABGNABWoABGNABGNABGNABWoABHPGNABGNAB$X&F$Aa%CF1n$GF"
+    "aR$cC%SBaCbFaR$cEB'#R&nABABABABABABABABABABABABABABABQBABABABABABABABABABABABABABABABrBABABAB"
+    "ABABABABABABABABABABABABAFDaH$c{$xPaq$cC<N<Y*4SMB<YBbBBD$z(BQcCfCB<Y'~G:}$,s;yHPCFC'L$/W'wCs$"
+    "/WBC.e$5d/VCq$5dECB$5dHE&T$7g'DABEs$6q$pu$sC'F$9k'@C&_$;o'LGg$;hSGNDHCB$;oEE&V$=s'LABCs$=sBE&"
+    "m%$K'eCFCJ%$KACa%$KDC6D%-j5uW&*D&>d&(sBDBDBDBDDHj$TBDBFABCD$d)+i*&T)+BE%SBDBDBDBDBDBDBDBDBDBD"
+    "BDCFBDBDGNCFCFCFCFc$FI%qE%SBDBDBDBDBDBDBDBDBDBDBDCFBDBDGNCFCFCFCFTwABABABKHUB*&~'bCFCFCFCF$V%"
+    "mCFCFCFCFG%-%u$/(d%,>iBDJ_E&a$/+A'NABC4P$/3h4ZCs$/3hBC.H$/9f.wCT$/9fACF$/9fFE*s$/=m+HABL%<<G|"
+    "%;;j%@R+Rf$I$jABRDi@$c+/q$V].h^A$hB]ADAaB}B[AaA$Q]&IADADADA&_I$KS%MADADD@'7J'NABF@$M,e$}B.{ID"
+    "@*%T3gAB+P@.1Q%*(Lf&IG%w$K%ID(Hi%IR'Te%n%g&|E'Xu%d$o&e%tr%S%ID%w$L(OR%ZC$IPA|%TR%FQ$F$Q$rR$|H"
+    "gp%YL$GW%ecxi'Xw)j$P%cc&Ok)}N_f&`$~}&P'n(}(F(p$|$}$EGO$l$nIEc&w-H$E@%ZGe$SBd&jC'q%ySx(r$m']&@"
+    "z$WiA&zc%yX%A%K's_&j$N$}^%IJ%]&KZ$f$B$N%W$i'KJ'No%H%`(dF$opq%A$ef$`'Byk&G%y$ub%om$x$P&@$xv$@$"
+    "vo'[d$Rx({nr]$Z$_$Wec$m&Eh&V(e)h@%T@&LQ&l&Fvrh$v&exsL$l&TD$FSY&}w)hg(uj(I$d)cO(YP'Z%wU_$DW*^$"
+    "@%XT%L&N&fS&J%`&up%|Q'Y$s'B%I$]B$_$B)CKh$I$R$a(s})j$|'@R%O@&{l$^m'ti)gCp$c|atO%{&G$EL%rKh$u'N"
+    "$c$Ih(p%B$LZ$w(u&Hb'n$@Xr{p$D$W%Up&{]$C$T%A%t(L$WB'g%hc&Is(u$W'Cj%mR&OMv$td_uw%B$E%O(L'uL)zU("
+    "J$j&|$G'@jrO%hM](W$[P)m%K&z$yO$S']%W)Kiu$N%CL%q%j$XN$T&W(Gn)gL)AhlR^^$N(i$K$hm%h&yM%RRBW)x$oe"
+    "(P%Z@$gi$ID$ziy$](Hi(M&N%x$}%TF%M'p$k&b$l$_'uD%By%W$Px$v$T$[$TS(j$As%af$L(FX$gC&[B&n$f(X&V&j$"
+    "H%},vj%E%D^&pkPC&{NR^kU$tk$gT$rA&W|bV&}&VB$Hy)`(v$|&a'M%`&o(})p(zet$d$BX%TH&]p&Y&E$yO)E@B)e@+"
+    "9I1q5`BbB%$`&M(eFo%I(CB$[$KE&VH%G[%DXFvGj%|jj&F&sB%I[BV%J$Y%G+T%L$FBD%K@%Hd&[c&ce%K$eB*gBZ$S@"
+    "&_$P%GK%J%UBPB'VB&LB$`'A&f$qJB,J$xm'JA&tF&w%TB$FB&Nt`$^$F%VqD$HARFH%[gB@%X$g%U@%Z$DB%d'[&x'_$"
+    "ZBwB'E%`G%c%P%`%V$b@'F^%`d$|$f'aDB|B'x%d/L%g$CB(o'jd'mw%h%hB%v%kPA$I%f@%k'DB(Z%j@%m&C%jJ%o$}B"
+    "$~'Y@']'@%p$Q%s%YBvB&iBBB%p'd@'gQBYB$NDJA$`W&q%h|&F$s'nB$kJDAAGDFBGBA$rGBi$sABA$r%v$u$CBq%s'W"
+    "%p@%s&AB$E'jXt%I(c%^%t@%wU%tyB'E%uu%r$M$z$J$}@%s*w%plc$d`@B&`%o%bB$k%n*I%A(r's&Y(d&J%ur%q$GBE"
+    "(dK%s@%s'rBLDcFK(A@'yFFC%z@%yy%v@%}$SB(S%|vB@%},BBC)A$~&D%F%E@%H{%}$o'r`O%a(F&dB2v)Cp)F|'vm$u"
+    "@&D$v(`@(c%IBe&E@&HLBq&G@&J%y(MMBmB*y(L-w(I)[(a$MBNU%$<RDFA$6jD%)U&O%*Y&X$2^B(#[B+P@*8P(-(D[N"
+    "gXwJ*h%JNB%I]%sZtJZD$MX]JzN_A&{$D$@J${TeAQCqa$VR$~NwH$&Iv$1t)xEADD%Oo%Xj$PBMB$IB${B`BwDXA$iHG"
+    "BPBCHPEVHE)FCBB)CMBHDIB$BDNBD$gu$bKBmBEB$RDBB[BVBKBABQBsBHBIBYBJBBB@B@B$MFUBLDFBUBsDPBaBwEDH$"
+    "VBZB$EBPBbB@BUBRBHBOB$FD$MDdB%gGAD$wP$EEgBYBeFAA$}D$DMDREBOBTBHB$BB$yLTEpBLB$AD%gFwB@B%IDUBOB"
+    "LBLDGB]D$@DNB`DtA%GFiFCAND$hBAB[DlBUBmB$IHCBCBTBuDeH@Br$CO$LIBpDtBJBcB%LBSFtD%EBDB@DBAmDTBVDK"
+    "BCCmFTBDBZBKB$DB$VBdBiH$CASCXH[BgJ]A`E$@D$IHNFGC`B%wF^B$zD$iD$JDKL$_QHPWHDBFBsDKAhJ$xAfLtGtBI"
+    "D%JDoD$dB$IB&DBtD$HDtD_DnB[BAB%WHYH$ZCNB$KD0u)`%.C(L(_%I%#0|'h3Z_pH&vQ3R$P(AH$.O$D*RN$DB.uV(Z"
+    "J+C'V&`'ABD1zX){P@B2Ae4Zi&lL3zX.D$h'S%P%oL,HR+TH*uN$pD*PD(0P&K*%Q&~%4E&m+P@*8n-J$)})K$fX'_iLD"
+    "@B$fL&hVLBrTMD$RB$OJ$NN&YPfH$|F$dLtHfF%@ZwF$cT&FssNDBJF$oZcF}L%MJIB.e$D$SF%LLHB}F$(C&Y$(DW/U&"
+    "c%+B*hJMCDiBNCAFMB$wRwK$AB$[FDA%hH$ZF$WFCA[AQHnDFAqD%]D$YD%PDMB[BqDUB&lFQBZD%gFUBUBTB$GB$]DZD"
+    "sD%eD&kLkJAB@BlB$CD&IH$@B$BB%NFzF$_B$WDJBEB%dH&_FCB'QFQFEAXD$fD$gD|B$EB'~L[D$hBKB$^FPD$DF$SB|"
+    "D&ILCB%KHFALDTDBBJBiFACxFFFqHPK$LBPDMHBBPBKI$sB%_RBBdB$PD&sNLBKBBB`DbAzFmAZF$EBNCMF$^DaB$bDCB"
+    "$wDGB]D)sL$OB%bB&QB$XDVB$]B$_B$GHOAfD&kD$gB$i%h&}%o$`BaBJD'fB$FF$^CAB'jD]B)BDmD'TF$cD&CJlH@B$"
+    "<:a*U.v)H&aH&5M(Q%4R%RuRIB$.P'O*AN%QFqB.lX(RD,pH'vF&fB4D]$_D/hHWB%PB%sJAAgDZB/BR+YJ$wDlB.MN't"
+    "B@B'LF&[H/_L-wN`B%VD$hD)iH$KB%ID+ORNB1d_'BZ%dD%ZA*OP%IF'jB/PK-ru,YL%}B0]N-[J>YP[B(KH6sP)IH2mJ"
+    "&[B+@H%PD}@.%`L%`J'HJ`BKF$aJ.#|l%~D$ID%BB[B}B']F'wB&CB$mF(_L$@DEBGBJBGBfB%5%pv9gP:LNxD'QB%GB1"
+    "KRB;s/a*>9fB$q)+~.5}B7a;I%(.qDF;@cc^BB;@aBB;EymF;@vABABABABABABBDABABABABBDBDABBDABBDABABABAB"
+    "FF;ADJBIBDD;Y$I$+(JDDB;YA$+(JDP$#m$,`%2,CABABEBEBABIBDBF'H$.p'BABMDL'H$0i&{ABEBOFG$WFFD+P$4|,"
+    "_ABB$)q%*p$(oBD%*pDFX%*pX$CUADD$m%)}^$R%eTD%*@&rJTEJEJEJx$qJTEJEJEJH'74_%/4Y'74gAB$d%}ABFR%/4"
+    "b%|$_&@ABFB%/4b%~$_&BABBB%/4b&ABB%/4bBBB%/4bB@wAK0ND&8n@MF3IADBJACA$).S@1*TD/$K@&$sBFV$-H@%C@"
+    "%C@%C@%C@)K@1V@$4V@%v@$R@7;K@2(X@%}@$X@$n@%w@$T@'Q@%@@'D@&}@$&$]@AA*'jAAl$-Y@%C@%C@%C@%C@%C@%"
+    "C@%C@%C@%@@$r@(S@%yA$#Q@`@%b@-b@&j@$hA$HA%3[@5$y@&C@%R@$o@'~@&}@0<[@;w@y@z@$|A%O@$w@%y@$e@&{@"
+    "%C@'D@%C@$y@$w@7|@AA:_@AA:`@AA:a@AA:b@AA:c@AA:d@AA:e@AA:f@AB:g@N@AA:hAAA:j@AA:k@AA:l@AA:n@AA:"
+    "p@AA:q@AA$,#w@AB<~@-y@AB=@@-y@AB=A@-y@AB<J@v@AB<K@v@AB<L@v@AA=E@AA=F@AA=e@AA$$K@qA$9z@GA$9{@L"
+    "A%%mADA%%}CKA%'qADA%(BCGA%*p@AC%*q@GCB@BA%*s@$HC/zADA&=C@LA'.D@BD/t@$9A@%--pAGDBA*%w@B$I/oCBD"
+    "BCBJECJBCADCBA,H@D@D@FEB@Z@%SAE@B@%G@F@B@$E@B@BBAAA@C@A@A@A@%n@$iB%K@B@B@CBF@BA$Y@:tA[@A@%R@&"
+    "L@$*t@&c@$i@vEB@%s@(sDBCM@&Z@G@D@n@A@/@@CC7%`B)R@/+cF2n@&i@$$g@m@%p@$$*{GGA&/DFBD:H@R@%;l@&-p"
+    "@BA*%{ABA%/4p@BC:]@%9V@&0C@B$q/XTiGA@CBCBD@C@GL'[D'RCABBEFAAAB@T@$MG|ABDAA$zFBCA@BABA$E@AAAAC"
+    "@B@ABA@A@A@AA%eFA@cCAHABAD%kMBAAAABFBAABD$S@AA<`ABA2tB5b@(g@&c@$`GtDFA%s@AF(gBGAD@S@CA&LAAFAA"
+    "DeE@B@.hABCCAD@E@A@F@$8aB&u`48Q@DIaA$RA*}Q*L@AACAEAA@/+NFGA8qD>J@i@%q@<LB,vFCD/=OF2%ZDaC%XB%#"
+    "lFAPBFAAAD$,dEBD/n@D@~@)4E@AD0w@B@B@&<t@AC0xAAA&<E@FA0`@";
+
+/* Entries of the table: the first and second character that one decomposes into (rank and id, which
+ * is 0 if there is no second), the one that two compose to (id), and the combining class (rank). */
+enum { DECOMPOSES = 1, COMPOSES, COMBINES };
+
+/* A character of text that is taken apart: its class, its place and itself, so that they sort. */
+enum { CODE_BITS = 21, PLACE_BITS = 32 };
+#define CODE(piece) ((uint32_t)((piece) & ((1u << CODE_BITS) - 1)))
+#define CLASS(piece) ((piece) >> (CODE_BITS + PLACE_BITS))
+
+static uint64_t canonical_key(int kind, uint32_t first, uint32_t second)
+{
+    return ((uint64_t)kind << CODE_BITS | first) << CODE_BITS | second;
+}
+
+/* Adds an entry; returns 1 when out of memory. */
+static int add_canonical(Table *table, uint64_t key, uint32_t rank, uint32_t id)
+{
+    Slot *slot = add_slot(table, key);
+    if (slot) *slot = (Slot){ key, rank, (int)id };
+    return !slot;
+}
+
+/* Reads a difference, which may be negative. */
+static uint32_t read_difference(const char **text)
+{
+    uint32_t n = read_number(text);
+    return n & 1 ? -(n / 2 + 1) : n / 2;
+}
+
+/* Unpacks canonical_forms; -1 when out of memory. */
+static int unpack_canonical(Table *table)
+{
+    const char *s = canonical_forms;
+    uint32_t first = 0, second = 0, code = 0, rank = 0;
+    int failed = 0;
+    for (uint32_t n; (n = read_number(&s)) > 0;) {
+        second += read_difference(&s);
+        first = 0;
+        for (uint32_t i = n / 2; i > 0; i--) {
+            first += read_number(&s);
+            code += read_difference(&s);
+            failed |= add_canonical(table, canonical_key(DECOMPOSES, 0, code), first, second);
+            if (n % 2 == 0) continue;
+            failed |= add_canonical(table, canonical_key(COMPOSES, first, second), 0, code);
+        }
+    }
+    for (uint32_t classes = read_number(&s); classes > 0; classes--) {
+        rank += read_number(&s);
+        code = 0;
+        for (uint32_t runs = read_number(&s); runs > 0; runs--) {
+            code += read_number(&s);
+            for (uint32_t end = code + read_number(&s); code <= end; code++) {
+                failed |= add_canonical(table, canonical_key(COMBINES, 0, code), rank, 0);
+            }
+        }
+    }
+    return -failed;
+}
+
+/* Appends what a character decomposes into; returns the new number of pieces. */
+static size_t take_apart(const Table *table, uint32_t code, uint64_t *pieces, size_t n)
+{
+    const Slot *parts = look_up(table, canonical_key(DECOMPOSES, 0, code));
+    if (parts) {
+        n = take_apart(table, parts->rank, pieces, n);
+        return parts->id ? take_apart(table, (uint32_t)parts->id, pieces, n) : n;
+    }
+    const Slot *mark = look_up(table, canonical_key(COMBINES, 0, code));
+    pieces[n] = ((uint64_t)(mark ? mark->rank : 0) << PLACE_BITS | n) << CODE_BITS | code;
+    return n + 1;
+}
+
+/* What two characters compose to, 0: nothing. Hangul syllables are in order of their parts. */
+static uint32_t compose(const Table *table, uint32_t a, uint32_t b)
+{
+    uint32_t syllable = a - 0xAC00;
+    if (a - 0x1100 < 19 && b - 0x1161 < 21) return 0xAC00 + ((a - 0x1100) * 21 + b - 0x1161) * 28;
+    if (syllable < 11172 && syllable % 28 == 0 && b - 0x11A8 < 27) return a + b - 0x11A7;
+    const Slot *slot = look_up(table, canonical_key(COMPOSES, a, b));
+    return slot ? (uint32_t)slot->id : 0;
+}
+
+static int compare_pieces(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+    return (left > right) - (left < right);
+}
+
+/* Sorts marks by class and joins what can be joined; returns how many pieces are left. */
+static size_t put_together(const Table *table, uint64_t *pieces, size_t n)
+{
+    size_t kept = 0, base = n; /* the last character that is no mark */
+    for (size_t i = 0, end = 0; i < n; i++) {
+        if (i == end) {
+            do end++;
+            while (end < n && CLASS(pieces[i]) && CLASS(pieces[end]));
+            if (end - i > 1) qsort(pieces + i, end - i, sizeof *pieces, compare_pieces);
+        }
+        int open = base < kept && (base + 1 == kept || CLASS(pieces[kept - 1]) < CLASS(pieces[i]));
+        uint32_t joined = open ? compose(table, CODE(pieces[base]), CODE(pieces[i])) : 0;
+        if (!joined && CLASS(pieces[i]) == 0) base = kept;
+        pieces[joined ? base : kept++] = joined ? joined : pieces[i];
+    }
+    return kept;
+}
+
+/* Text (len) in form C, which the caller frees, NULL if there is no memory; len becomes its length.
+ * Bytes that are no characters stay as they are. */
+static char *normalize(const Table *table, const char *text, size_t *len)
+{
+    size_t n = 0, length = 0;
+    uint32_t code;
+    uint64_t *pieces = malloc((*len / 2 * 3 + 2) * sizeof *pieces); /* 2 bytes become 3 at most */
+    for (size_t at = 0; pieces && at < *len;) {
+        at += read_char(text + at, *len - at, &code);
+        n = take_apart(table, code, pieces, n);
+    }
+    n = pieces ? put_together(table, pieces, n) : 0;
+    char *normal = pieces ? malloc(4 * n + 1) : NULL;
+    for (size_t i = 0; normal && i < n; i++) {
+        length += write_char(normal + length, CODE(pieces[i]));
+    }
+    free(pieces);
+    if (normal) *len = length;
+    return normal;
 }
 
 /* ==== Merging ====================================================================================
@@ -1055,12 +1307,13 @@ static void merge_word(Work *w)
  * Special tokens are cut out of the text first; what lies between them is split and merged.
  */
 
-/* Encodes a word of byte-level BPE. */
+/* Encodes a word of byte-level BPE. As in Hugging Face tokenizers, bytes without a token are left
+ * out, so that their neighbours may merge: some models have none for a few control characters. */
 static void encode_word(Work *w, const char *text, size_t len)
 {
     const tokenizer *t = w->t;
     if (begin_word(w, len) < 0) return;
-    if (t->rule->ignore_merges && len <= t->longest) {
+    if (t->rule->flags & IGNORE_MERGES && len <= t->longest) {
         int id = find_piece(t, w->buffer, spell(w->buffer, text, len));
         if (id >= 0) {
             emit(w, id);
@@ -1069,7 +1322,8 @@ static void encode_word(Work *w, const char *text, size_t len)
     }
     w->word = text;
     for (size_t i = 0; i < len; i++) {
-        add_symbol(w, i, 1, t->byte_tokens[(unsigned char)text[i]]);
+        int id = t->byte_tokens[(unsigned char)text[i]];
+        if (id >= 0) add_symbol(w, i, 1, id);
     }
     merge_word(w);
 }
@@ -1112,6 +1366,21 @@ static void encode_words(Work *w, int pattern, const char *text, size_t len)
     }
 }
 
+/* Encodes text without special tokens. */
+static void encode_plain(Work *w, const char *text, size_t len)
+{
+    char *normal = NULL;
+    size_t settled = 0; /* characters below U+0300 are normal, whatever precedes them */
+    while (settled < len && (unsigned char)text[settled] < 0xCC) settled++;
+    if (settled < len && w->t->rule->flags & NFC) {
+        text = normal = normalize(&w->t->canonical, text, &len);
+        if (!normal) set_error(w->error, w->error_size, "out of memory for %zu bytes", len);
+        w->failed |= !normal;
+    }
+    if (!w->failed) encode_words(w, 0, text, len);
+    free(normal);
+}
+
 /* Encodes text, which is the parts joined. As in Hugging Face transformers (legacy=False), the
  * space prefix of SentencePiece goes to the beginning of the text only, not behind special tokens
  * or in front of one. */
@@ -1125,15 +1394,20 @@ static void encode_text(Work *w, const char *text, const tokenizer_part *part, s
         size_t length = 0;
         int id = NO_TOKEN;
         for (; at < len; at++) {
-            while (at == end) end += (++part)->text.len;
+            while (at >= end) end += (++part)->text.len; /* white space may reach over it */
             id = find_special(w->t, text + at, end - at,
                               flags | (part->special ? TOKENIZER_SPECIAL : 0), &length);
             if (id >= 0) break;
         }
-        if (at > start) encode_words(w, 0, text + start, at - start);
+        if (at > start) encode_plain(w, text + start, at - start);
         if (id >= 0) emit(w, id);
         w->prefix = 0;
         at += length;
+        for (Char c; id >= w->t->swallowing && at < len;) {
+            size_t next = next_char(w->t->categories, 0, text, at, len, &c);
+            if (!(c.mask & WHITE)) break;
+            at = next;
+        }
     }
 }
 
@@ -1279,7 +1553,7 @@ static int compile_rule(tokenizer *t)
     for (int i = 0; i < t->n_patterns; i++) {
         if (compile_pattern(&t->patterns[i], t->rule->patterns[i]) < 0) return -2;
     }
-    return 0;
+    return t->rule->flags & NFC ? unpack_canonical(&t->canonical) : 0;
 }
 
 /* Chooses the rule, with a warning if it isn't the one that the vocabulary names. */
@@ -1298,12 +1572,22 @@ static void choose_rule(tokenizer *t)
              *name ? "\" is unknown" : "");
 }
 
+/* The first of the special tokens that take the white space behind them. GGUF has no key for them;
+ * Phi-3 has such ones, and is known by their names. */
+static int find_swallowing(const tokenizer *t)
+{
+    int end = tokenizer_find(t, "<|endoftext|>", 13);
+    int mark = tokenizer_find(t, "<|placeholder1|>", 16);
+    return t->vocab.kind == TOKENIZER_SPM && end >= 0 && mark == end + 2 ? end + 1 : INT_MAX;
+}
+
 /* Makes all tables. Returns like compile_rule. */
 static int make_tables(tokenizer *t)
 {
     int unfit = 0;
     if (index_spellings(t) < 0 || unpack_tokens(t) < 0 || index_special(t) < 0) return -1;
     choose_rule(t);
+    t->swallowing = find_swallowing(t);
     int result = compile_rule(t);
     if (result < 0 || t->vocab.kind == TOKENIZER_SPM) return result;
     result = index_merges(t, &unfit);
@@ -1350,6 +1634,7 @@ void tokenizer_free(tokenizer *t)
     free(t->merges.slots);
     free(t->patterns);
     free(t->categories);
+    free(t->canonical.slots);
     free(t);
 }
 

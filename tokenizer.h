@@ -54,10 +54,11 @@ typedef struct {
     const int32_t *types; /* (n_tokens) enum tokenizer_type; NULL: all TOKEN_NORMAL */
     int n_merges;
     const tokenizer_text *merges; /* (n_merges) BPE: "left right", best first */
-    const char *pre;      /* BPE: name of the rule that splits words; NULL or unknown: GPT-2's
-                                     rule, with a warning */
+    const char *pre;      /* BPE: name of the rule that splits words and says whether text is
+                                     normalized; NULL or unknown: GPT-2's rule, with a warning */
     int bos;              /* id that TOKENIZER_BOS puts in front, -1: none */
-    int unknown;          /* id for what can't be spelt, -1: it is an error in encode */
+    int unknown;          /* SPM: id for what can't be spelt, -1: it is an error in encode;
+                                     BPE leaves out the bytes that have no token */
     int add_space_prefix; /* SPM: a space goes in front of text that begins */
 } tokenizer_vocab;
 
@@ -72,7 +73,8 @@ const char *tokenizer_warning(const tokenizer *t);
 
 /* Writes the first max token ids of text (len bytes, any bytes) to tokens and returns how many
  * there are in all, like snprintf; tokens may be NULL when max is 0. Returns -1 and sets error (may
- * be NULL) when memory runs out, the text is over 1 GB, or the vocabulary can't spell it. */
+ * be NULL) when memory runs out, the text is over 1 GB, or the vocabulary can't spell it. Decoding
+ * gives text back as it was, but for models whose rule composes characters (Unicode's form C). */
 int tokenizer_encode(const tokenizer *t, const char *text, size_t len, int flags, int *tokens,
                      int max, char *error, size_t size);
 

@@ -84,18 +84,35 @@ static float random_weight(uint64_t *random)
     return (float)(sum * 1.7);
 }
 
-/* Random blocks of a format whose numbers are about `scale` large: random bytes, with sane f16
- * scales. */
-static void random_blocks(uint64_t *random, int type, unsigned char *out, int64_t n, float scale)
+/* Gives a block scales, and minima, with which its numbers are about `scale` large. */
+static void set_scales(uint64_t *random, int type, unsigned char *block, float scale)
 {
-    const Format *f = &formats[type];
     static const struct {
         int d, m;    /* where the f16 scales are, -1: none */
         float level; /* size of the numbers that d = 1 gives */
     } places[N_FORMATS] = {
-        [2] = { 0, -1, 5 },  [3] = { 0, 2, 9 },    [6] = { 0, -1, 10 },  [7] = { 0, 2, 18 },
-        [8] = { 0, -1, 74 }, [12] = { 0, 2, 300 }, [13] = { 0, 2, 600 }, [14] = { 208, -1, 1400 }
+        [2] = { 0, -1, 5 },       [3] = { 0, 2, 9 },    [6] = { 0, -1, 10 },
+        [7] = { 0, 2, 18 },       [8] = { 0, -1, 74 },  [10] = { 80, 82, 14 },
+        [11] = { 108, -1, 42 },   [12] = { 0, 2, 300 }, [13] = { 0, 2, 600 },
+        [14] = { 208, -1, 1400 }, [20] = { 0, -1, 69 }, [23] = { 0, -1, 1270 },
+        [39] = { 0, -1, 5 },
     };
+    float d = scale / places[type].level * (float)(0.5 + random_unit(random));
+    uint16_t half = float_f16(d);
+    if (type == 39) { /* an exponent */
+        *block = (unsigned char)((float_bits(d) >> 23) + 1);
+        return;
+    }
+    memcpy(block + places[type].d, &half, 2);
+    half = float_f16(-scale * (float)random_unit(random) / (formats[type].block == 256 ? 64 : 1));
+    if (formats[type].block == 256) half ^= 0x8000; /* K formats subtract their minimum */
+    if (places[type].m >= 0) memcpy(block + places[type].m, &half, 2);
+}
+
+/* Random blocks of a format whose numbers are about `scale` large: random bytes, sane scales. */
+static void random_blocks(uint64_t *random, int type, unsigned char *out, int64_t n, float scale)
+{
+    const Format *f = &formats[type];
     for (int64_t i = 0; i < n / f->block; i++, out += f->bytes) {
         float v = random_weight(random) * scale;
         uint32_t bits = float_bits(v);
@@ -105,21 +122,18 @@ static void random_blocks(uint64_t *random, int type, unsigned char *out, int64_
         if (type == 30) memcpy(out, (char *)&bits + 2, 2);
         if (f->block == 1) continue;
         for (int j = 0; j < f->bytes; j++) out[j] = (unsigned char)(random_unit(random) * 256);
-        half = float_f16(scale / places[type].level * (float)(0.5 + random_unit(random)));
-        memcpy(out + places[type].d, &half, 2);
-        half = float_f16(-scale * (float)random_unit(random) / (f->block == 256 ? 64 : 1));
-        if (f->block == 256) half ^= 0x8000; /* K formats subtract their minimum */
-        if (places[type].m >= 0) memcpy(out + places[type].m, &half, 2);
+        set_scales(random, type, out, scale);
     }
 }
 
 static void add_entry(Builder *b, const char *name, int type, int n_dims, int64_t cols,
-                      int64_t rows)
+                      int64_t rows, int64_t depth)
 {
     put_text(&b->directory, name);
     put_int(&b->directory, (uint64_t)n_dims, 4);
     put_int(&b->directory, (uint64_t)cols, 8);
     if (n_dims > 1) put_int(&b->directory, (uint64_t)rows, 8);
+    if (n_dims > 2) put_int(&b->directory, (uint64_t)depth, 8);
     put_int(&b->directory, (uint64_t)type, 4);
     put_int(&b->directory, b->tensors.size, 8);
     b->n_tensors++;
@@ -129,7 +143,7 @@ static void add_entry(Builder *b, const char *name, int type, int n_dims, int64_
 static void add_tensor(Builder *b, const char *name, int type, int rows, int cols, float scale,
                        float around)
 {
-    add_entry(b, name, type, rows ? 2 : 1, cols, rows);
+    add_entry(b, name, type, rows ? 2 : 1, cols, rows, 1);
     int64_t n = (int64_t)(rows ? rows : 1) * cols;
     size_t at = b->tensors.size;
     put(&b->tensors, NULL, (size_t)(n / formats[type].block) * (size_t)formats[type].bytes);
@@ -163,6 +177,8 @@ typedef struct {
     int dim, hidden_dim, n_layers, n_heads, n_kv_heads, head_dim, n_rot, context, vocab;
     int type, output_type; /* formats of the matrices; output_type -1: tied to the embedding */
     int biases, factors;   /* with q, k, v biases; with rope_freqs */
+    int experts, chosen;   /* instead of a dense feed-forward part */
+    int layout;            /* of experts: stacked, gate and up in one, each alone */
     int chat;              /* with a ChatML template and its tokens, 290 and 291 */
     const char *scaling;   /* rope scaling, NULL: none */
     uint64_t seed;
@@ -224,6 +240,8 @@ static void add_hyperparameters(Builder *b, const Shape *s)
     add_arch_int(b, s, "attention.key_length", s->head_dim);
     add_arch_int(b, s, "attention.value_length", s->head_dim);
     add_arch_int(b, s, "rope.dimension_count", s->n_rot);
+    if (s->experts) add_arch_int(b, s, "expert_count", s->experts);
+    if (s->experts) add_arch_int(b, s, "expert_used_count", s->chosen);
     snprintf(full, sizeof full, "%s.attention.layer_norm_rms_epsilon", s->arch);
     add_float(b, full, 1e-5f);
     if (!s->scaling) return;
@@ -232,6 +250,43 @@ static void add_hyperparameters(Builder *b, const Shape *s)
     snprintf(full, sizeof full, "%s.rope.scaling.factor", s->arch);
     add_float(b, full, 4);
     add_arch_int(b, s, "rope.scaling.original_context_length", 32);
+}
+
+/* Matrix `which` of an expert: gate, up or down. It is the same in every layout. */
+static void put_expert(Builder *b, const Shape *s, int l, int which, int expert)
+{
+    int rows = which == 2 ? s->dim : s->hidden_dim, cols = which == 2 ? s->hidden_dim : s->dim;
+    size_t at = b->tensors.size, bytes = (size_t)rows * row_bytes(&formats[s->type], cols);
+    uint64_t random = spread_seed(s->seed * 1000 + (uint64_t)(l * 100 + which * 30 + expert));
+    put(&b->tensors, NULL, bytes);
+    random_blocks(&random, s->type, b->tensors.data + at, (int64_t)rows * cols,
+                  1.5f / sqrtf((float)cols));
+}
+
+static void add_experts(Builder *b, const Shape *s, int l)
+{
+    enum { STACKED, FUSED, ALONE };
+    static const char *const names[] = { "gate", "up", "down" };
+    char name[80];
+    for (int which = 0; which < 3; which++) {
+        int two = s->layout == FUSED && which == 0;
+        int rows = (two + 1) * (which == 2 ? s->dim : s->hidden_dim);
+        int cols = which == 2 ? s->hidden_dim : s->dim;
+        if (s->layout == FUSED && which == 1) continue;
+        snprintf(name, sizeof name, "blk.%d.ffn_%s_exps.weight", l, two ? "gate_up" : names[which]);
+        if (s->layout != ALONE) add_entry(b, name, s->type, 3, cols, rows, s->experts);
+        for (int e = 0; e < s->experts; e++) {
+            snprintf(name, sizeof name, "blk.%d.ffn_%s.%d.weight", l, names[which], e);
+            if (s->layout == ALONE) add_entry(b, name, s->type, 2, cols, rows, 1);
+            put_expert(b, s, l, which, e);
+            if (two) put_expert(b, s, l, 1, e);
+            if (s->layout == ALONE) put(&b->tensors, NULL, (32 - b->tensors.size % 32) % 32);
+        }
+        put(&b->tensors, NULL, (32 - b->tensors.size % 32) % 32);
+    }
+    snprintf(name, sizeof name, "blk.%d.ffn_gate_inp.weight", l);
+    b->random = spread_seed(s->seed + (uint64_t)l);
+    add_tensor(b, name, 0, s->experts, s->dim, 3 / sqrtf((float)s->dim), 0);
 }
 
 static void add_layer(Builder *b, const Shape *s, int l)
@@ -259,10 +314,12 @@ static void add_layer(Builder *b, const Shape *s, int l)
         int rows = parts[i].rows, cols = parts[i].cols,
             bias = strstr(parts[i].name, "bias") != NULL;
         if (bias && !s->biases) continue;
+        if (s->experts && !strncmp(parts[i].name, "ffn_", 4) && rows) continue;
         snprintf(name, sizeof name, "blk.%d.%s", l, parts[i].name);
         add_tensor(b, name, rows ? s->type : 0, rows, cols, rows ? 1.5f / sqrtf((float)cols) : 0.3f,
                    rows || bias ? 0 : 1);
     }
+    if (s->experts) add_experts(b, s, l);
 }
 
 static Bytes tiny_model(const Shape *s)

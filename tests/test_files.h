@@ -212,54 +212,54 @@ static void twice_tensor(Builder *b)
 }
 static void no_dims(Builder *b)
 {
-    add_entry(b, "odd", 0, 0, 1, 1);
+    add_entry(b, "odd", 0, 0, 1, 1, 1);
 }
 static void many_dims(Builder *b)
 {
-    add_entry(b, "odd", 0, 5, 1, 1);
+    add_entry(b, "odd", 0, 5, 1, 1, 1);
 }
 static void zero_dim(Builder *b)
 {
-    add_entry(b, "odd", 0, 2, 0, 5);
+    add_entry(b, "odd", 0, 2, 0, 5, 1);
 }
 static void minus_dim(Builder *b)
 {
-    add_entry(b, "odd", 0, 2, -1, 5);
+    add_entry(b, "odd", 0, 2, -1, 5, 1);
 }
 static void wide(Builder *b)
 {
-    add_entry(b, "odd", 0, 2, (int64_t)1 << 42, (int64_t)1 << 42);
+    add_entry(b, "odd", 0, 2, (int64_t)1 << 42, (int64_t)1 << 42, 1);
 }
 static void wrap(Builder *b)
 {
-    add_entry(b, "odd", 8, 2, ((int64_t)1 << 42) + 32, 4096);
+    add_entry(b, "odd", 8, 2, ((int64_t)1 << 42) + 32, 4096, 1);
 }
 static void gone_type(Builder *b)
 {
-    add_entry(b, "odd", 4, 1, 32, 1);
+    add_entry(b, "odd", 4, 1, 32, 1, 1);
 }
 static void far_type(Builder *b)
 {
-    add_entry(b, "odd", 0x7fffffff, 1, 32, 1);
+    add_entry(b, "odd", 0x7fffffff, 1, 32, 1, 1);
 }
 static void minus_type(Builder *b)
 {
-    add_entry(b, "odd", -1, 1, 32, 1);
+    add_entry(b, "odd", -1, 1, 32, 1, 1);
 }
 static void part_block(Builder *b)
 {
-    add_entry(b, "odd", 8, 2, 33, 2);
+    add_entry(b, "odd", 8, 2, 33, 2, 1);
 }
 static void beyond(Builder *b)
 {
-    add_entry(b, "odd", 0, 1, 1 << 20, 1);
+    add_entry(b, "odd", 0, 1, 1 << 20, 1, 1);
 }
 
 static void odd_offset(Builder *b)
 {
     size_t size = b->tensors.size;
     b->tensors.size += 1;
-    add_entry(b, "odd", 0, 1, 1, 1);
+    add_entry(b, "odd", 0, 1, 1, 1, 1);
     b->tensors.size = size;
 }
 
@@ -267,7 +267,7 @@ static void far_offset(Builder *b)
 {
     size_t size = b->tensors.size;
     b->tensors.size = SIZE_MAX - 31;
-    add_entry(b, "odd", 0, 1, 1, 1);
+    add_entry(b, "odd", 0, 1, 1, 1, 1);
     b->tensors.size = size;
 }
 

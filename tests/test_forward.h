@@ -36,13 +36,44 @@ static void plain_rope(double *x, int n_rot, int halves, int position, const flo
     }
 }
 
+/* y = down silu(gate x) up x; y may be x. */
+static void plain_feed_forward(double *y, const Mat *gate, const Mat *up, const Mat *down,
+                               const double *x)
+{
+    static double g[512], u[512];
+    plain_matmul(g, gate, x);
+    plain_matmul(u, up, x);
+    for (int i = 0; i < gate->rows; i++) g[i] = g[i] / (1 + exp(-g[i])) * u[i];
+    plain_matmul(y, down, g);
+}
+
+/* x += what the likeliest experts make of h, by their shares of the probability that they have
+ * together. */
+static void plain_experts(const llm_model *m, const Layer *w, double *x, const double *h)
+{
+    double scores[64], y[512], sum = 0;
+    int best[64];
+    plain_matmul(scores, &w->router, h);
+    for (int i = 0; i < m->n_chosen; i++) {
+        best[i] = 0;
+        for (int e = 1; e < m->n_experts; e++) best[i] = scores[e] > scores[best[i]] ? e : best[i];
+        sum += exp(scores[best[i]]);
+        y[i] = exp(scores[best[i]]);
+        scores[best[i]] = -1e9;
+    }
+    for (int i = 0; i < m->n_chosen; i++) {
+        double share = y[i] / sum, z[512];
+        plain_feed_forward(z, &w->gates[best[i]], &w->ups[best[i]], &w->downs[best[i]], h);
+        for (int k = 0; k < m->facts.dim; k++) x[k] += share * z[k];
+    }
+}
+
 /* Logits after the last of n tokens, the slow and plain way: every layer for all positions, no
  * cache. */
 static void plain_forward(const llm_model *m, const int *tokens, int n, double *logits)
 {
     enum { MOST = 256 };
-    static double x[64][MOST], h[MOST], q[64][MOST], k[64][MOST], v[64][MOST], a[MOST], gate[MOST],
-        up[MOST];
+    static double x[64][MOST], h[MOST], q[64][MOST], k[64][MOST], v[64][MOST], a[MOST];
     const llm_facts *c = &m->facts;
     int hd = c->head_dim, group = c->n_heads / c->n_kv_heads;
     const Tensor *t = find_tensor(&m->file, "rope_freqs.weight");
@@ -81,10 +112,11 @@ static void plain_forward(const llm_model *m, const int *tokens, int n, double *
             plain_matmul(h, &w->wo, a);
             for (int i = 0; i < c->dim; i++) x[p][i] += h[i];
             plain_norm(h, x[p], w->ffn_norm.weight, c->dim, m->norm_eps);
-            plain_matmul(gate, &w->gate, h);
-            plain_matmul(up, &w->up, h);
-            for (int i = 0; i < c->hidden_dim; i++) gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i];
-            plain_matmul(h, &w->down, gate);
+            if (w->router.data) {
+                plain_experts(m, w, x[p], h);
+                continue;
+            }
+            plain_feed_forward(h, &w->gate, &w->up, &w->down, h);
             for (int i = 0; i < c->dim; i++) x[p][i] += h[i];
         }
     }
@@ -140,7 +172,8 @@ static double digits_tolerance(int type)
 /* Families, formats, tied or not, biases, frequency factors, formats of the KV cache. */
 static void test_against_plain(void)
 {
-    static const int types[] = { 0, 1, 30, 2, 3, 6, 7, 8 }; /* for the others: test_super_blocks */
+    /* for the others: test_super_blocks */
+    static const int types[] = { 0, 1, 30, 2, 3, 6, 7, 8, 20, 39 };
     static const struct {
         const char *name;
         double tolerance;
@@ -151,7 +184,7 @@ static void test_against_plain(void)
         for (int variant = 0; variant < 4; variant++) {
             Shape s = small_shape;
             s.type = types[i];
-            s.arch = archs[(size_t)variant % ARRAY_LEN(archs)].name;
+            s.arch = variant % 2 ? "qwen2" : "llama";
             s.output_type = variant == 1 ? -1 : types[i];
             s.biases = variant >= 2;
             s.factors = variant == 3;
@@ -180,11 +213,50 @@ static void test_against_plain(void)
     }
 }
 
+/* A mixture of experts against the plain one, and the same numbers whichever way the experts are
+ * stored; as a batch, in which an expert has several rows, and in single steps. */
+static void test_experts(void)
+{
+    static const int types[] = { 0, 1, 8, 6 };
+    int tokens[40];
+    double want[600];
+    for (size_t i = 0; i < ARRAY_LEN(types); i++) {
+        Shape s = small_shape;
+        float first[600];
+        s.dim = s.hidden_dim = 64, s.experts = 7, s.chosen = 3, s.type = types[i], s.seed = 22;
+        s.head_dim = 32, s.output_type = 0;
+        random_tokens(tokens, 40, s.vocab);
+        for (s.layout = 0; s.layout < 3; s.layout++) {
+            Bytes file;
+            llm_model *m = open_tiny(&s, &file);
+            llm_session *session = llm_session_new(m, &(llm_options){ .cache = "f32" });
+            if (m && s.layout == 0) plain_forward(m, tokens, 40, want);
+            const float *got = m ? llm_eval(session, tokens, 40) : NULL;
+            double error = got ? difference(got, want, s.vocab) : 1;
+            check(error < 1e-5 + digits_tolerance(types[i]),
+                  "experts of %s, layout %d, %s: logits differ by %g", formats[types[i]].name,
+                  s.layout, kernels->name, error);
+            if (s.layout == 0 && got) memcpy(first, got, (size_t)s.vocab * sizeof *got);
+            check(got && !memcmp(first, got, (size_t)s.vocab * sizeof *got),
+                  "experts of %s: layout %d gives other numbers", formats[types[i]].name, s.layout);
+            llm_rewind(session, 0);
+            for (int t = 0; t < 40; t++) got = llm_eval(session, tokens + t, 1);
+            error = got ? difference(got, want, s.vocab) : 1;
+            check(error < 1e-5 + digits_tolerance(types[i]),
+                  "experts of %s, single steps, %s: logits differ by %g", formats[types[i]].name,
+                  kernels->name, error);
+            llm_session_free(session);
+            llm_close(m);
+            free(file.data);
+        }
+    }
+}
+
 /* Formats whose blocks are wider than the other tests' models: every matrix of a wider model, 2
  * layers. */
 static void test_super_blocks(void)
 {
-    static const int types[] = { 12, 13, 14 };
+    static const int types[] = { 10, 11, 12, 13, 14, 23 };
     for (size_t i = 0; i < ARRAY_LEN(types); i++) {
         Shape s = small_shape, plain;
         s.dim = s.hidden_dim = 256, s.n_heads = 8, s.head_dim = s.n_rot = 32, s.seed = 4;
@@ -414,6 +486,7 @@ static void test_forward(void)
         setenv("RUN_CPU", isas[i].name, 1);
         pick_kernels();
         test_against_plain();
+        test_experts();
         test_super_blocks();
         test_batches();
         test_side_by_side();

@@ -80,16 +80,108 @@ static void pack_k(uint8_t *out, const float *x, int bits)
     }
 }
 
+/* The one of x(n) that is furthest from zero. */
+static float largest_of(const float *x, int n)
+{
+    float largest = 0;
+    for (int i = 0; i < n; i++) {
+        if (fabsf(x[i]) > fabsf(largest)) largest = x[i];
+    }
+    return largest;
+}
+
+/* Parts of 16 with a scale and a minimum each, of four bits. */
+static void pack_q2_K(uint8_t *out, const float *x)
+{
+    BlockQ2_K *b = (BlockQ2_K *)(void *)out;
+    float scale[16], min[16], top_scale = 0, top_min = 0;
+    for (int p = 0; p < 16; p++) {
+        float low = 0, top = 0;
+        for (int i = 0; i < 16; i++) {
+            low = fminf(low, x[p * 16 + i]), top = fmaxf(top, x[p * 16 + i]);
+        }
+        scale[p] = (top - low) / 3, min[p] = -low;
+        top_scale = fmaxf(top_scale, scale[p]), top_min = fmaxf(top_min, min[p]);
+    }
+    memset(b, 0, sizeof *b);
+    float d = put_half((uint8_t *)&b->d, top_scale / 15);
+    float m = put_half((uint8_t *)&b->m, top_min / 15);
+    for (int i = 0; i < 256; i++) {
+        int s = nearest(quotient(scale[i / 16], d), 0, 15);
+        int t = nearest(quotient(min[i / 16], m), 0, 15);
+        int v = nearest(quotient(x[i] + m * (float)t, d * (float)s), 0, 3);
+        b->scales[i / 16] = (uint8_t)(s | t << 4);
+        b->q[i / 128 * 32 + i % 32] |= (uint8_t)(v << i / 32 % 4 * 2);
+    }
+}
+
+/* The inverse of scale_q3_K. */
+static void pack_q3_K(uint8_t *out, const float *x)
+{
+    BlockQ3_K *b = (BlockQ3_K *)(void *)out;
+    float top = 0;
+    for (int p = 0; p < 16; p++) top = fmaxf(top, fabsf(largest_of(x + p * 16, 16)) / 4);
+    memset(b, 0, sizeof *b);
+    float d = put_half((uint8_t *)&b->d, top / 31);
+    for (int i = 0; i < 256; i++) {
+        int p = i / 16, s = nearest(quotient(largest_of(x + p * 16, 16) / -4, d), -31, 31);
+        int v = nearest(quotient(x[i], d * (float)s), -4, 3) + 4;
+        if (i % 16 == 0) {
+            b->scales[p % 8] |= (uint8_t)(((s + 32) & 15) << p / 8 * 4);
+            b->scales[8 + p % 4] |= (uint8_t)((s + 32) >> 4 << p / 4 * 2);
+        }
+        b->q[i / 128 * 32 + i % 32] |= (uint8_t)((v & 3) << i / 32 % 4 * 2);
+        b->high[i % 32] |= (uint8_t)(v >> 2 << i / 32);
+    }
+}
+
+/* 32 places in a list, of the number that is nearest to x / d. */
+static void pack_listed(uint8_t q[16], const float *x, float d, const int8_t list[16])
+{
+    memset(q, 0, 16);
+    for (int i = 0; i < 32; i++) {
+        int best = 0;
+        float v = quotient(x[i], d);
+        for (int j = 1; j < 16; j++) {
+            if (fabsf(v - (float)list[j]) < fabsf(v - (float)list[best])) best = j;
+        }
+        q[i % 16] |= (uint8_t)(best << i / 16 * 4);
+    }
+}
+
+static void pack_iq4_nl(uint8_t *out, const float *x)
+{
+    pack_listed(out + 2, x, put_half(out, largest_of(x, 32) / -127), uneven);
+}
+
+/* The largest number is between 4 and 8 powers of two, of which 6 can be had. */
+static void pack_mxfp4(uint8_t *out, const float *x)
+{
+    int e = 0;
+    frexpf(largest_of(x, 32), &e);
+    *out = (uint8_t)(e - 3 + 127);
+    pack_listed(out + 1, x, e8m0_float(*out), twice_fp4);
+}
+
+static void pack_iq4_xs(uint8_t *out, const float *x)
+{
+    BlockIQ4_XS *b = (BlockIQ4_XS *)(void *)out;
+    memset(b, 0, sizeof *b);
+    float d = put_half((uint8_t *)&b->d, fabsf(largest_of(x, 256)) / 127 / 31);
+    for (int p = 0; p < 8; p++, x += 32) {
+        int s = nearest(quotient(largest_of(x, 32) / -127, d), -31, 31);
+        b->low[p / 2] |= (uint8_t)(((s + 32) & 15) << p % 2 * 4);
+        b->high |= (uint16_t)((s + 32) >> 4 << 2 * p);
+        pack_listed(b->q + p * 16, x, d * (float)s, uneven);
+    }
+}
+
 static void pack_q6_K(uint8_t *out, const float *x)
 {
     BlockQ6_K *b = (BlockQ6_K *)(void *)out;
     float scale[16], top = 0;
     for (int p = 0; p < 16; p++) {
-        float largest = 0;
-        for (int i = 0; i < 16; i++) {
-            if (fabsf(x[p * 16 + i]) > fabsf(largest)) largest = x[p * 16 + i];
-        }
-        scale[p] = largest / -32;
+        scale[p] = largest_of(x + p * 16, 16) / -32;
         top = fmaxf(top, fabsf(scale[p]));
     }
     memset(b, 0, sizeof *b);
@@ -112,8 +204,13 @@ static void pack_row(int type, uint8_t *out, const float *x, int n)
         if (type == 30) memcpy(out, &half, 2);
         if (type == 2 || type == 3) pack_32(out, x, 4, type == 3);
         if (type == 6 || type == 7) pack_32(out, x, 5, type == 7);
+        if (type == 10) pack_q2_K(out, x);
+        if (type == 11) pack_q3_K(out, x);
         if (type == 12 || type == 13) pack_k(out, x, type == 12 ? 4 : 5);
         if (type == 14) pack_q6_K(out, x);
+        if (type == 20) pack_iq4_nl(out, x);
+        if (type == 23) pack_iq4_xs(out, x);
+        if (type == 39) pack_mxfp4(out, x);
     }
     if (f->pack) f->pack(out, x, n);
 }
@@ -303,8 +400,8 @@ static void check_divergences(const int *types, int n, int block, int noisy, int
 
 static void test_divergence(void)
 {
-    static const int near[] = { 0, 1, 30, 8 }, fine[] = { 8 }, small[] = { 2, 3, 6, 7 },
-                     super[] = { 12, 13, 14 };
+    static const int near[] = { 0, 1, 30, 8 }, fine[] = { 8 }, small[] = { 2, 3, 6, 7, 20, 39 },
+                     super[] = { 10, 11, 12, 13, 14, 23 };
     check_divergences(near, ARRAY_LEN(near), 32, 0, 1);
     check_divergences(fine, ARRAY_LEN(fine), 32, 1, 0);
     check_divergences(small, ARRAY_LEN(small), 32, 0, 0);
@@ -319,9 +416,9 @@ static void test_divergence(void)
 static void test_steps(void)
 {
     enum { N = 39 };
-    static const int types[] = { 2, 8, 14 };
+    static const int types[] = { 2, 8, 11, 14, 20, 39 };
     for (size_t i = 0; i < ARRAY_LEN(types); i++) {
-        llm_model *m = stored_model(types[i], types[i] == 14 ? 256 : 32, 0);
+        llm_model *m = stored_model(types[i], formats[types[i]].block, 0);
         for (size_t row = 0; m && row < ARRAY_LEN(isas); row++) {
             if (!use_row(row)) continue;
             int vocab = m->facts.vocab_size, differ = 0;
@@ -374,7 +471,7 @@ static void test_same_story(void)
 /* A matrix or vector that takes its place in the file, but no memory here. */
 static void add_hole(Builder *b, const char *name, int type, int rows, int cols)
 {
-    add_entry(b, name, type, rows ? 2 : 1, cols, rows);
+    add_entry(b, name, type, rows ? 2 : 1, cols, rows, 1);
     size_t bytes = row_bytes(&formats[type], cols) * (size_t)(rows ? rows : 1);
     b->tensors.size += (bytes + 31) / 32 * 32;
 }

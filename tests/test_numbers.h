@@ -145,6 +145,18 @@ static double tile_error(int type)
     return formats[type].parts == 1 ? 0x1p-7 + 0x1p-16 : type == BF16 ? 0x1p-16 : 3 * 0x1p-16;
 }
 
+/* Memory that ends, at *end, where a page begins that can't be read. */
+static unsigned char *guarded(size_t bytes, size_t *mapped, unsigned char **end)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    *mapped = (bytes + page - 1) / page * page + page;
+    unsigned char *data = mmap(NULL, *mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                               -1, 0);
+    if (data == MAP_FAILED || mprotect(data + *mapped - page, page, PROT_NONE)) abort();
+    *end = data + *mapped - page;
+    return data;
+}
+
 /* matmul of every format, for the kernels in use, against unpack and double precision. What the
  * quantization of x may add is bounded by half a step of its largest number in 32. */
 static void test_matmul_format(llm_session *s, int type, int rows, int blocks, int n, int biased,
@@ -152,8 +164,9 @@ static void test_matmul_format(llm_session *s, int type, int rows, int blocks, i
 {
     const Format *f = &formats[type];
     int cols = blocks * f->block, shift = n % 3 * 2;
-    size_t bytes = row_bytes(f, cols) * (size_t)rows;
-    unsigned char *data = malloc(bytes + 4), *at = data + (f->block == 1 ? 0 : shift);
+    size_t bytes = row_bytes(f, cols) * (size_t)rows, mapped;
+    unsigned char *at, *data = guarded(bytes + 4, &mapped, &at);
+    at -= bytes + (size_t)(f->block == 1 ? 0 : shift);
     float *x = malloc((size_t)(n * cols) * 4), *y = malloc((size_t)(n * rows) * 4),
           *w = malloc((size_t)cols * 4), *bias = malloc((size_t)rows * 4);
     random_blocks(random, type, at, (int64_t)rows * cols, 1);
@@ -186,10 +199,44 @@ static void test_matmul_format(llm_session *s, int type, int rows, int blocks, i
     }
     check(worst < 1, "%s %s %dx%d, %d rows of x: %g of the error allowed", kernels->name, f->name,
           rows, cols, n, worst);
-    free(data), free(x), free(y), free(w), free(bias);
+    munmap(data, mapped);
+    free(x), free(y), free(w), free(bias);
 }
 
-/* Numbers that are none are not lost in integers, nor in bf16, and stay in their row of x. */
+/* The largest sums: quanta that are all alike, and x too, so that its quantization takes nothing
+ * off. What overflows on the way is off by much more than rounding. */
+static void test_matmul_extremes(llm_session *s, int type, int n)
+{
+    enum { ROWS = 33, COLS = 512 };
+    static unsigned char data[ROWS * COLS * 2];
+    static float x[TILE_ROWS * COLS], y[TILE_ROWS * ROWS], w[COLS];
+    const Format *f = &formats[type];
+    uint64_t random = 11;
+    for (int byte = 0; byte < 256; byte += 17) {
+        double sign = byte % 2 ? -1 : 1, worst = 0;
+        memset(data, byte, sizeof data);
+        for (int i = 0; i < ROWS * COLS / f->block; i++) {
+            set_scales(&random, type, data + i * f->bytes, 1);
+        }
+        for (int i = 0; i < n * COLS; i++) x[i] = (float)sign;
+        multiply(s, y, &(Mat){ f, ROWS, COLS, data, NULL }, x, n);
+        for (int r = 0; r < ROWS; r++) {
+            double sum = 0, size = COLS;
+            f->unpack(data + (size_t)r * row_bytes(f, COLS), w, COLS);
+            for (int k = 0; k < COLS; k++) sum += sign * w[k], size += fabs(w[k]);
+            double share = runs_on_tiles(n) ? tile_error(type) + 1e-5 : 1e-5;
+            for (int t = 0; t < n; t++) {
+                double error = fabs(y[t * ROWS + r] - sum) / (share * size);
+                if (!(error <= worst)) worst = error;
+            }
+        }
+        check(worst < 1, "%s %s, bytes %02x, %d rows of x: %g of the error allowed", kernels->name,
+              f->name, (unsigned)byte, n, worst);
+    }
+}
+
+/* Numbers that are none are not lost in integers, nor in bf16, and stay in their row of x. A block
+ * whose scale is none, or too large, shows in all rows of x. */
 static void test_matmul_nan(llm_session *s, int type, int n)
 {
     unsigned char data[BAND * 256];
@@ -205,6 +252,13 @@ static void test_matmul_nan(llm_session *s, int type, int n)
         for (int t = 1; t < n; t++) finite += isfinite(y[t]);
         check(!isfinite(y[0]) && finite == n - 1, "%s %s, %d rows: %g, and %d finite numbers",
               kernels->name, formats[type].name, n, y[0], finite);
+    }
+    memset(data, 0xff, (size_t)formats[type].bytes);
+    for (int k = 0; k < n * 256; k++) x[k] = 1;
+    multiply(s, y, &(Mat){ &formats[type], 1, 256, data, NULL }, x, n);
+    for (int t = 0; t < n; t++) {
+        check(!isfinite(y[t]), "%s %s: %g from a scale that is none", kernels->name,
+              formats[type].name, y[t]);
     }
 }
 
@@ -230,11 +284,18 @@ static void test_matmul(void)
                                                                              : 4));
                 test_matmul_format(&s, type, rows, blocks, n, n % 2, &random);
             }
+            for (int rows = BAND + 1; rows < BAND + 5;
+                 rows++) { /* little is behind the first band */
+                test_matmul_format(&s, type, rows, 1, 3, 0, &random);
+            }
             s.threads = 1; /* more bands in a run than share a piece of x */
             test_matmul_format(&s, type, 390, 300 / formats[type].block + 1, 33, 1, &random);
             s.threads = 2;
             test_matmul_nan(&s, type, 2);
             test_matmul_nan(&s, type, TILE_ROWS);
+            for (int n = 1; n <= TILE_ROWS && formats[type].bits; n += n < 7 ? 1 : 9) {
+                test_matmul_extremes(&s, type, n);
+            }
         }
     }
     release(&arena);

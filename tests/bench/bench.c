@@ -32,7 +32,8 @@ enum { MAX_PEERS = 3, MAX_PARTS = 1024, MAX_ROUNDS = 9, PROMPT = 0, GENERATE = 1
 
 static const char *const tests[] = { "pp512", "tg64" };
 static const char *const default_formats[] = {
-    "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q4_0"
+    "F16",  "BF16",  "Q8_0",   "Q6_K",   "Q5_K", "Q4_K",
+    "Q4_0", "MXFP4", "IQ4_NL", "IQ4_XS", "Q3_K", "Q2_K",
 };
 
 typedef struct {
@@ -174,7 +175,7 @@ static void write_model(const char *path, const char *format, int layers)
         char layer[24] = "", name[64];
         if (parts[i].layer >= 0) snprintf(layer, sizeof layer, "blk.%d.", parts[i].layer);
         snprintf(name, sizeof name, "%s%s.weight", layer, parts[i].name);
-        add_entry(&b, name, parts[i].type, parts[i].rows ? 2 : 1, parts[i].cols, parts[i].rows);
+        add_entry(&b, name, parts[i].type, parts[i].rows ? 2 : 1, parts[i].cols, parts[i].rows, 1);
         b.tensors.size += bytes + (32 - bytes % 32) % 32; /* they follow below */
     }
     b.tensors.size = 0;

@@ -483,8 +483,8 @@ def byte_level(use_regex=False):
 CJK = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 PRE_TOKENIZERS = {
     "gpt-2": byte_level(True),
-    "llama-bpe": [split(LLAMA3), byte_level()],
-    "qwen2": [split(LLAMA3.replace("{1,3}", "")), byte_level()],
+    "dbrx": [split(LLAMA3), byte_level()],
+    "hunyuan": [split(LLAMA3.replace("{1,3}", "")), byte_level()],
     "smollm": [{"type": "Digits", "individual_digits": True}, byte_level(True)],
     "deepseek-llm": [split("[\r\n]"), split("\\s?[A-Za-z\u00b5\u00c0-\u00d6]+"),
                      split("\\s?[!-/:-~\uff01-\uff0f]+"), split("\\s+$"), split(CJK),
@@ -818,7 +818,7 @@ def check_saved_tokenizer(folder):
     want = [text for text, _ in sorted(saved.get_vocab().items(), key=lambda item: item[1])]
     check(fields["tokens"] == want + ["[PAD%d]" % i for i in range(401, 408)], "saved tokens")
     check(fields["token_type"] == [3, 3] + [1] * 398 + [4] + [5] * 7, "saved types")
-    for key, value in (("pre", "llama-bpe"), ("add_bos_token", True), ("bos_token_id", 0),
+    for key, value in (("pre", "dbrx"), ("add_bos_token", True), ("bos_token_id", 0),
                        ("eos_token_id", 1)):
         check(fields[key] == value, "saved {}: {}".format(key, fields[key]))
     with open(os.path.join(source, "tokenizer.json"), encoding="utf-8") as file:

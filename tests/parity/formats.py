@@ -20,15 +20,19 @@ GOLDENS = llm.ROOT / "tests" / "goldens" / "formats.txt"
 
 # Formats that run.c must have.
 REQUIRED = [Type.F32, Type.F16, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0,
-            Type.Q4_K, Type.Q5_K, Type.Q6_K, Type.BF16]
+            Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K, Type.IQ4_NL, Type.IQ4_XS,
+            Type.BF16, Type.MXFP4]
 
 # Where a block keeps its float16 scales. In random bytes they could be infinite or NaN, which no
 # quantizer writes.
 SCALES = {
     Type.Q4_0: [0], Type.Q4_1: [0, 2], Type.Q5_0: [0], Type.Q5_1: [0, 2], Type.Q8_0: [0],
     Type.Q2_K: [80, 82], Type.Q3_K: [108], Type.Q4_K: [0, 2], Type.Q5_K: [0, 2], Type.Q6_K: [208],
-    Type.IQ4_NL: [0], Type.IQ4_XS: [0],
+    Type.IQ4_NL: [0], Type.IQ4_XS: [0], Type.MXFP4: [],
 }
+
+# The same where a scale is an exponent of one byte: all of them are numbers.
+EXPONENTS = {Type.MXFP4: 0}
 
 SHIM = """
 #define RUN_NO_MAIN
@@ -73,7 +77,7 @@ def sizes(kind):
 
 def reference(kind, data):
     """The float32 bits of the numbers in these blocks."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         return np.ascontiguousarray(dequantize(data, kind)).view(np.uint32).reshape(-1)
 
 
@@ -90,6 +94,12 @@ def scale_values(how, rng, count):
     return (bits | rng.integers(0, 2, count) << 15).astype("<u2")
 
 
+def exponents(how, rng, count):
+    """Bytes that are exponents, of the same sorts; 0 to 2 give subnormal numbers."""
+    low, end = {"any": (0, 256), "largest": (250, 256), "subnormal": (0, 3), "zero": (0, 1)}[how]
+    return rng.integers(low, end, count, dtype=np.uint8)
+
+
 def random_blocks(kind, how, rng, count):
     """(count * bytes) of random blocks whose scales are of one sort."""
     size = sizes(kind)[1]
@@ -98,6 +108,8 @@ def random_blocks(kind, how, rng, count):
     data[count // 8 : count // 4] = 0xff
     for offset in SCALES[kind]:
         data[:, offset : offset + 2] = scale_values(how, rng, count).view(np.uint8).reshape(-1, 2)
+    if kind in EXPONENTS:
+        data[:, EXPONENTS[kind]] = exponents(how, rng, count)
     return data.reshape(-1)
 
 

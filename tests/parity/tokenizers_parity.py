@@ -3,16 +3,22 @@
 
     python3 tests/parity/tokenizers_parity.py [texts [seed]]
 
-Needs the PyPI packages tokenizers and gguf. For every word-splitting rule a small byte-level BPE
-vocabulary is trained on texts made here. Where the real vocabularies are (../shared/data/vocab
-beside the project), they are compared too, on `texts` texts each (default 20000), and the
-SentencePiece ones against BPE with byte fallback. The texts mix code, scripts, emoji, digits,
-contractions, white space and control characters, the same ones for a seed. Both sides must give the
-same tokens, and decoding them must give the text back.
+Needs the PyPI packages tokenizers, gguf and numpy. For every word-splitting rule a small byte-level
+BPE vocabulary is trained on texts made here, with the normalizer and pre_tokenizer of the published
+tokenizer.json, and compared on `texts` texts (default 20000). Where the real vocabularies are
+(../shared/data/vocab beside the project), they are compared too, and the SentencePiece ones against
+BPE with byte fallback: as Llama 2 has it, like Gemma without a space in front and with tokens for
+runs of spaces, and like Phi-3 with special tokens that take the white space behind them. The texts
+mix code, scripts, emoji, digits, contractions, decomposed characters, white space and control
+characters, the same ones for a seed. Both sides must give the same tokens, and decoding them must
+give the text back, or its normal form. export.py must name every rule.
 """
 
 import ctypes
+import functools
+import json
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,22 +38,24 @@ from tokenizers import (
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 VOCABULARIES = ROOT.parent / "shared" / "data" / "vocab"
-SPM, BPE, BEGIN = 0, 1, 1
+SPM, BPE, BEGIN, SPECIAL = 0, 1, 1, 4
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
 
-# ---- Hugging Face: the pre_tokenizer of each rule, as in the tokenizer.json of its models ----
+# ---- Hugging Face: normalizer and pre_tokenizer of each rule, as in its models' tokenizer.json ----
+
+NFC = normalizers.NFC()
+DIGITS = pre_tokenizers.Digits(individual_digits=True)
+GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 
 
-def split(pattern):
-    return pre_tokenizers.Split(Regex(pattern), "isolated")
+def split(pattern, behavior="isolated", invert=False):
+    return pre_tokenizers.Split(Regex(pattern), behavior, invert)
 
 
-def rule(*steps, words=False):
-    """The steps and then the bytes; words: GPT-2's own splitting comes last."""
-    return pre_tokenizers.Sequence(
-        [*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=words)]
-    )
+def rule(*steps, normalizer=None, ignore_merges=False):
+    return normalizer, pre_tokenizers.Sequence(list(steps)), ignore_merges
 
 
 CASED = (
@@ -60,29 +68,66 @@ LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+QWEN2 = LLAMA3.replace("{1,3}", "")
+GPT4O = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 RULES = {
-    "gpt-2": rule(words=True),
-    "llama-bpe": rule(split(LLAMA3)),
-    "qwen2": rule(split(LLAMA3.replace("{1,3}", ""))),
+    "gpt-2": rule(GPT2),
+    "gpt-neox": rule(GPT2, normalizer=NFC),
+    "smollm": rule(DIGITS, GPT2),
+    "command-r": rule(DIGITS, GPT2, normalizer=NFC),
+    "falcon": rule(
+        pre_tokenizers.Punctuation("contiguous"),
+        GPT2,
+        pre_tokenizers.Digits(individual_digits=False),
+        split("[0-9][0-9][0-9]"),
+    ),
+    "llama-bpe": rule(split(LLAMA3), BYTES, ignore_merges=True),
+    "dbrx": rule(split(LLAMA3, "removed", True), BYTES),
+    "qwen2": rule(split(QWEN2), BYTES, normalizer=NFC),
+    "hunyuan": rule(split(QWEN2), BYTES),
+    "qwen35": rule(
+        split(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
+            r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        ),
+        BYTES,
+        normalizer=NFC,
+    ),
+    "seed-coder": rule(
+        split(
+            "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1}"
+            "| ?[^\\s\\p{L}\\p{N}\r\n]+|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"
+        ),
+        BYTES,
+    ),
+    "gpt-4o": rule(split(GPT4O), BYTES, ignore_merges=True),
+    "tekken": rule(
+        split(GPT4O.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", "").replace("{1,3}", "")),
+        BYTES,
+        ignore_merges=True,
+    ),
     "deepseek-llm": rule(
         split("[\r\n]"),
         split(r"\s?[" + CASED + "]+"),
         split(r"\s?[!-/:-~！-／：-～‘-‟\u3000-。]+"),
         split(r"\s+$"),
         split("[一-龥ࠀ-一가-퟿]+"),
-        pre_tokenizers.Digits(individual_digits=True),
+        DIGITS,
+        BYTES,
     ),
-    "smollm": rule(pre_tokenizers.Digits(individual_digits=True), words=True),
-    "tekken": rule(split(
-        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
-        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
-        r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")),
     "deepseek-coder": rule(
         split("[\r\n]"),
         split(r"\s?\p{L}+"),
         split(r"\s?\p{P}+"),
         split("[一-龥ࠀ-一가-퟿]+"),
-        pre_tokenizers.Digits(individual_digits=True),
+        DIGITS,
+        BYTES,
     ),
     "deepseek-v3": rule(
         split(r"\p{N}{1,3}"),
@@ -92,15 +137,30 @@ RULES = {
             r"""|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
             r"""| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
         ),
+        BYTES,
     ),
 }
-IGNORE_MERGES = {"llama-bpe", "tekken"}
 
 
-def hugging_face(vocab, merges, pre, user_defined=()):
+@functools.lru_cache
+def aliases():
+    """The row of rules[] in tokenizer.c that each name is in, as the first of its names in RULES."""
+    rows = {}
+    source = (ROOT / "tokenizer.c").read_text(encoding="utf-8")
+    table = source[source.index("static const Rule rules[]") :]
+    for row in re.findall(r'^    \{ "([^"]*)"', table[: table.index("\n};")], re.MULTILINE):
+        known = next((name for name in row.split() if name in RULES), None)
+        rows.update(dict.fromkeys(row.split(), known))
+    return rows
+
+
+def hugging_face(vocab, merges, name, user_defined=()):
     """The tokenizer of Hugging Face for a byte-level BPE vocabulary."""
-    made = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=pre in IGNORE_MERGES))
-    made.pre_tokenizer = RULES[pre]
+    normalizer, pre_tokenizer, ignore_merges = RULES[name]
+    made = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=ignore_merges))
+    if normalizer:
+        made.normalizer = normalizer
+    made.pre_tokenizer = pre_tokenizer
     made.decoder = decoders.ByteLevel()
     made.add_tokens([AddedToken(text, normalized=False) for text in user_defined])
     return made
@@ -221,11 +281,29 @@ def random_piece(rng):
 
 
 def random_text(rng):
-    """A text that both sides take: without U+2581, which SentencePiece takes for a space."""
-    return "".join(random_piece(rng) for _ in range(rng.randint(1, 12))).replace("\u2581", "")
+    """A text that both sides take: without U+2581, which SentencePiece takes for a space. One in
+    four is decomposed, and its marks are in any order."""
+    text = "".join(random_piece(rng) for _ in range(rng.randint(1, 12))).replace("\u2581", "")
+    if rng.randrange(4) == 0:
+        text = unicodedata.normalize("NFD", text)
+        at = [i for i, c in enumerate(text) if unicodedata.combining(c)]
+        chars = list(text)
+        for i in at:
+            chars[i] = rng.choice([chars[rng.choice(at)], chr(rng.randint(0x300, 0x36F)), chars[i]])
+        text = "".join(chars)
+    return text
+
+
+def random_texts(n, seed):
+    rng = random.Random(seed)
+    return [random_text(rng) for _ in range(n)]
 
 
 # ---- Our side, through ctypes ----
+
+PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
+SPELLING = {i: chr(i) for i in PRINTABLE}  # what byte-level BPE writes for a byte
+SPELLING.update((b, chr(256 + i)) for i, b in enumerate(sorted({*range(256)} - {*PRINTABLE})))
 
 
 class Text(ctypes.Structure):
@@ -255,6 +333,7 @@ def build_library(folder):
     library = ctypes.CDLL(path)
     library.tokenizer_new.restype = ctypes.c_void_p
     library.tokenizer_decode.restype = ctypes.c_size_t
+    library.tokenizer_warning.restype = ctypes.c_char_p
     return library
 
 
@@ -269,7 +348,11 @@ class Ours:
     def __init__(
         self, library, kind, tokens, types=None, merges=(), pre=None, scores=None, prefix=0
     ):
-        self.library, self.prefix = library, prefix
+        self.library, self.normalizes = library, bool(pre and RULES[aliases()[pre.decode()]][0])
+        spelt = {token for token in tokens if len(token.decode("utf-8", "replace")) == 1}
+        self.missing = bytes(  # a few vocabularies of BPE lack some bytes, which are left out
+            i for i, c in SPELLING.items() if kind == BPE and c.encode() not in spelt
+        )
         error = ctypes.create_string_buffer(256)
         n = len(tokens)
         self.vocab = Vocab(
@@ -288,15 +371,17 @@ class Ours:
         self.handle = ctypes.c_void_p(library.tokenizer_new(ctypes.byref(self.vocab), error, 256))
         if not self.handle:
             sys.exit("tokenizer_new: " + error.value.decode())
+        if library.tokenizer_warning(self.handle):
+            sys.exit("tokenizer_warning: " + library.tokenizer_warning(self.handle).decode())
 
-    def encode(self, text):
+    def encode(self, text, flags=BEGIN):
         room = 3 * len(text) + 3
         tokens, error = (ctypes.c_int * room)(), ctypes.create_string_buffer(256)
         n = self.library.tokenizer_encode(
             self.handle,
             text,
             ctypes.c_size_t(len(text)),
-            BEGIN,
+            flags,
             tokens,
             room,
             error,
@@ -321,16 +406,15 @@ class Ours:
 # ---- The comparisons ----
 
 
-def compare(name, ours, theirs, n, seed):
-    """Compares both sides on n texts; returns how many are the same and how many not."""
-    rng = random.Random(seed)
+def compare(name, ours, theirs, texts, flags=BEGIN):
+    """Compares both sides on texts; returns how many are the same and how many not. Where special
+    tokens are found, the text doesn't come back."""
     passed = failed = 0
-    for _ in range(n):
-        text = random_text(rng)
-        expected, got = theirs.encode(text, add_special_tokens=False).ids, ours.encode(
-            text.encode()
-        )
-        if got == expected and ours.decode(got) == text.encode():
+    for text, encoding in zip(texts, theirs.encode_batch(texts, add_special_tokens=False)):
+        expected, got = encoding.ids, ours.encode(text.encode(), flags)
+        normal = theirs.normalizer.normalize_str(text) if ours.normalizes else text
+        back = normal.encode().translate(None, ours.missing)
+        if got == expected and (flags & SPECIAL or ours.decode(got) == back):
             passed += 1
             continue
         failed += 1
@@ -339,14 +423,13 @@ def compare(name, ours, theirs, n, seed):
                 "  %r\n    expected %s\n    got      %s\n    decoded  %r"
                 % (text, expected, got, ours.decode(got))
             )
-    print("%s: %d texts, %d differ" % (name, n, failed))
+    print("%s: %d texts, %d differ" % (name, len(texts), failed))
     return passed, failed
 
 
 def train(pre):
     """A small vocabulary for a rule: tokens in the order of their ids, and merges."""
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = RULES[pre]
+    made = hugging_face({}, [], pre)
     rng = random.Random(1)
     trainer = trainers.BpeTrainer(
         vocab_size=3000, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
@@ -360,7 +443,7 @@ def train(pre):
     return sorted(vocab, key=vocab.get), merges
 
 
-def compare_trained(library, pre, n, seed):
+def compare_trained(library, pre, texts):
     tokens, merges = train(pre)
     theirs = hugging_face({token: i for i, token in enumerate(tokens)}, merges, pre)
     ours = Ours(
@@ -370,10 +453,28 @@ def compare_trained(library, pre, n, seed):
         merges=[" ".join(m).encode() for m in merges],
         pre=pre.encode(),
     )
-    return compare("trained " + pre, ours, theirs, n, seed)
+    return compare("trained " + pre, ours, theirs, texts)
 
 
-def sentencepiece(tokens, scores, types):
+def check_names():
+    """export.py finds the name of each rule, or of another with the same row in tokenizer.c."""
+    sys.path.insert(0, str(ROOT))
+    import export
+
+    rows, passed, failed = aliases(), 0, 0
+    for name, (normalizer, pre_tokenizer, ignore_merges) in RULES.items():
+        made = hugging_face({"a": 0}, [], name)
+        found = export.name_pre_tokenizer("tokenizer.json", json.loads(made.to_str()))
+        if rows[name] == rows.get(found) == name:
+            passed += 1
+        else:
+            failed += 1
+            print("export.py calls the rule %s %s" % (name, found))
+    print("names: %d rules, %d differ" % (len(RULES), failed))
+    return passed, failed
+
+
+def sentencepiece(tokens, scores, types, prefix=True, swallowing=()):
     """Hugging Face's side of a SentencePiece vocabulary, made as transformers converts one."""
     vocab = {t: i for i, t in enumerate(tokens)}
     pieces = {t for t, kind in zip(tokens, types) if kind in (NORMAL, USER_DEFINED)}
@@ -390,16 +491,52 @@ def sentencepiece(tokens, scores, types):
     made = Tokenizer(
         models.BPE(vocab=vocab, merges=merges, byte_fallback=True, fuse_unk=True, unk_token="<unk>")
     )
-    made.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
-    )
+    spaces = normalizers.Replace(" ", "\u2581")
+    if prefix and swallowing:  # only this puts no space behind special tokens
+        made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    elif prefix:
+        made.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), spaces])
+    else:
+        made.normalizer = spaces
+    special = [CONTROL, USER_DEFINED] if swallowing else [USER_DEFINED]
     made.add_tokens(
-        [AddedToken(t, normalized=False) for t, k in zip(tokens, types) if k == USER_DEFINED]
+        [
+            AddedToken(t, normalized=False, rstrip=t in swallowing)
+            for t, k in zip(tokens, types)
+            if k in special
+        ]
     )
     return made
 
 
-def compare_real(library, path, n, seed):
+def compare_sentencepiece(library, name, tokens, scores, types, texts):
+    """The vocabulary as it is, like Gemma's and, if it has the tokens, like Phi-3's."""
+
+    def compared(label, tokens, types, texts, prefix=True, swallowing=(), flags=BEGIN):
+        stored = [t.encode("utf-8", "surrogateescape") for t in tokens]
+        ours = Ours(library, SPM, stored, types, scores=scores, prefix=int(prefix))
+        theirs = sentencepiece(tokens, scores, types, prefix, swallowing)
+        return compare(name + label, ours, theirs, texts, flags)
+
+    runs = {"\u2581" * n: " " * n for n in range(2, 17)}
+    gemma = [USER_DEFINED if t in runs else kind for t, kind in zip(tokens, types)]
+    results = [
+        compared("", tokens, types, texts),
+        compared(" like gemma", [runs.get(t, t) for t in tokens], gemma, texts, prefix=False),
+    ]
+    if "<|placeholder1|>" in tokens:
+        marks = [t for t, kind in zip(tokens, types) if kind == CONTROL]
+        swallowing = [t for t in marks if t not in ("<unk>", "<s>", "</s>", "<|endoftext|>")]
+        rng = random.Random(1)
+        chat = [rng.choice(marks) + t + rng.choice(marks) + rng.choice(SPACES) for t in texts]
+        chat = [a + b for a, b in zip(chat, chat[1:] + chat[:1])]
+        results.append(
+            compared(" like phi-3", tokens, types, chat, swallowing=swallowing, flags=BEGIN | SPECIAL)
+        )
+    return results
+
+
+def compare_real(library, path, texts):
     from gguf import GGUFReader
 
     fields = GGUFReader(path).fields
@@ -414,24 +551,19 @@ def compare_real(library, path, n, seed):
     name = path.name.replace("ggml-vocab-", "").replace(".gguf", "")
     if fields["tokenizer.ggml.model"].contents() == "llama":
         scores = [float(x) for x in fields["tokenizer.ggml.scores"].contents()]
-        return compare(
-            name,
-            Ours(library, SPM, tokens, types, scores=scores, prefix=1),
-            sentencepiece(texts_of, scores, types),
-            n,
-            seed,
-        )
+        return compare_sentencepiece(library, name, texts_of, scores, types, texts)
     pre = fields["tokenizer.ggml.pre"].contents()
-    if pre not in RULES:
+    if pre not in aliases():
         print("%s: skipped, rule %s is not here" % (name, pre))
-        return 0, 0
+        return []
     theirs = hugging_face(
         {t: i for i, t in enumerate(texts_of)},
         [tuple(m.decode().split(" ")) for m in merges],
-        pre,
+        aliases()[pre],
         [t for t, kind in zip(texts_of, types) if kind == USER_DEFINED],
     )
-    return compare(name, Ours(library, BPE, tokens, types, merges, pre.encode()), theirs, n, seed)
+    ours = Ours(library, BPE, tokens, types, merges, pre.encode())
+    return [compare(name, ours, theirs, texts)]
 
 
 def main():
@@ -439,13 +571,15 @@ def main():
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
     unicode = subprocess.run([sys.executable, str(ROOT / "tests" / "unicode.py"), "--check"])
     passed, failed = (0, 1) if unicode.returncode else (1, 0)
+    texts = random_texts(n, seed)
     with tempfile.TemporaryDirectory() as folder:
         library = build_library(folder)
-        results = [compare_trained(library, pre, max(1, n // 5), seed) for pre in RULES]
+        results = [check_names()] + [compare_trained(library, pre, texts) for pre in RULES]
         paths = sorted(VOCABULARIES.glob("*.gguf"))
         if not paths:
             print("real vocabularies: skipped, ../shared/data/vocab is absent")
-        results += [compare_real(library, path, n, seed) for path in paths]
+        for path in paths:
+            results += compare_real(library, path, texts)
     for good, bad in results:
         passed, failed = passed + good, failed + bad
     print("%d passed, %d failed" % (passed, failed))
