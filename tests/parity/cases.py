@@ -445,7 +445,8 @@ def wide_cases():
         "gemma3": Gemma3TextConfig(**even, **text, head_dim=64, query_pre_attn_scalar=64,
                                    sliding_window=8),
         "phi3": Phi3Config(**even, **text), "olmo2": Olmo2Config(**even, **text),
-        "olmoe": OlmoeConfig(**even, **text, num_experts=4, num_experts_per_tok=2),
+        "olmoe": OlmoeConfig(**shape(256, 256, 4, 4, 128, **more), **text, num_experts=4,
+                             num_experts_per_tok=2),
         "smollm3": SmolLM3Config(**even, **text), "granite": GraniteConfig(**even, **scales),
         "granitemoe": GraniteMoeSharedConfig(**even, **few, **scales, num_experts_per_tok=2,
                                              shared_intermediate_size=256),
@@ -459,7 +460,7 @@ def wide_cases():
         "glm4": Glm4Config(**even, **text, head_dim=64),
         "chatglm": GlmConfig(**even, **text, head_dim=64), "gpt2": gpt2(256, 4, 128),
         "cohere2": Cohere2Config(**plain, **text, sliding_window=8),
-        "exaone4": Exaone4Config(**even, **text, sliding_window=8, layer_types=[SLIDING, FULL]),
+        "exaone4": Exaone4Config(**even, **text, sliding_window=None, layer_types=[FULL] * 2),
         "stablelm": StableLmConfig(**plain, **text),
         "starcoder2": Starcoder2Config(**plain, **text)}
     return [routed(f"{family}/blocks", config, {}, positions=12, steady_lead=0.2, family=family,

@@ -4,7 +4,7 @@
 
 GGUF is only worth having if others can read ours. Needs the package llama_cpp, without which it is
 skipped. llama.cpp evaluates the prompt at once and then single tokens, with a cache of float32, and
-must choose the tokens that transformers chooses.
+must choose the tokens that transformers chooses. Files of other formats are compared with run.c.
 """
 
 import json
@@ -18,7 +18,7 @@ import transformers
 
 import llm
 from cases import cases
-from models import distance, export, save, some_tokens, transformers_logits
+from models import distance, evaluate, export, save, some_tokens, transformers_logits
 
 try:
     import llama_cpp
@@ -27,7 +27,7 @@ except ImportError:
 
 # It sums in other orders, rounds exp and tanh, and keeps tables of rope in float32.
 TOLERANCE = 1e-3
-# It rounds what it multiplies by MXFP4 to 8 bits.
+# It rounds what it multiplies by blocks to 8 bits.
 PACKED_TOLERANCE = 2e-2
 PROMPT, STEPS = 72, 12
 
@@ -93,6 +93,27 @@ def check_case(checks, case):
     other.close()
 
 
+def check_blocks(checks, case):
+    folder, tokens, line = llm.folder() / f"case_{id(case)}", some_tokens(case), []
+    save(case, folder)
+    write_tokenizer(folder, case.config.vocab_size)
+    for kind in case.types:
+        path = llm.folder() / f"{case.name}-{kind}.gguf"
+        try:
+            export(folder, kind, path)
+            ours, other = evaluate(path, tokens), open_file(path)
+            other.eval(tokens)
+        except (RuntimeError, ValueError, llm.Error) as e:
+            checks.that(False, f"{case.name} {kind}: {e}")
+            continue
+        d = distance(np.array(other.scores[:len(tokens)], np.float64), ours)
+        checks.that(d < PACKED_TOLERANCE, f"{case.name} {kind}: llama.cpp differs by {d:.2g} of "
+                                          f"the range from run.c, allowed {PACKED_TOLERANCE:g}")
+        line.append(f"{kind} {d:.1e}")
+        other.close()
+    print(f"{case.name:20} " + "  ".join(line), flush=True)
+
+
 def main():
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
@@ -104,8 +125,8 @@ def main():
         return 0
     checks = llm.Checks()
     for case in cases():
-        if "f32" in case.types and (not names or case.name in names or case.family in names):
-            check_case(checks, case)
+        if not names or case.name in names or case.family in names:
+            (check_case if "f32" in case.types else check_blocks)(checks, case)
     return checks.close()
 
 
