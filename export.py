@@ -250,7 +250,7 @@ def mixed_format(name, wanted, metadata, tensors):
 # ---- tensors -------------------------------------------------------------------------------------
 
 # What files store, and the numpy type to read it with; bf16 is widened by hand.
-STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "i1", "U8": "u1"}
+STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "i1", "U8": "u1", "BOOL": "u1"}
 
 
 class Tensor:
@@ -327,6 +327,13 @@ def turned(tensor, shape, sizes):
     return Tensor(shape, read)
 
 
+def upright(tensor, shape, sizes):
+    """turned, which blocks are already."""
+    if tensor.packed:
+        return Tensor(shape, tensor.read, tensor.packed)
+    return turned(tensor, shape, sizes)
+
+
 def rows_of(part):
     """Returns a change that takes a part, a slice, of the rows of each matrix."""
     def change(tensor, shape, sizes):
@@ -336,7 +343,7 @@ def rows_of(part):
     return change
 
 
-def columns_of(start):
+def columns_from(start):
     """Returns a change that takes every other column."""
     return lambda tensor, shape, sizes: Tensor(
         shape, lambda index: tensor.read(index)[:, start::2])
@@ -789,8 +796,8 @@ SHAPES = {
     "attn_k": ("kv_dim", "dim"), "attn_v": ("kv_dim", "dim"), "attn_output": ("dim", "q_dim"),
     "ffn_norm": ("dim",), "ffn_gate": ("hidden", "dim"), "ffn_up": ("hidden", "dim"),
     "ffn_down": ("dim", "hidden"), "output_norm": ("dim",), "output": ("vocab", "dim"),
-    "attn_q_norm": ("head_dim",), "attn_k_norm": ("head_dim",),
-    "post_attention_norm": ("dim",), "post_ffw_norm": ("dim",), "attn_qkv": ("qkv_dim", "dim"),
+    "attn_q_norm": ("head_dim",), "attn_k_norm": ("head_dim",), "attn_qkv": ("qkv_dim", "dim"),
+    "post_attention_norm": ("dim",), "post_ffw_norm": ("dim",), "position_embd": ("context", "dim"),
     "attn_sinks": ("heads",), "ffn_gate_inp": ("experts", "dim"), "exp_probs_b": ("experts",),
     "ffn_gate_exps": ("experts", "expert_hidden", "dim"),
     "ffn_up_exps": ("experts", "expert_hidden", "dim"),
@@ -800,15 +807,42 @@ SHAPES = {
     "attn_q_a": ("q_rank", "dim"), "attn_q_a_norm": ("q_rank",),
     "attn_q_b": ("heads*qk_dim", "q_rank"), "attn_kv_a_mqa": ("latent", "dim"),
     "attn_kv_a_norm": ("kv_rank",), "attn_k_b": ("heads", "kv_rank", "plain"),
-    "attn_v_b": ("heads", "value", "kv_rank"), "position_embd": ("context", "dim"),
+    "attn_v_b": ("heads", "value", "kv_rank"),
 }
-ONLY_BIAS = ("exp_probs_b",)  # which has no weight
 # Sizes that only some families have, and their names in config.json.
 MORE_SIZES = {
     "experts": "num_experts", "expert_hidden": "moe_intermediate_size",
     "shared_hidden": "shared_expert_intermediate_size", "shared": "n_shared_experts",
     "plain": "qk_nope_head_dim", "rope": "qk_rope_head_dim", "value": "v_head_dim",
     "q_rank": "q_lora_rank", "kv_rank": "kv_lora_rank",
+}
+# Settings that some families have, by GGUF's key for them: the name in config.json and the kind.
+KEYS = {
+    "attention.sliding_window": ("sliding_window", int),
+    "attention.scale": ("attention_multiplier", float),
+    "attn_logit_softcapping": ("attn_logit_softcapping", float),
+    "final_logit_softcapping": ("final_logit_softcapping", float),
+    "embedding_scale": ("embedding_multiplier", float),
+    "residual_scale": ("residual_multiplier", float),
+    "logit_scale": ("logit_scale", float),
+    "use_parallel_residual": ("use_parallel_residual", bool),
+    "expert_count": ("num_experts", int),
+    "expert_used_count": ("num_experts_per_tok", int),
+    "expert_feed_forward_length": ("moe_intermediate_size", int),
+    "expert_shared_feed_forward_length": ("shared_expert_intermediate_size", int),
+    "expert_shared_count": ("n_shared_experts", int),
+    "expert_weights_scale": ("routed_scaling_factor", float),
+    "expert_weights_norm": ("norm_topk_prob", bool),
+    "leading_dense_block_count": ("first_k_dense_replace", int),
+}
+# What config.json calls otherwise in some families.
+ALIASES = {
+    "n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads",
+    "n_positions": "max_position_embeddings", "n_inner": "intermediate_size",
+    "activation_function": "hidden_act", "layer_norm_epsilon": "layer_norm_eps",
+    "norm_epsilon": "layer_norm_eps", "logits_scaling": "logit_scale",
+    "num_local_experts": "num_experts", "n_routed_experts": "num_experts",
+    "shared_intermediate_size": "shared_expert_intermediate_size",
 }
 HUGGINGFACE_NAMES = {
     "token_embd": "model.embed_tokens",
@@ -838,11 +872,19 @@ META_NAMES = {
     "output_norm": "norm",
     "output": "output",
 }
+GPT2_NAMES = {
+    "token_embd": "wte", "position_embd": "wpe", "blk.{}.attn_norm": "h.{}.ln_1",
+    "blk.{}.attn_qkv": "h.{}.attn.c_attn", "blk.{}.attn_output": "h.{}.attn.c_proj",
+    "blk.{}.ffn_norm": "h.{}.ln_2", "blk.{}.ffn_up": "h.{}.mlp.c_fc",
+    "blk.{}.ffn_down": "h.{}.mlp.c_proj", "output_norm": "ln_f", "output": "lm_head",
+}
 QKV, FFN = ("attn_q", "attn_k", "attn_v"), ("ffn_gate", "ffn_up", "ffn_down")
+LAYER_NORMS = ("attn_norm", "ffn_norm", "output_norm")
 
 
 def names(without=(), **more):
-    """HUGGINGFACE_NAMES less some words and with more weights of each layer."""
+    """HUGGINGFACE_NAMES less some words, with more weights of each layer or other names for them.
+    A name with {} has the number of an expert there, or of a head."""
     kept = {stem: name for stem, name in HUGGINGFACE_NAMES.items()
             if stem.split(".")[-1] not in without}
     return dict(kept, **{f"blk.{{}}.{word}": f"model.layers.{{}}.{name}"
@@ -850,34 +892,40 @@ def names(without=(), **more):
 
 
 HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
-WHOLE_NORMS = {"attn_q_norm": ("q_dim",), "attn_k_norm": ("kv_dim",)}
-GEMMA2_NORMS = {"post_attention_norm": "post_attention_layernorm",
-                "ffn_norm": "pre_feedforward_layernorm",
-                "post_ffw_norm": "post_feedforward_layernorm"}
 POST_NORMS = {"post_attention_norm": "post_attention_layernorm",
               "post_ffw_norm": "post_feedforward_layernorm"}
 EXPERTS = {"ffn_gate_inp": "mlp.gate", "ffn_gate_exps": "mlp.experts.{}.gate_proj",
            "ffn_up_exps": "mlp.experts.{}.up_proj", "ffn_down_exps": "mlp.experts.{}.down_proj"}
-MIXTRAL_EXPERTS = {f"ffn_{word}": f"block_sparse_moe.{name}" for word, name in (
-    ("gate_inp", "gate"), ("gate_exps", "experts.{}.w1"), ("down_exps", "experts.{}.w2"),
-    ("up_exps", "experts.{}.w3"))}
-GPT_OSS = {
-    "attn_sinks": "self_attn.sinks", "post_attention_norm": "post_attention_layernorm",
-    "ffn_gate_inp": "mlp.router", "ffn_gate_exps": "mlp.experts.gate_up_proj",
-    "ffn_up_exps": "mlp.experts.gate_up_proj", "ffn_down_exps": "mlp.experts.down_proj"}
 
 
 def shared_expert(source):
     return {f"ffn_{word}_shexp": f"mlp.{source}.{word}_proj" for word in ("gate", "up", "down")}
 
 
+GEMMA2_NAMES = names(**POST_NORMS, ffn_norm="pre_feedforward_layernorm")
+GEMMA3_NAMES = names(**POST_NORMS, ffn_norm="pre_feedforward_layernorm", **HEAD_NORMS)
+OLMO2_NAMES = names(("attn_norm", "ffn_norm"), **HEAD_NORMS, **POST_NORMS)
+PHI3_NAMES = names(QKV + FFN[:2], attn_qkv="self_attn.qkv_proj", ffn_up="mlp.gate_up_proj")
+MIXTRAL_NAMES = names(
+    FFN, ffn_gate_inp="block_sparse_moe.gate", ffn_gate_exps="block_sparse_moe.experts.{}.w1",
+    ffn_down_exps="block_sparse_moe.experts.{}.w2", ffn_up_exps="block_sparse_moe.experts.{}.w3")
+QWEN2MOE_NAMES = names(FFN, **EXPERTS, **shared_expert("shared_expert"),
+                       ffn_gate_inp_shexp="mlp.shared_expert_gate")
+GPT_OSS_NAMES = names(
+    FFN + ("ffn_norm",), attn_sinks="self_attn.sinks", ffn_gate_inp="mlp.router",
+    post_attention_norm="post_attention_layernorm", ffn_gate_exps="mlp.experts.gate_up_proj",
+    ffn_up_exps="mlp.experts.gate_up_proj", ffn_down_exps="mlp.experts.down_proj")
+GLM4_NAMES = names(
+    FFN[:2], ffn_up="mlp.gate_up_proj", post_attention_norm="post_self_attn_layernorm",
+    post_ffw_norm="post_mlp_layernorm")
+
+
 def granite_names(config):
-    shared = {f"ffn_{word}_shexp": f"shared_mlp.{name}_linear" for word, name in (
-        ("gate", "input"), ("up", "input"), ("down", "output"))}
-    return names(FFN, ffn_gate_inp="block_sparse_moe.router.layer",
-                 ffn_gate_exps="block_sparse_moe.input_linear",
-                 ffn_up_exps="block_sparse_moe.input_linear",
-                 ffn_down_exps="block_sparse_moe.output_linear",
+    experts, shared = "block_sparse_moe.input_linear", "shared_mlp.input_linear"
+    shared = {"ffn_gate_shexp": shared, "ffn_up_shexp": shared,
+              "ffn_down_shexp": "shared_mlp.output_linear"}
+    return names(FFN, ffn_gate_inp="block_sparse_moe.router.layer", ffn_gate_exps=experts,
+                 ffn_up_exps=experts, ffn_down_exps="block_sparse_moe.output_linear",
                  **shared if config.get("shared_expert_intermediate_size") else {})
 
 
@@ -890,59 +938,23 @@ def deepseek_names(config):
     return names(QKV, **query, attn_kv_a_mqa="self_attn.kv_a_proj_with_mqa",
                  attn_kv_a_norm="self_attn.kv_a_layernorm", attn_k_b="self_attn.kv_b_proj",
                  attn_v_b="self_attn.kv_b_proj", **EXPERTS, **shared_expert("shared_experts"),
-                 **choice if config["topk_method"] == "noaux_tc" else {})
+                 **choice if config["scoring_func"] == "sigmoid" else {})
 
 
 def stablelm_names(config):
-    """A norm of its own for each head, or none."""
     norms = {f"attn_{letter}_norm": f"self_attn.{letter}_layernorm.norms.{{}}" for letter in "qk"}
     return names(("ffn_norm",) if config.get("use_parallel_residual") else (),
                  **norms if config.get("qk_layernorm") else {})
 
 
-GPT2_NAMES = {
-    "token_embd": "wte", "position_embd": "wpe", "blk.{}.attn_norm": "h.{}.ln_1",
-    "blk.{}.attn_qkv": "h.{}.attn.c_attn", "blk.{}.attn_output": "h.{}.attn.c_proj",
-    "blk.{}.ffn_norm": "h.{}.ln_2", "blk.{}.ffn_up": "h.{}.mlp.c_fc",
-    "blk.{}.ffn_down": "h.{}.mlp.c_proj", "output_norm": "ln_f", "output": "lm_head"}
-LAYER_NORMS = ("attn_norm", "ffn_norm", "output_norm")
-PAIRS = {"attn_q": halves_to_pairs, "attn_k": halves_to_pairs}
-GEMMA_NORMS = {word: one_more for word in SHAPES if word.endswith("norm")}
-
-# Settings that some families have, by GGUF's key for them: the name in config.json and the kind.
-KEYS = {
-    "attention.sliding_window": ("sliding_window", int),
-    "attention.scale": ("attention_multiplier", float),
-    "attn_logit_softcapping": ("attn_logit_softcapping", float),
-    "final_logit_softcapping": ("final_logit_softcapping", float),
-    "embedding_scale": ("embedding_multiplier", float),
-    "residual_scale": ("residual_multiplier", float),
-    "logit_scale": ("logit_scale", float),
-    "use_parallel_residual": ("use_parallel_residual", bool),
-    "expert_count": ("num_experts", int),
-    "expert_used_count": ("num_experts_per_tok", int),
-    "expert_feed_forward_length": ("moe_intermediate_size", int),
-    "expert_shared_feed_forward_length": ("shared_expert_intermediate_size", int),
-    "expert_shared_count": ("n_shared_experts", int),
-    "expert_weights_scale": ("routed_scaling_factor", float),
-    "expert_weights_norm": ("norm_topk_prob", bool),
-    "leading_dense_block_count": ("first_k_dense_replace", int),
-}
-CHOICE = ("expert_count", "expert_used_count")
-
-# Other names that config.json has for what the code below calls by the first name.
-ALIASES = {"logits_scaling": "logit_scale", "num_local_experts": "num_experts",
-           "n_routed_experts": "num_experts", "norm_epsilon": "layer_norm_eps",
-           "shared_intermediate_size": "shared_expert_intermediate_size",
-           "n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads",
-           "n_positions": "max_position_embeddings", "n_inner": "intermediate_size",
-           "activation_function": "hidden_act", "layer_norm_epsilon": "layer_norm_eps"}
+# For the column "also" of ARCHS: functions of a name for messages, the config and the sizes, which
+# return metadata.
 
 
 def sliding_windows(period, listed=False, needed=True):
-    """Returns a function for the column "also": the window and the layers that have it, which are
-    those that the config says or else all but every so many. GGUF has them listed where they are
-    others than that, or always."""
+    """Returns such a function for the window and the layers that have it, which are those that the
+    config says or else all but every so many. GGUF has them listed where they are others than that,
+    or always."""
     def keys(source, config, sizes):
         usual = [(layer + 1) % period != 0 for layer in range(sizes["layers"])]
         pattern, kinds = config.get("sliding_window_pattern") or period, config.get("layer_types")
@@ -963,14 +975,14 @@ def sliding_windows(period, listed=False, needed=True):
 
 def gemma_scale(source, config, sizes):
     """Scores are divided by the root of the size of a head where no key says anything else."""
-    scalar = number(source, config, "query_pre_attn_scalar", kind=float)
+    scalar = number(source, config, "query_pre_attn_scalar", sizes["head_dim"], float)
     return {} if scalar == sizes["head_dim"] else {"attention.scale": scalar ** -0.5}
 
 
-def every_fourth_without_rope(source, config, sizes):
+def no_rope_in_fourths(source, config, sizes):
     usual = [int((layer + 1) % 4 != 0) for layer in range(sizes["layers"])]
-    require(config.get("no_rope_layers") in (None, [], usual) and config.get(
-        "no_rope_layer_interval", 4) == 4, f"{source}: expected no_rope_layers of every fourth")
+    require(config.get("no_rope_layers") in (None, [], usual),
+            f"{source}: no_rope_layers are others than each fourth")
     return {}
 
 
@@ -1005,23 +1017,63 @@ def query_growth(source, config, sizes):
         source, rope, "llama_4_scaling_beta", kind=float, least=0)}
 
 
-def wide_experts(source, config, sizes):
-    return {"expert_feed_forward_length": sizes["hidden"]}
-
-
 COLUMNS = {
     "biases": {}, "shapes": {}, "stored": {}, "change": {}, "keys": (), "also": (), "rope": {},
-    "rename": (), "ignore": "$^", "mxfp4": {}}
+    "rename": (), "ignore": "$^"}
 
 
 def family(arch, names, only={}, defaults={}, **columns):
-    """A row of ARCHS from what is not the usual."""
-    return dict(COLUMNS, arch=arch, names=names, only=dict({"hidden_act": "silu"}, **only),
-                defaults=dict({"hidden_act": "silu"}, **defaults), **columns)
+    """A row of ARCHS from what is not as usual."""
+    return dict(COLUMNS, arch=arch, names=names, only={"hidden_act": "silu", **only},
+                defaults={"hidden_act": "silu", **defaults}, **columns)
 
+
+# What several rows have in common.
+PAIRS = dict.fromkeys(("attn_q", "attn_k", "attn_q.bias", "attn_k.bias"), halves_to_pairs)
+ONE_MORE = {word: one_more for word in SHAPES if word.endswith("norm")}
+WHOLE_NORMS = {"attn_q_norm": ("q_dim",), "attn_k_norm": ("kv_dim",)}
+CHOICE = ("expert_count", "expert_used_count")
+NO_BIAS = {"attention_bias": (None, False), "mlp_bias": (None, False)}
+NO_WINDOW = {"use_sliding_window": (None, False)}
+ALL_ROUTED = {"decoder_sparse_step": (None, 1), "mlp_only_layers": (None, []), **NO_WINDOW}
+GEMMA = {
+    "arch": "gemma", "names": HUGGINGFACE_NAMES, "change": ONE_MORE,
+    "defaults": {"hidden_act": "gelu", "tie_word_embeddings": True},
+    "only": {"hidden_act": ("gelu", "gelu_pytorch_tanh"), "attention_bias": (None, False),
+             "hidden_activation": (None, "gelu_pytorch_tanh"),
+             "use_bidirectional_attention": (None, False)},
+}
+GRANITE = {
+    "change": PAIRS, "only": NO_BIAS, "defaults": dict.fromkeys((
+        "attention_multiplier", "embedding_multiplier", "residual_multiplier", "logit_scale"), 1.0),
+    "keys": ("attention.scale", "embedding_scale", "residual_scale", "logit_scale"),
+}
+TWO_EXPERTS, TWO_SHARED = ("experts", "2*expert_hidden", "dim"), ("2*shared_hidden", "dim")
+GRANITE_MOE = dict(
+    GRANITE, keys=(*GRANITE["keys"], *CHOICE, "expert_shared_feed_forward_length"),
+    stored={"ffn_gate_exps": TWO_EXPERTS, "ffn_up_exps": TWO_EXPERTS, "ffn_gate_shexp": TWO_SHARED,
+            "ffn_up_shexp": TWO_SHARED},
+    change={"ffn_gate_exps": first_rows, "ffn_up_exps": last_rows, "ffn_gate_shexp": first_rows,
+            "ffn_up_shexp": last_rows, **PAIRS})
+TURNED_EXPERTS, SHARED = ("experts", "dim", "2*expert_hidden"), ("shared*expert_hidden", "dim")
+DEEPSEEK = {
+    "arch": "deepseek2", "names": deepseek_names, "also": (latent_keys, expert_choice),
+    "rope": {"log_multiplier": 0.1}, "ignore": r"model\.layers\.@\.",
+    "rename": ((r"e_score_correction_bias$", "e_score_correction.bias"),),
+    "shapes": {"attn_q": ("heads*qk_dim", "dim"), "attn_output": ("dim", "heads*value"),
+               "ffn_gate_shexp": SHARED, "ffn_up_shexp": SHARED, "ffn_down_shexp": SHARED[::-1]},
+    "stored": dict.fromkeys(("attn_k_b", "attn_v_b"), ("heads*plain_value", "kv_rank")),
+    "change": {"attn_k_b": key_part, "attn_v_b": last_rows},
+    "keys": (*CHOICE, "expert_feed_forward_length", "expert_shared_count", "expert_weights_scale",
+             "expert_weights_norm", "leading_dense_block_count"),
+}
+GLM = {
+    "shapes": {"ffn_up": ("2*hidden", "dim")}, "biases": {"attention_bias": QKV}, "defaults": {
+        "attention_bias": True, "partial_rotary_factor": 0.5, "rms_norm_eps": 1.5625e-07},
+}
 
 # By the class in config.json's "architectures". To add one: a row here, new weights in SHAPES, new
-# sizes in read_sizes.
+# sizes in MORE_SIZES.
 #   arch      the family's name in GGUF
 #   names     the weights, GGUF name: name in the source; or a function of the config for that
 #   biases    setting: the weights that have a bias where it is true; None: that always have
@@ -1036,51 +1088,6 @@ def family(arch, names, only={}, defaults={}, **columns):
 #             for null as well
 #   rename    pairs of a pattern in the source's names and what to put in its place
 #   ignore    pattern of names that are not part of the model; @ is the number of layers
-#   mxfp4     columns that are others where experts are stored in that format
-NO_BIAS = {"attention_bias": (None, False)}
-NO_WINDOW = {"use_sliding_window": (None, False)}
-ALL_ROUTED = {"decoder_sparse_step": (None, 1), "mlp_only_layers": (None, []), **NO_WINDOW}
-GELU = {"hidden_act": ("gelu", "gelu_pytorch_tanh"),
-        "hidden_activation": (None, "gelu_pytorch_tanh"),
-        "use_bidirectional_attention": (None, False), **NO_BIAS}
-GRANITE_DEFAULTS = {"attention_multiplier": 1.0, "embedding_multiplier": 1.0,
-                    "residual_multiplier": 1.0, "logit_scale": 1.0}
-GRANITE_KEYS = ("attention.scale", "embedding_scale", "residual_scale", "logit_scale")
-GRANITE_MOE = {
-    "only": {**NO_BIAS}, "defaults": GRANITE_DEFAULTS,
-    "keys": (*GRANITE_KEYS, *CHOICE, "expert_shared_feed_forward_length"),
-    "stored": {"ffn_gate_exps": ("experts", "2*expert_hidden", "dim"),
-               "ffn_up_exps": ("experts", "2*expert_hidden", "dim"),
-               "ffn_gate_shexp": ("2*shared_hidden", "dim"),
-               "ffn_up_shexp": ("2*shared_hidden", "dim")},
-    "change": {"ffn_gate_exps": first_rows, "ffn_up_exps": last_rows,
-               "ffn_gate_shexp": first_rows, "ffn_up_shexp": last_rows, **PAIRS},
-}
-GPT_OSS_BIASES = {"ffn_gate_exps.bias": ("experts", "2*expert_hidden"),
-                  "ffn_up_exps.bias": ("experts", "2*expert_hidden"),
-                  "ffn_down_exps.bias": ("experts", "dim")}
-GLM = {
-    "shapes": {"ffn_up": ("2*hidden", "dim")}, "biases": {"attention_bias": QKV},
-    "defaults": {"attention_bias": True, "partial_rotary_factor": 0.5, "head_dim": 128,
-                 "num_key_value_heads": 2, "rms_norm_eps": 1.5625e-07},
-}
-GPT2_BIASES = {"attn_qkv.bias": ("qkv_dim",), "attn_output.bias": ("dim",),
-               "ffn_up.bias": ("hidden",), "ffn_down.bias": ("dim",)}
-SHARED = ("shared*expert_hidden", "dim")
-DEEPSEEK_ONLY = {**NO_BIAS, "mlp_bias": (None, False), "moe_layer_freq": (None, 1),
-                 "rms_norm_eps": (None, 1e-6)}  # two of the norms have that number in any case
-DEEPSEEK = {
-    "arch": "deepseek2", "names": deepseek_names, "also": (latent_keys, expert_choice),
-    "rope": {"log_multiplier": 0.1}, "ignore": r"model\.layers\.@\.",
-    "rename": ((r"e_score_correction_bias$", "e_score_correction.bias"),),
-    "shapes": {"attn_q": ("heads*qk_dim", "dim"), "attn_output": ("dim", "heads*value"),
-               "ffn_gate_shexp": SHARED, "ffn_up_shexp": SHARED, "ffn_down_shexp": SHARED[::-1]},
-    "stored": {"attn_k_b": ("heads*plain_value", "kv_rank"),
-               "attn_v_b": ("heads*plain_value", "kv_rank")},
-    "change": {"attn_k_b": key_part, "attn_v_b": last_rows},
-    "keys": (*CHOICE, "expert_feed_forward_length", "expert_shared_count", "expert_weights_scale",
-             "expert_weights_norm", "leading_dense_block_count"),
-}
 ARCHS = {
     "LlamaForCausalLM": family(
         "llama", HUGGINGFACE_NAMES, change=PAIRS,
@@ -1088,119 +1095,92 @@ ARCHS = {
     "MistralForCausalLM": family(
         "llama", HUGGINGFACE_NAMES, change=PAIRS, only={"sliding_window": None},
         defaults={"sliding_window": 4096, "num_key_value_heads": 8}),
-    "Qwen2ForCausalLM": family(
-        "qwen2", HUGGINGFACE_NAMES, biases={"qkv_bias": QKV}, only=NO_WINDOW,
-        defaults={"qkv_bias": True}),
-    "Qwen3ForCausalLM": family(
-        "qwen3", names(**HEAD_NORMS), only={**NO_WINDOW, **NO_BIAS}, defaults={"head_dim": 128}),
-    "GemmaForCausalLM": family(
-        "gemma", HUGGINGFACE_NAMES, change=GEMMA_NORMS, only=GELU,
-        defaults={"hidden_act": "gelu", "head_dim": 256, "tie_word_embeddings": True}),
-    "Gemma2ForCausalLM": family(
-        "gemma2", names(**GEMMA2_NORMS), change=GEMMA_NORMS, only=GELU,
-        keys=("attn_logit_softcapping", "final_logit_softcapping"),
-        also=(sliding_windows(2), gemma_scale),
-        defaults={"hidden_act": "gelu", "head_dim": 256, "tie_word_embeddings": True,
-                  "query_pre_attn_scalar": 256, "sliding_window": 4096,
-                  "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}),
-    "Gemma3ForCausalLM": family(
-        "gemma3", names(**GEMMA2_NORMS, **HEAD_NORMS), change=GEMMA_NORMS,
-        only={**GELU, "attn_logit_softcapping": None}, keys=("final_logit_softcapping",),
-        also=(sliding_windows(6), gemma_scale),
-        defaults={"hidden_act": "gelu", "head_dim": 256, "tie_word_embeddings": True,
-                  "query_pre_attn_scalar": 256, "sliding_window": 4096, "vocab_size": 262208,
-                  "max_position_embeddings": 131072, "num_attention_heads": 8,
-                  "num_key_value_heads": 4, "rope_theta": 1e6, "rope_local_base_freq": 10000.0}),
-    "Phi3ForCausalLM": family(
-        "phi3", names(QKV + ("ffn_gate", "ffn_up"), attn_qkv="self_attn.qkv_proj",
-                      ffn_up="mlp.gate_up_proj"), shapes={"ffn_up": ("2*hidden", "dim")},
-        only=NO_BIAS, keys=("attention.sliding_window",), defaults={"partial_rotary_factor": 1.0}),
-    "Olmo2ForCausalLM": family(
-        "olmo2", names(("attn_norm", "ffn_norm"), **HEAD_NORMS, **POST_NORMS), shapes=WHOLE_NORMS,
-        only=NO_BIAS, defaults={"rms_norm_eps": 1e-5}),
-    "Olmo3ForCausalLM": family(
-        "olmo2", names(("attn_norm", "ffn_norm"), **HEAD_NORMS, **POST_NORMS), shapes=WHOLE_NORMS,
-        only=NO_BIAS, also=(sliding_windows(4, listed=True),),
-        defaults={"rms_norm_eps": 1e-5, "rope_theta": 500000.0, "sliding_window": 4096}),
-    "SmolLM3ForCausalLM": family(
-        "smollm3", HUGGINGFACE_NAMES, change=PAIRS, also=(every_fourth_without_rope,),
-        only={**NO_BIAS, **NO_WINDOW, "mlp_bias": (None, False)},
-        defaults={"rope_theta": 2e6, "tie_word_embeddings": True, "num_key_value_heads": 4}),
-    "GraniteForCausalLM": family(
-        "granite", HUGGINGFACE_NAMES, change=PAIRS, keys=GRANITE_KEYS,
-        only={**NO_BIAS, "mlp_bias": (None, False)},
-        defaults=GRANITE_DEFAULTS),
     "MixtralForCausalLM": family(
-        "llama", names(FFN, **MIXTRAL_EXPERTS), change=PAIRS, keys=CHOICE,
-        only={"sliding_window": None}, defaults={"rope_theta": 1e6, "num_key_value_heads": 8}),
-    "Qwen2MoeForCausalLM": family(
-        "qwen2moe", names(FFN, **EXPERTS, **shared_expert("shared_expert"),
-                          ffn_gate_inp_shexp="mlp.shared_expert_gate"),
-        biases={"qkv_bias": QKV}, stored={"ffn_gate_inp_shexp": ("1", "dim")},
-        change={"ffn_gate_inp_shexp": as_vector}, only={**ALL_ROUTED, "norm_topk_prob": False},
-        defaults={"qkv_bias": True, "norm_topk_prob": False},
-        keys=(*CHOICE, "expert_feed_forward_length", "expert_shared_feed_forward_length")),
-    "Qwen3MoeForCausalLM": family(
-        "qwen3moe", names(FFN, **EXPERTS, **HEAD_NORMS), keys=(
-            *CHOICE, "expert_feed_forward_length"),
-        only={**ALL_ROUTED, **NO_BIAS, "norm_topk_prob": True},
-        defaults={"norm_topk_prob": False, "num_key_value_heads": 4}),
-    "OlmoeForCausalLM": family(
-        "olmoe", names(FFN, **EXPERTS, **HEAD_NORMS), shapes=WHOLE_NORMS, keys=CHOICE,
-        only={**NO_BIAS, "clip_qkv": None, "norm_topk_prob": False},
-        defaults={"rms_norm_eps": 1e-5, "norm_topk_prob": False}),
-    "GraniteMoeForCausalLM": family("granitemoe", granite_names, **GRANITE_MOE),
-    "GraniteMoeSharedForCausalLM": family("granitemoe", granite_names, **GRANITE_MOE),
-    "GptOssForCausalLM": family(
-        "gpt-oss", names(("ffn_norm",) + FFN, **GPT_OSS),
-        also=(sliding_windows(2), wide_experts), keys=CHOICE,
-        biases={"attention_bias": QKV + ("attn_output",), None: (
-            "ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")},
-        stored={"ffn_gate_exps": ("experts", "dim", "2*expert_hidden"),
-                "ffn_up_exps": ("experts", "dim", "2*expert_hidden"),
-                "ffn_down_exps": ("experts", "expert_hidden", "dim"), **GPT_OSS_BIASES},
-        change={"ffn_gate_exps": then(turned, even_rows, 2),
-                "ffn_up_exps": then(turned, odd_rows, 2), "ffn_down_exps": turned,
-                "ffn_gate_exps.bias": columns_of(0), "ffn_up_exps.bias": columns_of(1),
-                "ffn_down_exps.bias": None},
-        mxfp4={"stored": {"ffn_gate_exps": ("experts", "2*expert_hidden", "dim"),
-                          "ffn_up_exps": ("experts", "2*expert_hidden", "dim"), **GPT_OSS_BIASES},
-               "change": {"ffn_gate_exps": even_rows, "ffn_up_exps": odd_rows,
-                          "ffn_gate_exps.bias": columns_of(0), "ffn_up_exps.bias": columns_of(1)}},
-        rename=((r"sinks$", "sinks.weight"), (r"(experts\.\w+_proj)$", r"\1.weight"),
-                (r"(experts\.\w+_proj)_bias$", r"\1.bias")),
-        rope={"exact": True},
-        only={"swiglu_limit": (None, 7.0), "swiglu_alpha": (None, 1.702), "attention_bias": True},
-        defaults={"rms_norm_eps": 1e-5, "rope_theta": 150000.0, "head_dim": 64,
-                  "num_key_value_heads": 8, "sliding_window": 128, "attention_bias": True}),
-    "DeepseekV2ForCausalLM": family(
-        **DEEPSEEK, only={**DEEPSEEK_ONLY, "norm_topk_prob": (None, False),
-                          "topk_method": ("greedy", "group_limited_greedy"),
-                          "scoring_func": "softmax"},
-        defaults={"topk_method": "greedy", "scoring_func": "softmax"}),
-    "DeepseekV3ForCausalLM": family(
-        **DEEPSEEK, only={**DEEPSEEK_ONLY, "rope_interleave": (None, True),
-                          "topk_method": "noaux_tc", "scoring_func": "sigmoid"},
-        defaults={"topk_method": "noaux_tc", "scoring_func": "sigmoid"}),
+        "llama", MIXTRAL_NAMES, change=PAIRS, keys=CHOICE, only={"sliding_window": None},
+        defaults={"rope_theta": 1e6}),
     "Ministral3ForCausalLM": family(
         "mistral3", HUGGINGFACE_NAMES, change=PAIRS, also=(query_growth,),
         rope={"log_multiplier": 1.0}, only={"sliding_window": None},
-        defaults={"rms_norm_eps": 1e-5, "head_dim": 128, "num_key_value_heads": 8,
-                  "rope_theta": 1e6}),
-    "Glm4ForCausalLM": family(
-        "glm4", names(FFN[:2] + ("ffn_norm",), ffn_up="mlp.gate_up_proj",
-                      post_attention_norm="post_self_attn_layernorm",
-                      ffn_norm="post_attention_layernorm", post_ffw_norm="post_mlp_layernorm"),
-        **GLM),
+        defaults={"rms_norm_eps": 1e-5, "rope_theta": 1e6}),
+    "Qwen2ForCausalLM": family(
+        "qwen2", HUGGINGFACE_NAMES, biases={"qkv_bias": QKV}, only=NO_WINDOW,
+        defaults={"qkv_bias": True}),
+    "Qwen2MoeForCausalLM": family(
+        "qwen2moe", QWEN2MOE_NAMES, biases={"qkv_bias": QKV},
+        stored={"ffn_gate_inp_shexp": ("1", "dim")}, change={"ffn_gate_inp_shexp": as_vector},
+        only={**ALL_ROUTED, "norm_topk_prob": (None, False)}, defaults={"qkv_bias": True},
+        keys=(*CHOICE, "expert_feed_forward_length", "expert_shared_feed_forward_length")),
+    "Qwen3ForCausalLM": family("qwen3", names(**HEAD_NORMS), only={**NO_WINDOW, **NO_BIAS}),
+    "Qwen3MoeForCausalLM": family(
+        "qwen3moe", names(FFN, **EXPERTS, **HEAD_NORMS),
+        only={**ALL_ROUTED, **NO_BIAS, "norm_topk_prob": True},
+        keys=(*CHOICE, "expert_feed_forward_length")),
+    "GemmaForCausalLM": family(**GEMMA),
+    "Gemma2ForCausalLM": family(**dict(
+        GEMMA, arch="gemma2", names=GEMMA2_NAMES, also=(sliding_windows(2), gemma_scale),
+        keys=("attn_logit_softcapping", "final_logit_softcapping"))),
+    "Gemma3ForCausalLM": family(**dict(
+        GEMMA, arch="gemma3", names=GEMMA3_NAMES, also=(sliding_windows(6), gemma_scale),
+        only={**GEMMA["only"], "attn_logit_softcapping": None}, keys=("final_logit_softcapping",),
+        defaults={**GEMMA["defaults"], "head_dim": 256, "vocab_size": 262208,
+                  "max_position_embeddings": 131072, "num_attention_heads": 8,
+                  "num_key_value_heads": 4, "query_pre_attn_scalar": 256, "sliding_window": 4096,
+                  "rope_theta": 1e6, "rope_local_base_freq": 10000.0})),
+    "Phi3ForCausalLM": family(
+        "phi3", PHI3_NAMES, shapes={"ffn_up": ("2*hidden", "dim")}, only=NO_BIAS,
+        keys=("attention.sliding_window",),
+        defaults={"partial_rotary_factor": 1.0, "rms_norm_eps": 1e-5}),
+    "Olmo2ForCausalLM": family(
+        "olmo2", OLMO2_NAMES, shapes=WHOLE_NORMS, only=NO_BIAS, defaults={"rms_norm_eps": 1e-5}),
+    "Olmo3ForCausalLM": family(
+        "olmo2", OLMO2_NAMES, shapes=WHOLE_NORMS, only=NO_BIAS,
+        also=(sliding_windows(4, listed=True),),
+        defaults={"rms_norm_eps": 1e-5, "rope_theta": 500000.0}),
+    "OlmoeForCausalLM": family(
+        "olmoe", names(FFN, **EXPERTS, **HEAD_NORMS), shapes=WHOLE_NORMS, keys=CHOICE,
+        only={**NO_BIAS, "clip_qkv": None, "norm_topk_prob": (None, False)},
+        defaults={"rms_norm_eps": 1e-5}),
+    "SmolLM3ForCausalLM": family(
+        "smollm3", HUGGINGFACE_NAMES, change=PAIRS, also=(no_rope_in_fourths,),
+        only={**NO_BIAS, **NO_WINDOW, "no_rope_layer_interval": (None, 4)},
+        defaults={"rope_theta": 2e6, "tie_word_embeddings": True}),
+    "GraniteForCausalLM": family("granite", HUGGINGFACE_NAMES, **GRANITE),
+    "GraniteMoeForCausalLM": family("granitemoe", granite_names, **GRANITE_MOE),
+    "GraniteMoeSharedForCausalLM": family("granitemoe", granite_names, **GRANITE_MOE),
+    "GptOssForCausalLM": family(
+        "gpt-oss", GPT_OSS_NAMES, also=(sliding_windows(2),),
+        keys=(*CHOICE, "expert_feed_forward_length"), rope={"exact": True},
+        biases={None: QKV + ("attn_output", "ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps",
+                             "ffn_down_exps")},
+        stored={"ffn_gate_exps": TURNED_EXPERTS, "ffn_up_exps": TURNED_EXPERTS,
+                "ffn_gate_exps.bias": TURNED_EXPERTS[::2], "ffn_up_exps.bias": TURNED_EXPERTS[::2],
+                "ffn_down_exps": ("experts", "expert_hidden", "dim")},
+        change={"ffn_gate_exps": then(upright, even_rows, 2), "ffn_down_exps": upright,
+                "ffn_up_exps": then(upright, odd_rows, 2), "ffn_gate_exps.bias": columns_from(0),
+                "ffn_up_exps.bias": columns_from(1)},
+        rename=((r"sinks$", "sinks.weight"), (r"(experts\.\w+_proj)$", r"\1.weight"),
+                (r"(experts\.\w+_proj)_bias$", r"\1.bias")),
+        only={"swiglu_limit": (None, 7), "swiglu_alpha": (None, 1.702), "attention_bias": True},
+        defaults={"rms_norm_eps": 1e-5, "rope_theta": 150000.0, "attention_bias": True,
+                  "moe_intermediate_size": lambda config: config["intermediate_size"]}),
+    "DeepseekV2ForCausalLM": family(
+        **DEEPSEEK, defaults={"topk_method": "greedy", "scoring_func": "softmax"},
+        only={**NO_BIAS, "topk_method": ("greedy", "group_limited_greedy"),
+              "scoring_func": "softmax", "norm_topk_prob": (None, False),
+              "moe_layer_freq": (None, 1)}),
+    "DeepseekV3ForCausalLM": family(
+        **DEEPSEEK, defaults={"topk_method": "noaux_tc", "scoring_func": "sigmoid"},
+        only={**NO_BIAS, "topk_method": "noaux_tc", "scoring_func": "sigmoid",
+              "rope_interleave": (None, True), "moe_layer_freq": (None, 1)}),
+    "Glm4ForCausalLM": family("glm4", GLM4_NAMES, **GLM),
     "GlmForCausalLM": family("chatglm", names(FFN[:2], ffn_up="mlp.gate_up_proj"), **GLM),
     "GPT2LMHeadModel": family(
-        "gpt2", GPT2_NAMES, biases={None: LAYER_NORMS + (
-            "attn_qkv", "attn_output", "ffn_up", "ffn_down")},
+        "gpt2", GPT2_NAMES, rope=None, rename=((r"^transformer\.", ""),),
+        ignore=r"\.attn\.(masked_)?bias$",
+        biases={None: LAYER_NORMS + ("attn_qkv", "attn_output", "ffn_up", "ffn_down")},
         stored={"attn_qkv": ("dim", "qkv_dim"), "attn_output": ("q_dim", "dim"),
-                "ffn_up": ("dim", "hidden"), "ffn_down": ("hidden", "dim"), **GPT2_BIASES},
-        change={"attn_qkv": turned, "attn_output": turned, "ffn_up": turned, "ffn_down": turned,
-                **dict.fromkeys(GPT2_BIASES)},
-        rope=None, rename=((r"^transformer\.", ""),), ignore=r"\.attn\.(masked_)?bias$",
+                "ffn_up": ("dim", "hidden"), "ffn_down": ("hidden", "dim")},
+        change=dict.fromkeys(("attn_qkv", "attn_output", "ffn_up", "ffn_down"), turned),
         only={"hidden_act": "gelu_new", "scale_attn_weights": (None, True),
               "scale_attn_by_inverse_layer_idx": (None, False),
               "add_cross_attention": (None, False)},
@@ -1209,11 +1189,9 @@ ARCHS = {
     "Cohere2ForCausalLM": family(
         "cohere2", names(("ffn_norm",)), also=(sliding_windows(4),), keys=("logit_scale",),
         only={**NO_BIAS, "use_qk_norm": (None, False)},
-        defaults={"layer_norm_eps": 1e-5, "logit_scale": 0.0625, "tie_word_embeddings": True,
-                  "sliding_window": 4096}),
+        defaults={"layer_norm_eps": 1e-5, "logit_scale": 0.0625, "tie_word_embeddings": True}),
     "Exaone4ForCausalLM": family(
-        "exaone4", names(("attn_norm", "ffn_norm"), **HEAD_NORMS, **POST_NORMS),
-        also=(sliding_windows(4, needed=False),),
+        "exaone4", OLMO2_NAMES, also=(sliding_windows(4, needed=False),),
         defaults={"rms_norm_eps": 1e-5, "sliding_window": 4096}),
     "StableLmForCausalLM": family(
         "stablelm", stablelm_names, biases={"use_qkv_bias": QKV, None: LAYER_NORMS},
@@ -1226,7 +1204,7 @@ ARCHS = {
         keys=("attention.sliding_window",),
         only={"hidden_act": "gelu_pytorch_tanh", "use_bias": (None, True)},
         defaults={"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-5,
-                  "tie_word_embeddings": True, "num_key_value_heads": 2}),
+                  "tie_word_embeddings": True}),
 }
 # Models that see have one of these inside; its settings are in text_config.
 for inside, whole in (("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
@@ -1400,7 +1378,7 @@ def take_tensors(source, row, config, sizes, found):
     the rest. found is {name in the source: its shards}."""
     stems = row["names"](config) if callable(row["names"]) else dict(row["names"])
     tensors, used, dense = {}, set(), number(source, config, "first_k_dense_replace", 0, least=0)
-    dense = dense if "experts" in sizes else sizes["layers"]
+    dense = dense if any("_exps" in stem for stem in stems) else sizes["layers"]
     if config.get("tie_word_embeddings"):
         used.add(f"{stems.pop('output')}.weight")
     biased = [stem for key, names in row["biases"].items()
@@ -1412,18 +1390,17 @@ def take_tensors(source, row, config, sizes, found):
         if ROUTED.search(word) and layer < dense or word in FFN and layer >= dense:
             continue
         kinds = ("weight", "bias") if word in biased else ("weight",)
-        for kind in ("bias",) if word in ONLY_BIAS else kinds:
+        for kind in ("bias",) if word == "exp_probs_b" else kinds:
             name = f"{stem.format(layer)}.{kind}"
             original = f"{stems[stem].replace('{}', str(layer), 1)}.{kind}"
-            shape, own = row["shapes"].get(word, SHAPES[word]), f"{word}.{kind}"
-            shape = (shape[:-1] or shape) if kind == "bias" else shape
-            stored = row["stored"].get(own, row["stored"].get(word, shape))
-            change = row["change"].get(own, row["change"].get(word))
-            shape = measure(source, shape, sizes)
-            tensors[name] = take_weight(source, original, measure(source, stored, sizes), found,
-                                        used)
-            if change:
-                tensors[name] = change(tensors[name], shape, sizes)
+            shape, own = row["shapes"].get(word, SHAPES[word]), word
+            if kind == "bias":
+                shape, own = shape[:-1] or shape, f"{word}.bias"
+            stored = measure(source, row["stored"].get(own, shape), sizes)
+            tensors[name] = take_weight(source, original, stored, found, used)
+            if own in row["change"]:
+                shape = measure(source, shape, sizes)
+                tensors[name] = row["change"][own](tensors[name], shape, sizes)
     unknown = found.keys() - used
     require(not unknown, f"{source} has {len(unknown)} tensors that this architecture does not "
             f"know, such as {min(unknown, default='')}")
@@ -1638,7 +1615,7 @@ def read_safetensors(path):
     for name, entry in sorted(table.items(), key=lambda item: item[1]["data_offsets"]):
         stored, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         require(stored in ("F32", "F16", "BF16")
-                or stored == "U8" and name.endswith(("_blocks", "_scales")),
+                or stored in ("U8", "BOOL") and name.endswith(("_blocks", "_scales", ".attn.bias")),
                 f"{path}: {name} is of type {stored}, expected F32, F16 or BF16")
         require(all(type(n) is int and n >= 0 for n in shape + [begin, end]),
                 f"{path}: {name} has a shape or place that is not made of counts")
@@ -1665,9 +1642,9 @@ def join_mxfp4(blocks, scales):
         packed = values[..., :16] | values[..., 16:] << 4
         exponents = scales.read(wanted)[..., None]
         return np.concatenate([exponents, packed], axis=-1).reshape(len(wanted), -1)
-    *shape, per_row, _ = blocks.shape
-    count = math.prod(shape)
-    return Tensor((*shape, per_row * 32), read, MXFP4)
+    experts, rows, per_row, _ = blocks.shape
+    count = experts * rows
+    return Tensor((experts, per_row * 32, rows), read, MXFP4)  # the shape of such experts unpacked
 
 
 def join_all_mxfp4(source, found):
@@ -1737,14 +1714,15 @@ def read_huggingface(folder, tokenizer):
     require(names[0] in ARCHS, f"{source}: architecture {names[0]}, expected {', '.join(ARCHS)}")
     row = ARCHS[names[0]]
     config = complete(row, config)
-    if row["mxfp4"] and (config.get("quantization_config") or {}).get("quant_method") == "mxfp4":
-        row = dict(row, **row["mxfp4"])
-        del config["quantization_config"]
+    if (config.get("quantization_config") or {}).get("quant_method") == "mxfp4":
+        del config["quantization_config"]  # which join_mxfp4 sees to
     for key, value in dict(row["only"], quantization_config=None).items():
         values = value if isinstance(value, tuple) else (value,)
         require(config.get(key) in values, f"{source}: {key} is {config.get(key)}, expected "
                 f"{' or '.join(map(str, values))}")
     found = take_names(row, config, join_all_mxfp4(source, read_shards(folder)))
+    if "text_config" in config:  # which of the two configs says so has changed
+        config["tie_word_embeddings"] = "lm_head.weight" not in found
     name = os.path.basename(os.path.abspath(folder))
     metadata, tensors = assemble(source, name, row, config, found)
     path = os.path.join(folder, "generation_config.json")

@@ -37,6 +37,7 @@ class Case:
     # At so many positions formats of blocks are compared, and experts lead by so much.
     steady: int = 96
     steady_lead: float = 0.0
+    packed: bool = False                # experts are stored as MXFP4
     room: float = 1.0                   # tolerances times this: what many layers add up to
     other_llama: str = ""               # why llama.cpp does not compute the same
 
@@ -238,7 +239,7 @@ def dense_cases():
 
 
 def routed(name, config, alter, **more):
-    return case(name, config, alter, steady=12, steady_lead=0.05, **more)
+    return case(name, config, alter, **{"steady": 12, "steady_lead": 0.05, **more})
 
 
 def latent(low, rank, plain, turned, value, **more):
@@ -303,6 +304,10 @@ def routed_cases():
             rope_parameters=yarn(8.0, 512, 1000.0, truncate=False)),
                {"rope_parameters": yarn(8.0, 512, 1000.0)}, old_config="rope_type",
                other_llama="its ramp of yarn begins and ends at whole dimensions"),
+        routed("gpt-oss/mxfp4", GptOssConfig(
+            **shape(64, 96, 4, 2, 128), head_dim=32, num_local_experts=6, num_experts_per_tok=2,
+            sliding_window=24, **text, rope_parameters=rope(theta=1e5)),
+               {}, packed=True, types=("f32",)),
         routed("deepseek2/lite", DeepseekV2Config(
             **shape(64, 96, 4, 4, 128, layers=26, context=4096, eps=1e-6),
             **latent(None, 32, 32, 16, 32),
@@ -338,7 +343,7 @@ def routed_cases():
 
 def gpt2(dim, heads, vocab, **more):
     return GPT2Config(n_embd=dim, n_head=heads, vocab_size=vocab, bos_token_id=1, eos_token_id=2,
-                      n_positions=128, **{"n_layer": 2, **more})
+                      **{"n_layer": 2, "n_positions": 128, **more})
 
 
 def grown(*arguments, **more):
@@ -421,17 +426,68 @@ def other_cases():
     ]
 
 
+def wide_cases():
+    """Rows of whole superblocks, for the formats that have them."""
+    text, more = dict(pad_token_id=0), dict(layers=2, context=128)
+    even, plain = shape(256, 256, 4, 2, 128, **more), normed(256, 256, 4, 2, 128, **more)
+    experts = dict(num_experts_per_tok=2, moe_intermediate_size=256)
+    few, scales = dict(num_local_experts=4), dict(attention_multiplier=0.1, residual_multiplier=0.5)
+    configs = {
+        "llama": MixtralConfig(**even, **few), "qwen2": Qwen2Config(**even),
+        "qwen2moe": Qwen2MoeConfig(**even, **experts, num_experts=4,
+                                   shared_expert_intermediate_size=256),
+        "qwen3": Qwen3Config(**even, head_dim=64),
+        "qwen3moe": Qwen3MoeConfig(**even, **experts, head_dim=64, num_experts=4,
+                                   norm_topk_prob=True),
+        "gemma": GemmaConfig(**even, **text, head_dim=64),
+        "gemma2": Gemma2Config(**even, **text, head_dim=64, query_pre_attn_scalar=64,
+                               sliding_window=8),
+        "gemma3": Gemma3TextConfig(**even, **text, head_dim=64, query_pre_attn_scalar=64,
+                                   sliding_window=8),
+        "phi3": Phi3Config(**even, **text), "olmo2": Olmo2Config(**even, **text),
+        "olmoe": OlmoeConfig(**shape(256, 256, 4, 4, 128, **more), **text, num_experts=4,
+                             num_experts_per_tok=2),
+        "smollm3": SmolLM3Config(**even, **text), "granite": GraniteConfig(**even, **scales),
+        "granitemoe": GraniteMoeSharedConfig(**even, **few, **scales, num_experts_per_tok=2,
+                                             shared_intermediate_size=256),
+        "gpt-oss": GptOssConfig(**even, **text, **few, head_dim=64, num_experts_per_tok=2,
+                                rope_parameters=rope()),
+        "deepseek2": DeepseekV3Config(
+            **shape(256, 256, 4, 4, 128, eps=1e-6, **more), **latent(256, 256, 32, 16, 64), **text,
+            **experts, n_group=2, topk_group=1, n_routed_experts=8, n_shared_experts=1,
+            first_k_dense_replace=1),
+        "mistral3": Ministral3Config(**even, **text, head_dim=64, rope_parameters=grown(2.0, 64)),
+        "glm4": Glm4Config(**even, **text, head_dim=64),
+        "chatglm": GlmConfig(**even, **text, head_dim=64), "gpt2": gpt2(256, 4, 128),
+        "cohere2": Cohere2Config(**plain, **text, sliding_window=8),
+        "exaone4": Exaone4Config(**even, **text, sliding_window=None, layer_types=[FULL] * 2),
+        "stablelm": StableLmConfig(**plain, **text),
+        "starcoder2": Starcoder2Config(**plain, **text)}
+    return [routed(f"{family}/blocks", config, {}, positions=12, steady_lead=0.2, family=family,
+                   types=("q8_0", "q4_k_m")) for family, config in configs.items()]
+
+
 def cases():
-    return basic_cases() + dense_cases() + routed_cases() + other_cases()
+    return basic_cases() + dense_cases() + routed_cases() + other_cases() + wide_cases()
+
+
+def wrapped_texts():
+    """By the type of a model of images and text, the text's part and the type of the images'."""
+    sizes = dict(**shape(32, 48, 4, 2, 128), head_dim=8, pad_token_id=0)
+    return {"gemma3": (Gemma3TextConfig(**sizes), "siglip_vision_model"),
+            "mistral3": (Ministral3Config(**sizes, tie_word_embeddings=True,
+                                          rope_parameters=grown(4.0, 64)), "pixtral")}
 
 
 def golden(name, config, **more):
-    return Case(name, config, positions=48, dtype=torch.float16, family=name, paper=False, **more)
+    return Case(name, config, positions=48, dtype=torch.float16, paper=False,
+                **{"family": name, **more})
 
 
 def golden_cases():
     """Stored as float16 and float16 to begin with, so that run.c has the very same weights."""
     small, text = shape(32, 24, 4, 2, 64, layers=2, context=128), dict(pad_token_id=0)
+    tiny, plain = shape(24, 16, 2, 1, 64, context=128), normed(24, 16, 2, 1, 64, context=128)
     return [
         Case("llama", LlamaConfig(**shape(48, 40, 4, 2, 96, context=512, head_dim=16),
                                   rope_parameters=llama3(64, 10000.0)),
@@ -460,4 +516,46 @@ def golden_cases():
         golden("granite", GraniteConfig(
             **small, embedding_multiplier=6.0, logits_scaling=8.0, residual_multiplier=0.4,
             attention_multiplier=0.1, tie_word_embeddings=True)),
+        golden("mixtral", MixtralConfig(**tiny, num_local_experts=4, num_experts_per_tok=2)),
+        golden("qwen2moe", Qwen2MoeConfig(
+            **tiny, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=14,
+            shared_expert_intermediate_size=18)),
+        golden("qwen3moe", Qwen3MoeConfig(
+            **tiny, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=14, head_dim=10,
+            norm_topk_prob=True)),
+        golden("olmoe", OlmoeConfig(**tiny, **text, num_experts=5, num_experts_per_tok=2)),
+        golden("granitemoe", GraniteMoeSharedConfig(
+            **tiny, num_local_experts=4, num_experts_per_tok=2, shared_intermediate_size=18,
+            embedding_multiplier=2.0, logits_scaling=3.0, residual_multiplier=0.6,
+            attention_multiplier=0.2)),
+        golden("gpt-oss", GptOssConfig(
+            **tiny, **text, head_dim=12, num_local_experts=4, num_experts_per_tok=2,
+            sliding_window=12, rope_parameters=yarn(8.0, 16, 1000.0, truncate=False))),
+        golden("deepseek2", DeepseekV3Config(
+            **shape(24, 16, 2, 2, 64, context=128, eps=1e-6), **latent(14, 12, 8, 6, 10), **text,
+            n_group=4, topk_group=2, n_routed_experts=8, num_experts_per_tok=2, n_shared_experts=1,
+            first_k_dense_replace=1, moe_intermediate_size=10, norm_topk_prob=True,
+            rope_parameters=yarn(4.0, 32, mscale=1.0, mscale_all_dim=1.0))),
+        golden("deepseek2-lite", DeepseekV2Config(
+            **shape(24, 16, 2, 2, 64, context=128, eps=1e-6), **latent(None, 12, 8, 6, 10),
+            n_group=4, topk_group=2, topk_method="group_limited_greedy", n_routed_experts=8,
+            num_experts_per_tok=2, n_shared_experts=2, first_k_dense_replace=0,
+            moe_intermediate_size=6, routed_scaling_factor=1.5), family="deepseek2"),
+        golden("mistral3", Ministral3Config(
+            **small, head_dim=10, **text, rope_parameters=grown(4.0, 16, beta_fast=4.0))),
+        golden("glm4", Glm4Config(**small, head_dim=12, **text)),
+        golden("chatglm", GlmConfig(**small, head_dim=12, **text)),
+        golden("gpt2", gpt2(24, 2, 64, n_positions=64)),
+        golden("cohere2", Cohere2Config(
+            **normed(24, 16, 2, 1, 64, layers=5, context=128), sliding_window=12, logit_scale=0.3,
+            **text)),
+        golden("exaone4", Exaone4Config(
+            **shape(24, 16, 2, 1, 64, layers=3, context=128), sliding_window=12, **text,
+            layer_types=[SLIDING, FULL, SLIDING])),
+        golden("stablelm", StableLmConfig(
+            **plain, use_qkv_bias=True, **text, rope_parameters=rope(partial_rotary_factor=0.5))),
+        golden("stablelm-parallel", StableLmConfig(
+            **plain, qk_layernorm=True, use_parallel_residual=True, **text,
+            rope_parameters=rope(partial_rotary_factor=0.5)), family="stablelm"),
+        golden("starcoder2", Starcoder2Config(**plain, **text)),
     ]

@@ -901,6 +901,58 @@ def check_damaged_llama2c(folder):
     fails(source, "token_embd.weight", "too large")
 
 
+# What export.py must not take for granted of a family.
+YARN = {"type": "yarn", "factor": 8, "original_max_position_embeddings": 64}
+LATENT = {"kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8}
+FAMILY_ERRORS = (
+    ("Qwen3ForCausalLM", {"attention_bias": True}, "attention_bias"),
+    ("Qwen3ForCausalLM", {"use_sliding_window": True}, "use_sliding_window"),
+    ("Qwen3ForCausalLM", {}, "q_norm"),
+    ("Qwen3MoeForCausalLM", {"norm_topk_prob": False}, "norm_topk_prob"),
+    ("Qwen3MoeForCausalLM", {"norm_topk_prob": True}, "num_experts"),
+    ("Qwen3MoeForCausalLM", {"norm_topk_prob": True, "num_experts": 2}, "mlp.gate.weight"),
+    ("Qwen2MoeForCausalLM", {"mlp_only_layers": [1]}, "mlp_only_layers"),
+    ("OlmoeForCausalLM", {"clip_qkv": 8.0}, "clip_qkv"),
+    ("MixtralForCausalLM", {"sliding_window": 8}, "sliding_window"),
+    ("GemmaForCausalLM", {"hidden_act": "silu"}, "silu"),
+    ("Gemma3ForCausalLM", {"attn_logit_softcapping": 50.0, "hidden_act": "gelu"}, "softcapping"),
+    ("LlamaForCausalLM", {"partial_rotary_factor": 0.5}, "of 16"),
+    ("LlamaForCausalLM", {"rope_scaling": dict(YARN, truncate=False)}, "truncate"),
+    ("GptOssForCausalLM", {"rope_scaling": YARN, "attention_bias": True}, "truncate"),
+    ("GptOssForCausalLM", {"swiglu_limit": 5.0, "attention_bias": True}, "swiglu_limit"),
+    ("Phi3ForCausalLM", {"rope_scaling": {"type": "su", "long_factor": [1]}}, "long_factor"),
+    ("SmolLM3ForCausalLM", {"no_rope_layers": [0, 0]}, "no_rope_layers"),
+    ("DeepseekV2ForCausalLM", {"topk_method": "noaux_tc"}, "topk_method"),
+    ("DeepseekV3ForCausalLM", {"scoring_func": "softmax"}, "scoring_func"),
+    ("DeepseekV3ForCausalLM", LATENT, "v_head_dim"),
+    ("DeepseekV3ForCausalLM", {"rope_interleave": False}, "rope_interleave"),
+    ("Ministral3ForCausalLM", {"rope_parameters": {"llama_4_scaling_beta": 0.1}}, "yarn"),
+    ("Ministral3ForCausalLM", {"rope_scaling": dict(YARN, mscale=1, mscale_all_dim=2)}, "mscale"),
+    ("GPT2LMHeadModel", {"hidden_act": "relu"}, "relu"),
+    ("Starcoder2ForCausalLM", {"use_bias": False, "hidden_act": "gelu_pytorch_tanh"}, "use_bias"),
+)
+
+
+def check_names(module):
+    """Layers for drafts, masks, and experts whose exponents are lost."""
+    def kept(arch, *names):
+        config = {"num_hidden_layers": 2}
+        return list(module.take_names(module.ARCHS[arch], config, dict.fromkeys(names)))
+    check(kept("DeepseekV3ForCausalLM", "model.layers.1.a", "model.layers.2.a", "model.layers.22.a")
+          == ["model.layers.1.a", "model.layers.22.a"], "a layer for drafts is left out, no other")
+    check(kept("GPT2LMHeadModel", "h.0.attn.bias", "transformer.h.0.attn.c_attn.bias")
+          == ["h.0.attn.c_attn.bias"], "a mask is left out, a bias is not")
+    blocks = module.Tensor((2, 4, 1, 16), None)
+    for found, word in (({"a_blocks": [blocks]}, "a_scales"),
+                        ({"a_blocks": [blocks], "a_scales": [module.Tensor((2, 3, 1), None)]},
+                         "2x3x1")):
+        try:
+            module.join_all_mxfp4("here", found)
+            check(False, f"mxfp4: no error about {word}")
+        except module.ExportError as error:
+            check(word in str(error), f"mxfp4: says {error}")
+
+
 def check_damaged_huggingface(folder):
     source = os.path.join(folder, "bad")
     file = os.path.join(source, "model.safetensors")
@@ -914,7 +966,8 @@ def check_damaged_huggingface(folder):
 
     norm, head = "model.norm.weight", "lm_head.weight"
     changes = [
-        (edit(norm, dtype="F8_E4M3"), (norm, "F8_E4M3")), (edit(norm, dtype=3), (norm,)),
+        (edit(norm, dtype="F8_E4M3"), (norm, "F8_E4M3")), (edit(norm, dtype="U8"), (norm, "U8")),
+        (edit(norm, dtype=3), (norm,)),
         (edit(norm, shape=[65]), (norm, "65")), (edit(norm, shape=[-64]), (norm,)),
         (edit(norm, shape=[2.0, 32]), (norm,)), (edit(norm, shape="ab"), ()),
         (edit(norm, data_offsets=[256, 0]), (norm,)),
@@ -963,6 +1016,9 @@ def check_damaged_huggingface(folder):
             ({"vocab_size": 301}, "301"), ({"attention_bias": True}, "q_proj.bias"),
             ({"max_position_embeddings": 2**40}, "max_pos"), ({"rms_norm_eps": []}, "rms_norm")):
         write_json(source, "config.json", dict(CONFIG, **changes))
+        fails(source, word)
+    for arch, changes, word in FAMILY_ERRORS:
+        write_json(source, "config.json", dict(CONFIG, architectures=[arch], **changes))
         fails(source, word)
     write_json(source, "config.json", [])
     fails(source, "config.json")
@@ -1059,7 +1115,7 @@ def check_large(folder):
 def main():
     module = load_export()
     with tempfile.TemporaryDirectory() as folder:
-        parts = [(check_formats, module), ]
+        parts = [(check_formats, module), (check_names, module)]
         parts += [(part, folder) for part in (
             check_llama2c, check_sample, check_huggingface, check_scaling, check_byte_bpe,
             check_sentencepiece, check_meta, check_logits, check_saved_tokenizer,

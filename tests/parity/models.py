@@ -37,13 +37,16 @@ import torch
 import transformers
 from gguf import GGUFReader, GGUFWriter
 from gguf.quants import dequantize
-from transformers import AttentionInterface, AutoModelForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import (AttentionInterface, AutoConfig, AutoModelForCausalLM,
+                          AutoModelForImageTextToText)
 from transformers.generation import logits_process as process
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
 import llm
-from cases import cases, golden_cases
+from cases import Case, cases, golden_cases, wrapped_texts
 
 GOLDENS = llm.ROOT / "tests" / "goldens"
 
@@ -57,7 +60,7 @@ TYPICAL = {"f32": 1e-6, "f16": 2e-5}
 LARGEST = {"f32": 5e-6, "f16": 5e-4}
 
 # Fast kernels may round activations to 8 bits when the weights are of a block format.
-BLOCK_TYPES = ("q8_0", "q4_0")
+BLOCK_TYPES = ("q8_0", "q4_0", "q4_k_m", "mxfp4")
 FAST_TYPICAL = 4e-3
 FAST_LARGEST = 2e-2
 
@@ -181,17 +184,44 @@ def spell_as_before(path, type_key, kind_of_config):
     path.write_text(json.dumps(config, indent=2))
 
 
+def draw_packed(model, seed):
+    """Experts of random bits as gpt-oss publishes them; transformers says which numbers they are.
+    Returns {name in the file: tensor}."""
+    rng, packed = torch.Generator().manual_seed(seed), {}
+    for name, p in model.named_parameters():
+        if name.endswith(("gate_up_proj", "down_proj")):
+            experts, inputs, outputs = p.shape
+            blocks = torch.randint(256, (experts, outputs, inputs // 32, 16), generator=rng)
+            scales = torch.randint(121, 124, blocks.shape[:-1], generator=rng)
+            blocks, scales = blocks.to(torch.uint8), scales.to(torch.uint8)
+            with torch.no_grad():
+                p.copy_(convert_moe_packed_tensors(blocks, scales, dtype=torch.float32))
+            packed |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+    return packed
+
+
+def write_packed(folder, packed):
+    """Puts the packed experts in place of the others."""
+    file, config = folder / "model.safetensors", folder / "config.json"
+    kept = {name: t for name, t in load_file(file).items() if f"{name}_blocks" not in packed}
+    save_file(kept | packed, file, metadata={"format": "pt"})
+    settings = dict(json.loads(config.read_text()), quantization_config={"quant_method": "mxfp4"})
+    config.write_text(json.dumps(settings))
+
+
 def save(case, folder):
     """A directory as on the hub, and the model that transformers reads from it, in float32."""
     model = AutoModelForCausalLM.from_config(case.config).eval()
-    for attempt in range(2000):
-        randomize(model, case, zlib.crc32(case.name.encode()) + attempt)
+    for seed in range(zlib.crc32(case.name.encode()), 2**33):
+        randomize(model, case, seed)
+        packed = draw_packed(model, seed) if case.packed else {}
         ahead = leads(model.to(case.dtype).float(), some_tokens(case))
         if ahead.min() > LEAD and ahead[:case.steady].min() > case.steady_lead:
             break
-    else:
-        raise AssertionError(f"{case.name}: experts that are chosen by a hair")
     model.to(case.dtype).save_pretrained(folder, max_shard_size=case.shard)
+    if packed:
+        write_packed(folder, packed)
+        return model.float()
     if case.old_config:
         spell_as_before(folder / "config.json", case.old_config, type(case.config))
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -451,7 +481,7 @@ def some_tokens(case):
     return [int(t) for t in rng.integers(0, case.config.vocab_size, case.positions)]
 
 
-def load_file(model, path):
+def take_weights(model, path):
     """Gives the model of transformers the weights that are in the file, as rounding left them.
 
     llama files have the rows of q and k in an order where neighbours rotate together: row 2i of a
@@ -601,7 +631,7 @@ def check_case(checks, case):
             except RuntimeError as e:
                 checks.that(False, f"{label}: {e}")
                 continue
-            load_file(model, path)
+            take_weights(model, path)
         if kind == "f32":
             check_paper(checks, case, path, tokens, reference)
         close = {"f32": transformers_logits(model, tokens),
@@ -652,6 +682,15 @@ def evaluate(path, tokens):
             return session.eval_all(tokens).astype(float)
 
 
+def check_half_cache(checks, label, path, tokens, reference, room):
+    """Keys and values in float16, which is what sessions have if nothing else is said."""
+    limit = room * FROM_ORIGINAL["f32", "f16"]
+    with llm.Model(path) as model:
+        for way, logits in three_ways(model, tokens, "f16"):
+            check_logits(checks, f"{label}, f16 cache, {way}", logits, reference[:len(tokens)],
+                         limit, limit)
+
+
 def check_family(checks, case):
     """A case that Paper does not know."""
     folder, tokens = llm.folder() / case.name, some_tokens(case)
@@ -663,18 +702,21 @@ def check_family(checks, case):
     line = []
     for kind in case.types:
         label, path = f"{case.name} {kind}", llm.folder() / f"{case.name}-{kind}.gguf"
-        plain = tokens
+        rounded = "mxfp4" if case.packed else kind
+        plain = tokens[:case.steady if rounded in BLOCK_TYPES else None]
         try:
             export(folder, kind, path)
             if kind != "f32":
-                plain = tokens[:case.steady]
                 unpack(path, f"{path}.unpacked")
                 reference = evaluate(f"{path}.unpacked", plain)
         except (RuntimeError, llm.Error) as e:
             checks.that(False, f"{label}: {e}")
             continue
-        report = check_file(checks, label, path, plain, {"f32": reference}, kind=kind,
-                            room=case.room)
+        report = check_file(checks, label, path, plain, {"f32": reference[:len(plain)]},
+                            kind=rounded, room=case.room)
+        if kind == "f32":
+            check_half_cache(checks, label, path, tokens[:case.steady], reference,
+                             case.room)
         line += [f"{kind} {name} {worst:.1e}" for (name, _), worst in report.items()]
     print(f"{case.name:15} " + "  ".join(line), flush=True)
 
@@ -833,6 +875,30 @@ def check_sampling(checks, model, tokens):
             checks.that(not len(outside), f"sampling {setting}: drew tokens {outside}")
 
 
+# ---- models that see ----------------------------------------------------------------------------
+
+def check_wrapped(checks):
+    """The model of text in one of images and text gives the same file as by itself."""
+    vision = dict(hidden_size=32, intermediate_size=48, num_attention_heads=4, num_hidden_layers=1,
+                  image_size=28, patch_size=14)
+    for name, (text, eyes) in wrapped_texts().items():
+        model = AutoModelForCausalLM.from_config(text)
+        randomize(model, Case(name, text, paper=False), 1)
+        whole = AutoModelForImageTextToText.from_config(AutoConfig.for_model(
+            name, text_config=text.to_dict(), image_token_index=1,
+            vision_config=AutoConfig.for_model(eyes, **vision).to_dict()))
+        whole.model.language_model.load_state_dict(model.model.state_dict())
+        files = []
+        for kind, saved in (("alone", model), ("whole", whole)):
+            folder = llm.folder() / kind / name
+            saved.save_pretrained(folder)
+            files.append(llm.folder() / f"{name}-{kind}.gguf")
+            export(folder, "f32", files[-1])
+        checks.that(files[0].read_bytes() == files[1].read_bytes(),
+                    f"{name}: another file than that of the model of text alone")
+    print("wrapped", flush=True)
+
+
 # ---- goldens ------------------------------------------------------------------------------------
 
 def golden_reference(case, folder):
@@ -896,7 +962,8 @@ def main():
         write_goldens(names[1:])
         return 0
     known = {case.name: lambda checks, case=case: check_case(checks, case) for case in cases()}
-    known |= {"sessions": check_sessions, "goldens": check_goldens}
+    known |= {"sessions": check_sessions, "wrapped": check_wrapped,
+              "goldens": check_goldens}
     families = {}
     for case in cases():
         families.setdefault(case.family, []).append(case.name)
