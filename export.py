@@ -947,6 +947,10 @@ def stablelm_names(config):
                  **norms if config.get("qk_layernorm") else {})
 
 
+def cohere_names(config):
+    return names(("ffn_norm",), **HEAD_NORMS if config.get("use_qk_norm") else {})
+
+
 # For the column "also" of ARCHS: functions of a name for messages, the config and the sizes, which
 # return metadata.
 
@@ -1032,6 +1036,7 @@ def family(arch, names, only={}, defaults={}, **columns):
 PAIRS = dict.fromkeys(("attn_q", "attn_k", "attn_q.bias", "attn_k.bias"), halves_to_pairs)
 ONE_MORE = {word: one_more for word in SHAPES if word.endswith("norm")}
 WHOLE_NORMS = {"attn_q_norm": ("q_dim",), "attn_k_norm": ("kv_dim",)}
+EACH_HEAD_NORMS = {"attn_q_norm": ("heads", "head_dim"), "attn_k_norm": ("kv_heads", "head_dim")}
 CHOICE = ("expert_count", "expert_used_count")
 NO_BIAS = {"attention_bias": (None, False), "mlp_bias": (None, False)}
 NO_WINDOW = {"use_sliding_window": (None, False)}
@@ -1186,6 +1191,9 @@ ARCHS = {
               "add_cross_attention": (None, False)},
         defaults={"hidden_act": "gelu_new", "layer_norm_eps": 1e-5, "tie_word_embeddings": True,
                   "intermediate_size": lambda config: 4 * config["hidden_size"]}),
+    "CohereForCausalLM": family(
+        "command-r", cohere_names, keys=("logit_scale",), only=NO_BIAS, shapes=EACH_HEAD_NORMS,
+        defaults={"layer_norm_eps": 1e-5, "logit_scale": 0.0625, "tie_word_embeddings": True}),
     "Cohere2ForCausalLM": family(
         "cohere2", names(("ffn_norm",)), also=(sliding_windows(4),), keys=("logit_scale",),
         only={**NO_BIAS, "use_qk_norm": (None, False)},
@@ -1195,7 +1203,7 @@ ARCHS = {
         defaults={"rms_norm_eps": 1e-5, "sliding_window": 4096}),
     "StableLmForCausalLM": family(
         "stablelm", stablelm_names, biases={"use_qkv_bias": QKV, None: LAYER_NORMS},
-        shapes={"attn_q_norm": ("heads", "head_dim"), "attn_k_norm": ("kv_heads", "head_dim")},
+        shapes=EACH_HEAD_NORMS,
         keys=("use_parallel_residual",),
         defaults={"layer_norm_eps": 1e-5, "partial_rotary_factor": 0.25}),
     "Starcoder2ForCausalLM": family(

@@ -6,9 +6,9 @@ To add a family: its cases in family_cases, and one in golden_cases.
 from dataclasses import dataclass, field
 
 import torch
-from transformers import (Cohere2Config, DeepseekV2Config, DeepseekV3Config, Exaone4Config,
-                          Gemma2Config, Gemma3TextConfig, GemmaConfig, Glm4Config, GlmConfig,
-                          GPT2Config, GptOssConfig, GraniteConfig, GraniteMoeConfig,
+from transformers import (Cohere2Config, CohereConfig, DeepseekV2Config, DeepseekV3Config,
+                          Exaone4Config, Gemma2Config, Gemma3TextConfig, GemmaConfig, Glm4Config,
+                          GlmConfig, GPT2Config, GptOssConfig, GraniteConfig, GraniteMoeConfig,
                           GraniteMoeSharedConfig, LlamaConfig, Ministral3Config, MistralConfig,
                           MixtralConfig, Olmo2Config, Olmo3Config, OlmoeConfig, Phi3Config,
                           Qwen2Config, Qwen2MoeConfig, Qwen3Config, Qwen3MoeConfig, SmolLM3Config,
@@ -385,6 +385,12 @@ def other_cases():
                                 tie_word_embeddings=False),
              {"layer_norm_epsilon": 0.1, "/c_attn.bias": 0.0},
              other_llama="its files are made without n_inner"),
+        case("command-r/gqa", CohereConfig(
+            **normed(64, 96, 4, 2, 128, layers=3), logit_scale=0.3, **text), {"logit_scale": 1.0},
+             dtype=torch.bfloat16),
+        case("command-r/norms", CohereConfig(
+            **normed(72, 51, 4, 4, 131), logit_scale=2.0, use_qk_norm=True, layer_norm_eps=0.2,
+            **text, rope_parameters=rope(theta=5e4)), {"layer_norm_eps": 0.1, **QK_NORMS}),
         case("cohere2/gqa", Cohere2Config(
             **normed(64, 96, 4, 2, 128, layers=5), sliding_window=24, logit_scale=0.3, **text),
              {"sliding_window": 25, "logit_scale": 1.0,
@@ -459,6 +465,7 @@ def wide_cases():
         "mistral3": Ministral3Config(**even, **text, head_dim=64, rope_parameters=grown(2.0, 64)),
         "glm4": Glm4Config(**even, **text, head_dim=64),
         "chatglm": GlmConfig(**even, **text, head_dim=64), "gpt2": gpt2(256, 4, 128),
+        "command-r": CohereConfig(**plain, **text),
         "cohere2": Cohere2Config(**plain, **text, sliding_window=8),
         "exaone4": Exaone4Config(**even, **text, sliding_window=None, layer_types=[FULL] * 2),
         "stablelm": StableLmConfig(**plain, **text),
@@ -546,6 +553,8 @@ def golden_cases():
         golden("glm4", Glm4Config(**small, head_dim=12, **text)),
         golden("chatglm", GlmConfig(**small, head_dim=12, **text)),
         golden("gpt2", gpt2(24, 2, 64, n_positions=64)),
+        golden("command-r", CohereConfig(
+            **normed(24, 16, 2, 1, 64, context=128), use_qk_norm=True, logit_scale=0.3, **text)),
         golden("cohere2", Cohere2Config(
             **normed(24, 16, 2, 1, 64, layers=5, context=128), sliding_window=12, logit_scale=0.3,
             **text)),
