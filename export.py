@@ -1098,10 +1098,10 @@ ARCHS = {
         "llama", HUGGINGFACE_NAMES, change=PAIRS,
         biases={"attention_bias": QKV + ("attn_output",), "mlp_bias": FFN}),
     "MistralForCausalLM": family(
-        "llama", HUGGINGFACE_NAMES, change=PAIRS, only={"sliding_window": None},
+        "llama", HUGGINGFACE_NAMES, change=PAIRS, keys=("attention.sliding_window",),
         defaults={"sliding_window": 4096, "num_key_value_heads": 8}),
     "MixtralForCausalLM": family(
-        "llama", MIXTRAL_NAMES, change=PAIRS, keys=CHOICE, only={"sliding_window": None},
+        "llama", MIXTRAL_NAMES, change=PAIRS, keys=CHOICE + ("attention.sliding_window",),
         defaults={"rope_theta": 1e6}),
     "Ministral3ForCausalLM": family(
         "mistral3", HUGGINGFACE_NAMES, change=PAIRS, also=(query_growth,),

@@ -913,7 +913,7 @@ FAMILY_ERRORS = (
     ("Qwen3MoeForCausalLM", {"norm_topk_prob": True, "num_experts": 2}, "mlp.gate.weight"),
     ("Qwen2MoeForCausalLM", {"mlp_only_layers": [1]}, "mlp_only_layers"),
     ("OlmoeForCausalLM", {"clip_qkv": 8.0}, "clip_qkv"),
-    ("MixtralForCausalLM", {"sliding_window": 8}, "sliding_window"),
+    ("MistralForCausalLM", {"sliding_window": -8}, "sliding_window"),
     ("GemmaForCausalLM", {"hidden_act": "silu"}, "silu"),
     ("Gemma3ForCausalLM", {"attn_logit_softcapping": 50.0, "hidden_act": "gelu"}, "softcapping"),
     ("LlamaForCausalLM", {"partial_rotary_factor": 0.5}, "of 16"),
