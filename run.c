@@ -2185,6 +2185,7 @@ struct llm_session {
     int valid; /* positions whose keys and values are in the cache; fewer than position only after
                   an interruption */
     int has_logits;
+    int warm; /* a batch was evaluated: the weights are in memory */
     uint64_t random;
     const volatile int *interrupt;
     const char *const *stops; /* texts, NULL behind the last */
@@ -2806,6 +2807,7 @@ typedef struct {
     const Act *acts;
     const Product *products;
     int tiles; /* whether they are done in bf16 tiles */
+    int cold;  /* whether the weights may never have been read */
 } Job;
 
 /* The rows of x from row `from` on, a multiple of 16 for tiles. */
@@ -2846,13 +2848,29 @@ static void band(Work *work, const Job *job, const Product *p, int first, int co
     }
 }
 
+/* Has the system map the pages of some rows at once, which it else does page by page as they are
+ * first read: that takes longer than reading them. */
+static void map_rows(const Mat *w, int first, int count)
+{
+    size_t stride = row_bytes(w->format, w->cols);
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE),
+              from = (uintptr_t)(w->data + (size_t)first * stride) & ~(page - 1);
+    if (count > w->rows - first) count = w->rows - first;
+#ifdef MADV_POPULATE_READ
+    uintptr_t end = (uintptr_t)(w->data + (size_t)(first + count) * stride);
+    madvise((void *)from, end - from, MADV_POPULATE_READ); /* older systems decline */
+#endif
+    (void)from;
+}
+
 /* Bands first to first + count of all products. */
 static void bands(Work *work, const Job *job, int first, int count)
 {
-    const Product *p = job->products;
+    const Product *p = job->products, *mapped = NULL;
     int most = job->tiles ? TILE_BANDS : 1;
     while (count > 0) {
         while (first * BAND >= p->w.rows) first -= (p->w.rows + BAND - 1) / BAND, p++;
+        if (job->cold && p != mapped) map_rows(&p->w, first * BAND, count * BAND), mapped = p;
         int now = count < most ? count : most, left = p->w.rows - first * BAND;
         if (now * BAND > left) now = (left + BAND - 1) / BAND;
         band(work, job, p, first * BAND, left < now * BAND ? left : now * BAND);
@@ -2873,7 +2891,7 @@ static void matmul(llm_session *s, const float *x, int n, const Product *p, int 
         rows += p[i].n;
         aligned &= p[i].from % 16 == 0;
     }
-    Job job = { x, s->acts, p, aligned && runs_on_tiles(rows / products) };
+    Job job = { x, s->acts, p, aligned && runs_on_tiles(rows / products), !s->warm };
     for (int i = 0; i < products; i++) {
         int act = p[i].w.data ? act_of(p[i].w.format, job.tiles) : -1;
         if (act >= 0) wanted[act] = 1;
@@ -3605,6 +3623,7 @@ static int forward(llm_session *s, int n)
         add(s, s->x, s->change, n, dim, m->residual_scale);
     }
     logits(s, n);
+    s->warm = 1;
     return 0;
 }
 
