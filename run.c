@@ -7082,19 +7082,19 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int w
         float top = bits_float(most), inverse = top > 1e-30f ? limit / top : 0;
         float step = most < 0x7f800000 ? top / limit : NAN;
         for (int e = 0; e < 2; e++) {
-            int sum = 0;
+            uint32_t sum = 0;
             for (int i = 16 * e; i < 16 * e + 16; i++) {
-                int v = (int)(float_bits(x[i] * inverse + 0x1.8p23f) - float_bits(0x1.8p23f));
-                int high = digits == 1 ? v : (v + 64) >> 7;
+                uint32_t u = float_bits(x[i] * inverse + 0x1.8p23f) - float_bits(0x1.8p23f);
+                int v = (int)u, high = digits == 1 ? v : (int)(u + 64) >> 7;
                 if (whole) {
                     ((int16_t *)(void *)q)[i] = (int16_t)v;
                 } else {
                     q[i] = (int8_t)high;
-                    if (digits == 2) q[cols + i] = (int8_t)(v - high * 128);
+                    if (digits == 2) q[cols + i] = (int8_t)(u - (uint32_t)high * 128);
                 }
-                sum += v;
+                sum += u;
             }
-            sums[k / 16 + e] = (float)sum * step;
+            sums[k / 16 + e] = (float)(int)sum * step;
         }
         d[k / 32] = step;
     }
