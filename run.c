@@ -1498,12 +1498,12 @@ static void yarn(llm_model *m, Rope *rope, float base, float factor)
 }
 
 /* Rotary position embedding (arxiv.org/abs/2104.09864): pair i turns by base^(-2i / n_rot) radians
- * a position, divided by the factors that a tensor of that name may hold. */
-static Rope make_rope(llm_model *m, float base, const char *name)
+ * a position, divided by the factors that a tensor of that name holds. */
+static Rope make_rope(llm_model *m, float base, int need, const char *name)
 {
     int half = m->n_rot / 2;
     Rope rope = { take(&m->arena, (size_t)half, sizeof *rope.turns), 1 };
-    const float *factors = name ? load_vec(m, half, OPTIONAL, name, -1) : NULL;
+    const float *factors = name ? load_vec(m, half, need, name, -1) : NULL;
     for (int i = 0; rope.turns && i < half; i++) {
         rope.turns[i] = (float)pow(base, -2.0 * i / m->n_rot) / (factors ? factors[i] : 1);
         if (factors && !(factors[i] > 0)) m->failed = fail("%s holds %g", name, (double)factors[i]);
@@ -1541,12 +1541,13 @@ static void load_ropes(llm_model *m)
     }
     if (m->failed) return;
     int two = find_tensor(&m->file, "rope_factors_long.weight") != NULL;
-    m->ropes[ROPE] = make_rope(m, base, two ? "rope_factors_short.weight" : "rope_freqs.weight");
-    m->ropes[LOCAL_ROPE] = make_rope(m, local, NULL);
+    m->ropes[ROPE] = two ? make_rope(m, base, REQUIRED, "rope_factors_short.weight")
+                         : make_rope(m, base, OPTIONAL, "rope_freqs.weight");
+    m->ropes[LOCAL_ROPE] = make_rope(m, local, OPTIONAL, NULL);
     if (!m->arch->local_unscaled) stretch(m, &m->ropes[LOCAL_ROPE], local);
     stretch(m, &m->ropes[ROPE], base);
     if (two) {
-        m->ropes[LONG_ROPE] = make_rope(m, base, "rope_factors_long.weight");
+        m->ropes[LONG_ROPE] = make_rope(m, base, REQUIRED, "rope_factors_long.weight");
         stretch(m, &m->ropes[LONG_ROPE], base);
     }
 }
@@ -1590,7 +1591,7 @@ static void load_scales(llm_model *m)
     const llm_facts *c = &m->facts;
     int width = m->arch->latent ? m->plain_dim + m->n_rot : c->head_dim;
     if (m->arch->whole_scale && c->n_layers == m->arch->whole_scale) width = c->dim / c->n_heads;
-    m->score_scale *= key_float(m, ".attention.scale", 1 / sqrtf((float)width), 0, 1e6f);
+    m->score_scale *= key_float(m, ".attention.scale", 1 / sqrtf((float)width), 1e-6f, 1e6f);
     m->score_cap = key_float(m, ".attn_logit_softcapping", 0, 0, 1e6f);
     m->logit_cap = key_float(m, ".final_logit_softcapping", 0, 0, 1e6f);
     float root = m->arch->root ? sqrtf((float)c->dim) : 1;
@@ -1769,6 +1770,7 @@ static void load_expert_mats(llm_model *m, Layer *w, int l)
     }
     int both = tensor_rows(m, ROUTED | OPTIONAL, "ffn_gate_up_exps.weight", l), hidden = both / 2;
     if (both) {
+        both = 2 * hidden;
         w->gates = load_mats(m, n, both, 0, hidden, dim, ROUTED, "ffn_gate_up_exps", l);
         w->ups = load_mats(m, n, both, hidden, hidden, dim, ROUTED, "ffn_gate_up_exps", l);
     } else {
@@ -1789,6 +1791,10 @@ static void load_experts(llm_model *m, Layer *w, int l)
     m->facts.bytes_read = before + all / n * m->n_chosen;
     w->router = load_mat(m, n, dim, ROUTED, "ffn_gate_inp", l);
     w->preference = load_vec(m, n, ROUTED | OPTIONAL, "exp_probs_b.bias", l);
+    for (int i = 0; w->preference && i < n; i++) { /* else an expert could be chosen twice */
+        if (isfinite(w->preference[i])) continue;
+        m->failed = fail("tensor blk.%d.exp_probs_b.bias holds %g", l, (double)w->preference[i]);
+    }
     if (!shared) return;
     w->shared_router = load_mat(m, 1, dim, ROUTED | OPTIONAL, "ffn_gate_inp_shexp", l);
     w->shared_gate = load_mat(m, shared, dim, ROUTED, "ffn_gate_shexp", l);
@@ -1849,6 +1855,7 @@ static void load_weights(llm_model *m)
     if (m->arch->learned) {
         int64_t before = c->bytes_read;
         m->positions = load_mat(m, c->context, c->dim, REQUIRED, "position_embd", -1);
+        if (m->positions.bias) m->failed = fail("tensor position_embd.bias is not known");
         c->bytes_read = before;
     }
     m->output_norm = load_norm(m, c->dim, REQUIRED, "output_norm", -1);
