@@ -1617,7 +1617,9 @@ static void load_latent_keys(llm_model *m)
     m->n_rot = key_int(m, ".rope.dimension_count", -1, 2, c->head_dim - 1);
     m->plain_dim = key_int(m, ".attention.key_length_mla", c->head_dim, m->n_rot + 1, most) -
                    m->n_rot;
-    m->o_dim = c->n_heads * key_int(m, ".attention.value_length_mla", m->value_dim, 1, most);
+    if (new) {
+        m->o_dim = c->n_heads * key_int(m, ".attention.value_length_mla", m->value_dim, 1, most);
+    }
     if (!m->failed &&
         (c->n_kv_heads != (new ? 1 : c->n_heads) || (new && c->head_dim != m->rank + m->n_rot))) {
         m->failed = fail("%d key/value heads of %d dimensions, expected %d of %d", c->n_kv_heads,
@@ -3509,6 +3511,7 @@ static void experts(llm_session *s, const Layer *w, int n)
                                        own };
             rows += spaced(own, usual);
         }
+        if (count == 0) return; /* the last experts have nothing to do */
         matmul(s, s->group_in, rows, up, 2 * count);
         activate(s, rows, (int)hidden);
         matmul(s, s->gate, rows, down, count);
