@@ -137,7 +137,8 @@ void llm_seed(llm_session *s, uint64_t seed);
 /* Writes the session to a file, which appears when it is whole: tokens, KV cache, turns, random
  * state, and a fingerprint of the model. llm_load makes a session what the saved one was; it fails
  * and changes nothing if the file is damaged, of another model or chat format, has a cache of
- * another format or more positions than the session's context. */
+ * another format, more positions than the session's context, or other rotations, which
+ * some models have in a longer context. */
 int llm_save(llm_session *s, const char *path);
 int llm_load(llm_session *s, const char *path);
 
@@ -2396,16 +2397,17 @@ static int choose(llm_session *s, const llm_options *o)
     }
     s->cache = cache_format(o->cache ? o->cache : "f16");
     if (!s->cache) return fail("a cache of %s, expected f16, f32 or q8_0", o->cache);
-    if (m->facts.head_dim % s->cache->block || m->value_dim % s->cache->block) {
+    int value_dim = m->value_at < 0 ? m->value_dim : 0, dim = m->facts.head_dim;
+    if (dim % s->cache->block || value_dim % s->cache->block) {
         return fail("a cache of %s, but the heads have %d dimensions, no multiple of 32", o->cache,
-                    m->facts.head_dim);
+                    dim % s->cache->block ? dim : value_dim);
     }
     if (m->positions.data && o->context > m->facts.context) {
         return fail("a context of %d, but the model has learned %d positions", o->context,
                     m->facts.context);
     }
-    s->kv[0].bytes = row_bytes(s->cache, m->facts.head_dim);
-    s->kv[1].bytes = m->value_at < 0 ? row_bytes(s->cache, m->value_dim) : 0;
+    s->kv[0].bytes = row_bytes(s->cache, dim);
+    s->kv[1].bytes = row_bytes(s->cache, value_dim);
     s->template = o->chat_format ? template_named(o->chat_format) : m->template;
     if (o->chat_format && !s->template) return fail("no chat format %s", o->chat_format);
     for (const char *const *stop = o->stops; stop && *stop; stop++) {
@@ -2985,14 +2987,20 @@ static void norm(const llm_session *s, float *y, const float *x, const Norm *w, 
     }
 }
 
+/* Whether a session's context is so long that its positions have LONG_ROPE. */
+static int has_long_rope(const llm_session *s)
+{
+    return s->model->ropes[LONG_ROPE].turns && s->context > s->model->short_context;
+}
+
 /* The rotations of each row's position. */
 static void rope_angles(llm_session *s, int n)
 {
     const llm_model *m = s->model;
     int half = m->n_rot / 2;
     for (int t = 0; t < n; t++) {
-        int is_long = m->ropes[LONG_ROPE].turns && s->rows[t].session->context > m->short_context;
-        const Rope *ropes[] = { &m->ropes[is_long ? LONG_ROPE : ROPE], &m->ropes[LOCAL_ROPE] };
+        int kind = has_long_rope(s->rows[t].session) ? LONG_ROPE : ROPE;
+        const Rope *ropes[] = { &m->ropes[kind], &m->ropes[LOCAL_ROPE] };
         for (int i = 0; i < half * (m->window ? 2 : 1); i++) {
             const Rope *rope = ropes[i / half];
             float angle = (float)s->rows[t].position * rope->turns[i % half];
@@ -4703,7 +4711,9 @@ int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_s
 typedef struct {
     char magic[8], chat_format[24], cache[16];
     uint64_t model, random; /* fingerprint of the model; random state */
-    int32_t position, valid, has_logits, n_turns;
+    int32_t position, valid;
+    int16_t has_logits, long_rope; /* its positions have LONG_ROPE */
+    int32_t n_turns;
 } Saved;
 
 typedef struct {
@@ -4769,8 +4779,8 @@ static void save_all(Saver *w, const llm_session *s)
                 .random = s->random,
                 .position = s->position,
                 .valid = s->valid,
-                .has_logits = s->has_logits,
-
+                .has_logits = (int16_t)s->has_logits,
+                .long_rope = (int16_t)has_long_rope(s),
                 .n_turns = s->n_turns };
     memcpy(h.magic, saved_magic, sizeof h.magic);
     snprintf(h.cache, sizeof h.cache, "%s", s->cache->name);
@@ -4859,6 +4869,10 @@ static int check_saved(const llm_session *s, const Saved *h, const File *f)
     }
     if (h->position < 0 || h->position > s->context || h->valid < 0 || h->valid > h->position) {
         return fail("this session has %d positions, the context %d", h->position, s->context);
+    }
+    if (!h->long_rope != !has_long_rope(s)) {
+        return fail("this session has the rotations of a context of %s %d positions",
+                    h->long_rope ? "more than" : "at most", s->model->short_context);
     }
     return 0;
 }

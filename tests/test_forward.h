@@ -417,6 +417,64 @@ static void test_kinds(void)
     unlink(file_name);
 }
 
+/* Where a longer context has other rotations, a saved session does not go on in the other kind. */
+static void test_long_rope(void)
+{
+    static const char file_name[] = TMP "/rotated";
+    Bytes file;
+    int tokens[20];
+    llm_model *m = grown_model("phi3",
+                               "attention.head_count=2 rope.scaling.original_context_length=30",
+                               "rope_factors_long.weight rope_factors_short.weight", &file);
+    check(m, "%s", llm_error());
+    if (!m) return;
+    random_tokens(tokens, 20, m->facts.vocab_size);
+    for (int from = 0; from < 2; from++) {
+        llm_session *s = llm_session_new(m, &(llm_options){ .context = from ? 31 : 30 });
+        check(llm_eval(s, tokens, 20) && !llm_save(s, file_name), "%s", llm_error());
+        for (int to = 0; to < 2; to++) {
+            llm_session *t = llm_session_new(m, &(llm_options){ .context = to ? 60 : 20 });
+            int status = llm_load(t, file_name);
+            check(!status == (from == to) && (!status || strstr(llm_error(), "rotations")),
+                  "from %d to %d: %d, \"%s\"", from, to, status, llm_error());
+            llm_session_free(t);
+        }
+        llm_session_free(s);
+    }
+    llm_close(m);
+    free(file.data);
+    unlink(file_name);
+}
+
+/* The q8_0 cache has blocks of 32: of keys and of values, if these are kept apart. */
+static void test_cache_blocks(void)
+{
+    static const struct {
+        const char *arch, *keys, *part;
+    } cases[] = {
+        { "llama", "attention.head_count=1 attention.key_length=32 attention.value_length=20",
+          "the heads have 20 dimensions" },
+        { "llama", "attention.head_count=1 attention.key_length=20 attention.value_length=32",
+          "the heads have 20 dimensions" },
+        { "deepseek2",
+          "attention.head_count=2 attention.head_count_kv=1 attention.key_length=64 "
+          "attention.value_length=50 attention.key_length_mla=20 attention.value_length_mla=9 "
+          "attention.kv_lora_rank=50 rope.dimension_count=14",
+          NULL },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        Bytes file;
+        llm_model *m = grown_model(cases[i].arch, cases[i].keys, "", &file);
+        llm_session *s = m ? llm_session_new(m, &(llm_options){ .cache = "q8_0" }) : NULL;
+        check(m && !s == !!cases[i].part && (s || strstr(llm_error(), cases[i].part)), "%zu: %s", i,
+              llm_error());
+        check(!s || llm_eval(s, (int[]){ 1, 2, 3 }, 3), "%zu: %s", i, llm_error());
+        llm_session_free(s);
+        llm_close(m);
+        free(file.data);
+    }
+}
+
 /* Sessions side by side give what each gives alone; so do two models in one process. */
 static void test_side_by_side(void)
 {
@@ -577,5 +635,7 @@ static void test_forward(void)
     unsetenv("RUN_CPU");
     pick_kernels();
     test_refusals();
+    test_long_rope();
+    test_cache_blocks();
     for (size_t i = 0; i < ARRAY_LEN(goldens); i++) test_golden(goldens[i]);
 }
