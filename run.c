@@ -138,7 +138,8 @@ void llm_seed(llm_session *s, uint64_t seed);
 /* Writes the session to a file, which appears when it is whole: tokens, KV cache, turns, random
  * state, and a fingerprint of the model. llm_load makes a session what the saved one was; it fails
  * and changes nothing if the file is damaged, of another model or chat format, has a cache of
- * another format or more positions than the session's context. */
+ * another format, more positions than the session's context, or other rotations, which
+ * some models have in a longer context. */
 int llm_save(llm_session *s, const char *path);
 int llm_load(llm_session *s, const char *path);
 
@@ -1499,12 +1500,12 @@ static void yarn(llm_model *m, Rope *rope, float base, float factor)
 }
 
 /* Rotary position embedding (arxiv.org/abs/2104.09864): pair i turns by base^(-2i / n_rot) radians
- * a position, divided by the factors that a tensor of that name may hold. */
-static Rope make_rope(llm_model *m, float base, const char *name)
+ * a position, divided by the factors that a tensor of that name holds. */
+static Rope make_rope(llm_model *m, float base, int need, const char *name)
 {
     int half = m->n_rot / 2;
     Rope rope = { take(&m->arena, (size_t)half, sizeof *rope.turns), 1 };
-    const float *factors = name ? load_vec(m, half, OPTIONAL, name, -1) : NULL;
+    const float *factors = name ? load_vec(m, half, need, name, -1) : NULL;
     for (int i = 0; rope.turns && i < half; i++) {
         rope.turns[i] = (float)pow(base, -2.0 * i / m->n_rot) / (factors ? factors[i] : 1);
         if (factors && !(factors[i] > 0)) m->failed = fail("%s holds %g", name, (double)factors[i]);
@@ -1542,12 +1543,13 @@ static void load_ropes(llm_model *m)
     }
     if (m->failed) return;
     int two = find_tensor(&m->file, "rope_factors_long.weight") != NULL;
-    m->ropes[ROPE] = make_rope(m, base, two ? "rope_factors_short.weight" : "rope_freqs.weight");
-    m->ropes[LOCAL_ROPE] = make_rope(m, local, NULL);
+    m->ropes[ROPE] = two ? make_rope(m, base, REQUIRED, "rope_factors_short.weight")
+                         : make_rope(m, base, OPTIONAL, "rope_freqs.weight");
+    m->ropes[LOCAL_ROPE] = make_rope(m, local, OPTIONAL, NULL);
     if (!m->arch->local_unscaled) stretch(m, &m->ropes[LOCAL_ROPE], local);
     stretch(m, &m->ropes[ROPE], base);
     if (two) {
-        m->ropes[LONG_ROPE] = make_rope(m, base, "rope_factors_long.weight");
+        m->ropes[LONG_ROPE] = make_rope(m, base, REQUIRED, "rope_factors_long.weight");
         stretch(m, &m->ropes[LONG_ROPE], base);
     }
 }
@@ -1593,7 +1595,7 @@ static void load_scales(llm_model *m)
     const llm_facts *c = &m->facts;
     int width = m->arch->latent ? m->plain_dim + m->n_rot : c->head_dim;
     if (m->arch->whole_scale && c->n_layers == m->arch->whole_scale) width = c->dim / c->n_heads;
-    m->score_scale *= key_float(m, ".attention.scale", 1 / sqrtf((float)width), 0, 1e6f);
+    m->score_scale *= key_float(m, ".attention.scale", 1 / sqrtf((float)width), 1e-6f, 1e6f);
     m->score_cap = key_float(m, ".attn_logit_softcapping", 0, 0, 1e6f);
     m->logit_cap = key_float(m, ".final_logit_softcapping", 0, 0, 1e6f);
     float root = m->arch->root ? sqrtf((float)c->dim) : 1;
@@ -1619,7 +1621,9 @@ static void load_latent_keys(llm_model *m)
     m->n_rot = key_int(m, ".rope.dimension_count", -1, 2, c->head_dim - 1);
     m->plain_dim = key_int(m, ".attention.key_length_mla", c->head_dim, m->n_rot + 1, most) -
                    m->n_rot;
-    m->o_dim = c->n_heads * key_int(m, ".attention.value_length_mla", m->value_dim, 1, most);
+    if (new) {
+        m->o_dim = c->n_heads * key_int(m, ".attention.value_length_mla", m->value_dim, 1, most);
+    }
     if (!m->failed &&
         (c->n_kv_heads != (new ? 1 : c->n_heads) || (new && c->head_dim != m->rank + m->n_rot))) {
         m->failed = fail("%d key/value heads of %d dimensions, expected %d of %d", c->n_kv_heads,
@@ -1772,6 +1776,7 @@ static void load_expert_mats(llm_model *m, Layer *w, int l)
     }
     int both = tensor_rows(m, ROUTED | OPTIONAL, "ffn_gate_up_exps.weight", l), hidden = both / 2;
     if (both) {
+        both = 2 * hidden;
         w->gates = load_mats(m, n, both, 0, hidden, dim, ROUTED, "ffn_gate_up_exps", l);
         w->ups = load_mats(m, n, both, hidden, hidden, dim, ROUTED, "ffn_gate_up_exps", l);
     } else {
@@ -1792,6 +1797,10 @@ static void load_experts(llm_model *m, Layer *w, int l)
     m->facts.bytes_read = before + all / n * m->facts.n_experts_used;
     w->router = load_mat(m, n, dim, ROUTED, "ffn_gate_inp", l);
     w->preference = load_vec(m, n, ROUTED | OPTIONAL, "exp_probs_b.bias", l);
+    for (int i = 0; w->preference && i < n; i++) { /* else an expert could be chosen twice */
+        if (isfinite(w->preference[i])) continue;
+        m->failed = fail("tensor blk.%d.exp_probs_b.bias holds %g", l, (double)w->preference[i]);
+    }
     if (!shared) return;
     w->shared_router = load_mat(m, 1, dim, ROUTED | OPTIONAL, "ffn_gate_inp_shexp", l);
     w->shared_gate = load_mat(m, shared, dim, ROUTED, "ffn_gate_shexp", l);
@@ -1852,6 +1861,7 @@ static void load_weights(llm_model *m)
     if (m->arch->learned) {
         int64_t before = c->bytes_read;
         m->positions = load_mat(m, c->context, c->dim, REQUIRED, "position_embd", -1);
+        if (m->positions.bias) m->failed = fail("tensor position_embd.bias is not known");
         c->bytes_read = before;
     }
     m->output_norm = load_norm(m, c->dim, REQUIRED, "output_norm", -1);
@@ -2391,16 +2401,17 @@ static int choose(llm_session *s, const llm_options *o)
     }
     s->cache = cache_format(o->cache ? o->cache : "f16");
     if (!s->cache) return fail("a cache of %s, expected f16, f32 or q8_0", o->cache);
-    if (m->facts.head_dim % s->cache->block || m->value_dim % s->cache->block) {
+    int value_dim = m->value_at < 0 ? m->value_dim : 0, dim = m->facts.head_dim;
+    if (dim % s->cache->block || value_dim % s->cache->block) {
         return fail("a cache of %s, but the heads have %d dimensions, no multiple of 32", o->cache,
-                    m->facts.head_dim);
+                    dim % s->cache->block ? dim : value_dim);
     }
     if (m->positions.data && o->context > m->facts.context) {
         return fail("a context of %d, but the model has learned %d positions", o->context,
                     m->facts.context);
     }
-    s->kv[0].bytes = row_bytes(s->cache, m->facts.head_dim);
-    s->kv[1].bytes = m->value_at < 0 ? row_bytes(s->cache, m->value_dim) : 0;
+    s->kv[0].bytes = row_bytes(s->cache, dim);
+    s->kv[1].bytes = row_bytes(s->cache, value_dim);
     s->template = o->chat_format ? template_named(o->chat_format) : m->template;
     if (o->chat_format && !s->template) return fail("no chat format %s", o->chat_format);
     for (const char *const *stop = o->stops; stop && *stop; stop++) {
@@ -2997,14 +3008,20 @@ static void norm(const llm_session *s, float *y, const float *x, const Norm *w, 
     }
 }
 
+/* Whether a session's context is so long that its positions have LONG_ROPE. */
+static int has_long_rope(const llm_session *s)
+{
+    return s->model->ropes[LONG_ROPE].turns && s->context > s->model->short_context;
+}
+
 /* The rotations of each row's position. */
 static void rope_angles(llm_session *s, int n)
 {
     const llm_model *m = s->model;
     int half = m->n_rot / 2;
     for (int t = 0; t < n; t++) {
-        int is_long = m->ropes[LONG_ROPE].turns && s->rows[t].session->context > m->short_context;
-        const Rope *ropes[] = { &m->ropes[is_long ? LONG_ROPE : ROPE], &m->ropes[LOCAL_ROPE] };
+        int kind = has_long_rope(s->rows[t].session) ? LONG_ROPE : ROPE;
+        const Rope *ropes[] = { &m->ropes[kind], &m->ropes[LOCAL_ROPE] };
         for (int i = 0; i < half * (m->window ? 2 : 1); i++) {
             const Rope *rope = ropes[i / half];
             float angle = (float)s->rows[t].position * rope->turns[i % half];
@@ -3523,6 +3540,7 @@ static void experts(llm_session *s, const Layer *w, int n)
                                        own };
             rows += spaced(own, usual);
         }
+        if (count == 0) return; /* the last experts have nothing to do */
         matmul(s, s->group_in, rows, up, 2 * count);
         activate(s, rows, (int)hidden);
         matmul(s, s->gate, rows, down, count);
@@ -4715,7 +4733,9 @@ int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_s
 typedef struct {
     char magic[8], chat_format[24], cache[16];
     uint64_t model, random; /* fingerprint of the model; random state */
-    int32_t position, valid, has_logits, n_turns;
+    int32_t position, valid;
+    int16_t has_logits, long_rope; /* its positions have LONG_ROPE */
+    int32_t n_turns;
 } Saved;
 
 typedef struct {
@@ -4781,8 +4801,8 @@ static void save_all(Saver *w, const llm_session *s)
                 .random = s->random,
                 .position = s->position,
                 .valid = s->valid,
-                .has_logits = s->has_logits,
-
+                .has_logits = (int16_t)s->has_logits,
+                .long_rope = (int16_t)has_long_rope(s),
                 .n_turns = s->n_turns };
     memcpy(h.magic, saved_magic, sizeof h.magic);
     snprintf(h.cache, sizeof h.cache, "%s", s->cache->name);
@@ -4871,6 +4891,10 @@ static int check_saved(const llm_session *s, const Saved *h, const File *f)
     }
     if (h->position < 0 || h->position > s->context || h->valid < 0 || h->valid > h->position) {
         return fail("this session has %d positions, the context %d", h->position, s->context);
+    }
+    if (!h->long_rope != !has_long_rope(s)) {
+        return fail("this session has the rotations of a context of %s %d positions",
+                    h->long_rope ? "more than" : "at most", s->model->short_context);
     }
     return 0;
 }
@@ -7107,19 +7131,19 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int w
         float top = bits_float(most), inverse = top > 1e-30f ? limit / top : 0;
         float step = most < 0x7f800000 ? top / limit : NAN;
         for (int e = 0; e < 2; e++) {
-            int sum = 0;
+            uint32_t sum = 0;
             for (int i = 16 * e; i < 16 * e + 16; i++) {
-                int v = (int)(float_bits(x[i] * inverse + 0x1.8p23f) - float_bits(0x1.8p23f));
-                int high = digits == 1 ? v : (v + 64) >> 7;
+                uint32_t u = float_bits(x[i] * inverse + 0x1.8p23f) - float_bits(0x1.8p23f);
+                int v = (int)u, high = digits == 1 ? v : (int)(u + 64) >> 7;
                 if (whole) {
                     ((int16_t *)(void *)q)[i] = (int16_t)v;
                 } else {
                     q[i] = (int8_t)high;
-                    if (digits == 2) q[cols + i] = (int8_t)(v - high * 128);
+                    if (digits == 2) q[cols + i] = (int8_t)(u - (uint32_t)high * 128);
                 }
-                sum += v;
+                sum += u;
             }
-            sums[k / 16 + e] = (float)sum * step;
+            sums[k / 16 + e] = (float)(int)sum * step;
         }
         d[k / 32] = step;
     }

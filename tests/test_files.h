@@ -190,6 +190,14 @@ static void rope_zero(Builder *b)
 {
     add_float(b, "llama.rope.freq_base", 0);
 }
+static void no_scale(Builder *b)
+{
+    add_float(b, "llama.attention.scale", 0);
+}
+static void one_rope(Builder *b)
+{
+    add_tensor(b, "rope_factors_long.weight", 0, 0, 4, 0.3f, 3);
+}
 static void sampling(Builder *b)
 {
     add_float(b, "general.sampling.temp", INFINITY);
@@ -290,6 +298,8 @@ static void test_spoilt(void)
         { "an unknown rope scaling", "longer", rope_odd },
         { "a rope base that is no number", "llama.rope.freq_base is nan", rope_base },
         { "a rope base of 0", "llama.rope.freq_base is 0", rope_zero },
+        { "scores that are all 0", "llama.attention.scale is 0", no_scale },
+        { "one of two sets of rotations", "rope_factors_short.weight is missing", one_rope },
         { "an infinite temperature", "general.sampling.temp is inf", sampling },
         { "an unknown tensor", "blk.0.ssm_a is not known", extra },
         { "a layer too many", "blk.2.attn_norm.weight is not known", extra_layer },
@@ -394,6 +404,36 @@ static void test_values(void)
     free(file.data);
 }
 
+/* What only some families have. */
+static void test_family_tensors(void)
+{
+    static const char *const experts = "attention.head_count=2 expert_count=5 expert_used_count=2";
+    static const float bad[] = { NAN, INFINITY, -INFINITY };
+    Bytes file;
+    llm_model *m = grown_model("gpt2", "attention.head_count=2",
+                               "position_embd.weight position_embd.bias", &file);
+    check(!m && strstr(llm_error(), "position_embd.bias is not known"), "%s", llm_error());
+    free(file.data);
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        m = grown_model("qwen3moe", experts, "blk.0.exp_probs_b.bias", &file);
+        const Tensor *t = m ? find_tensor(&m->file, "blk.2.exp_probs_b.bias") : NULL;
+        check(t, "%s", llm_error());
+        if (t) memcpy(file.data + (t->data - file.data) + 4, &bad[i], 4);
+        llm_close(m);
+        refuse(file.data, file.size, "blk.2.exp_probs_b.bias holds", "a preference");
+        free(file.data);
+    }
+    Shape s = small_shape;
+    s.experts = 7, s.chosen = 3, s.layout = 1;
+    file = tiny_model(&s);
+    unsigned char *at = memmem(file.data, file.size, "ffn_gate_up_exps.weight", 23);
+    check(at, "gate and up are in one tensor");
+    if (at) memcpy(at + 23 + 4 + 8, &(uint64_t){ 79 }, 8);
+    refuse(file.data, file.size, "ffn_gate_up_exps.weight is 7x79x48, expected 7x78x48",
+           "an odd number of rows");
+    free(file.data);
+}
+
 /* Through the file system: what is not a file, and a name in every sentence. */
 static void test_paths(void)
 {
@@ -424,6 +464,7 @@ static void test_files(void)
     test_headers();
     test_spoilt();
     test_values();
+    test_family_tensors();
     test_truncation();
     test_flipped_bytes();
     test_paths();

@@ -339,6 +339,143 @@ static void test_batches(void)
     free(file.data), free(wide), free(kept);
 }
 
+/* Families whose buffers and caches differ, in odd shapes. */
+static const struct {
+    const char *what, *arch, *keys, *tensors;
+} kinds[] = {
+    { "values longer than keys", "llama",
+      "attention.head_count=4 attention.head_count_kv=2 attention.key_length=6 "
+      "attention.value_length=40",
+      "blk.0.attn_q.bias blk.0.attn_output.bias" },
+    { "one short head", "qwen3",
+      "attention.head_count=1 attention.key_length=4 attention.value_length=1",
+      "blk.0.attn_q_norm.weight" },
+    { "windows of one position", "gemma2",
+      "attention.head_count=6 attention.head_count_kv=3 attention.key_length=10 "
+      "attention.sliding_window=1",
+      "blk.0.post_ffw_norm.weight" },
+    { "windows and sinks, 32 of 40 experts", "gpt-oss",
+      "attention.head_count=2 attention.key_length=8 attention.sliding_window=7 expert_count=40 "
+      "expert_used_count=32",
+      "blk.0.attn_sinks.weight blk.0.ffn_gate_inp.bias blk.0.ffn_down_exps.bias" },
+    { "all of 64 experts", "olmoe", "attention.head_count=3 expert_count=64 expert_used_count=64",
+      "" },
+    { "a window larger than the context, in parallel", "cohere2",
+      "attention.head_count=3 attention.key_length=14 attention.sliding_window=4096", "" },
+    { "learned positions", "gpt2", "attention.head_count=2", "position_embd.weight" },
+    { "latent attention", "deepseek2",
+      "attention.head_count=3 attention.head_count_kv=1 attention.key_length=26 "
+      "attention.value_length=20 attention.key_length_mla=15 attention.value_length_mla=7 "
+      "attention.kv_lora_rank=20 attention.q_lora_rank=11 rope.dimension_count=6 "
+      "leading_dense_block_count=1 expert_count=6 expert_used_count=2 expert_group_count=3 "
+      "expert_group_used_count=2 expert_gating_func=2",
+      "blk.1.exp_probs_b.bias blk.1.ffn_up_shexp.weight" },
+    { "latent attention, one head wider than all else", "deepseek2",
+      "attention.head_count=1 attention.head_count_kv=1 attention.key_length=5 "
+      "attention.value_length=3 attention.key_length_mla=90 attention.value_length_mla=70 "
+      "attention.kv_lora_rank=3 rope.dimension_count=2",
+      "" },
+    { "latent attention with whole heads", "deepseek2",
+      "attention.head_count=3 attention.key_length=15 attention.value_length=7 "
+      "attention.value_length_mla=30 attention.kv_lora_rank=20 rope.dimension_count=6",
+      "" },
+};
+
+/* Of each kind: single steps give what a batch gives; a session that was saved and loaded, and a
+ * fork, go on with the same numbers. */
+static void test_kinds(void)
+{
+    static const char file_name[] = TMP "/kind";
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        Bytes file;
+        int tokens[40];
+        llm_model *m = grown_model(kinds[i].arch, kinds[i].keys, kinds[i].tensors, &file);
+        check(m, "%s: %s", kinds[i].what, llm_error());
+        if (!m) continue;
+        int vocab = m->facts.vocab_size;
+        llm_session *all = llm_session_new(m, &(llm_options){ .context = 40, .cache = "f32" }),
+                    *single = llm_session_new(m, &(llm_options){ .context = 40, .cache = "f32" }),
+                    *loaded = llm_session_new(m, &(llm_options){ .context = 57, .cache = "f32" });
+        random_tokens(tokens, 40, vocab);
+        for (int t = 0; t < 39; t++) llm_eval(single, tokens + t, 1);
+        double error = float_difference(llm_eval(all, tokens, 39), llm_logits(single), vocab);
+        check(error < 1e-4, "%s, %s: 39 tokens at once and one by one differ by %g", kinds[i].what,
+              kernels->name, error);
+        check(!llm_save(all, file_name) && !llm_load(loaded, file_name), "%s: %s", kinds[i].what,
+              llm_error());
+        llm_session *fork = llm_fork(all), *others[] = { loaded, fork };
+        const float *want = llm_eval(all, tokens + 39, 1);
+        for (int j = 0; j < 2; j++) {
+            const float *got = llm_eval(others[j], tokens + 39, 1);
+            check(want && got && !memcmp(want, got, (size_t)vocab * sizeof *got),
+                  "%s: a %s session goes on otherwise", kinds[i].what, j ? "forked" : "loaded");
+        }
+        llm_session_free(all), llm_session_free(single);
+        llm_session_free(loaded), llm_session_free(fork);
+        llm_close(m);
+        free(file.data);
+    }
+    unlink(file_name);
+}
+
+/* Where a longer context has other rotations, a saved session does not go on in the other kind. */
+static void test_long_rope(void)
+{
+    static const char file_name[] = TMP "/rotated";
+    Bytes file;
+    int tokens[20];
+    llm_model *m = grown_model("phi3",
+                               "attention.head_count=2 rope.scaling.original_context_length=30",
+                               "rope_factors_long.weight rope_factors_short.weight", &file);
+    check(m, "%s", llm_error());
+    if (!m) return;
+    random_tokens(tokens, 20, m->facts.vocab_size);
+    for (int from = 0; from < 2; from++) {
+        llm_session *s = llm_session_new(m, &(llm_options){ .context = from ? 31 : 30 });
+        check(llm_eval(s, tokens, 20) && !llm_save(s, file_name), "%s", llm_error());
+        for (int to = 0; to < 2; to++) {
+            llm_session *t = llm_session_new(m, &(llm_options){ .context = to ? 60 : 20 });
+            int status = llm_load(t, file_name);
+            check(!status == (from == to) && (!status || strstr(llm_error(), "rotations")),
+                  "from %d to %d: %d, \"%s\"", from, to, status, llm_error());
+            llm_session_free(t);
+        }
+        llm_session_free(s);
+    }
+    llm_close(m);
+    free(file.data);
+    unlink(file_name);
+}
+
+/* The q8_0 cache has blocks of 32: of keys and of values, if these are kept apart. */
+static void test_cache_blocks(void)
+{
+    static const struct {
+        const char *arch, *keys, *part;
+    } cases[] = {
+        { "llama", "attention.head_count=1 attention.key_length=32 attention.value_length=20",
+          "the heads have 20 dimensions" },
+        { "llama", "attention.head_count=1 attention.key_length=20 attention.value_length=32",
+          "the heads have 20 dimensions" },
+        { "deepseek2",
+          "attention.head_count=2 attention.head_count_kv=1 attention.key_length=64 "
+          "attention.value_length=50 attention.key_length_mla=20 attention.value_length_mla=9 "
+          "attention.kv_lora_rank=50 rope.dimension_count=14",
+          NULL },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        Bytes file;
+        llm_model *m = grown_model(cases[i].arch, cases[i].keys, "", &file);
+        llm_session *s = m ? llm_session_new(m, &(llm_options){ .cache = "q8_0" }) : NULL;
+        check(m && !s == !!cases[i].part && (s || strstr(llm_error(), cases[i].part)), "%zu: %s", i,
+              llm_error());
+        check(!s || llm_eval(s, (int[]){ 1, 2, 3 }, 3), "%zu: %s", i, llm_error());
+        llm_session_free(s);
+        llm_close(m);
+        free(file.data);
+    }
+}
+
 /* Sessions side by side give what each gives alone; so do two models in one process. */
 static void test_side_by_side(void)
 {
@@ -492,6 +629,7 @@ static void test_forward(void)
         test_batches();
         test_side_by_side();
         test_threads();
+        test_kinds();
         for (size_t k = 0; k < ARRAY_LEN(archs); k++) test_golden(archs[k].name);
         for (size_t k = 0; k < ARRAY_LEN(variants); k++) test_golden(variants[k]);
     }
@@ -500,4 +638,6 @@ static void test_forward(void)
     unsetenv("RUN_CPU");
     pick_kernels();
     test_refusals();
+    test_long_rope();
+    test_cache_blocks();
 }

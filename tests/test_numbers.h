@@ -246,7 +246,7 @@ static void test_matmul_nan(llm_session *s, int type, int n)
     for (int i = 0; i < 4; i++) {
         Mat m = { &formats[type], 1, 256, data, NULL };
         for (int k = 0; k < n * 256; k++) x[k] = (float)(k % 5);
-        x[i * 61 + 3] = i % 2 ? NAN : INFINITY;
+        x[i * 61 + 3] = x[i * 61 + 4] = i % 2 ? NAN : INFINITY;
         multiply(s, y, &m, x, n);
         int finite = 0;
         for (int t = 1; t < n; t++) finite += isfinite(y[t]);
