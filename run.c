@@ -1516,7 +1516,8 @@ static Rope make_rope(llm_model *m, float base, int need, const char *name)
 /* Makes it turn slower, where the model was stretched to a longer context. */
 static void stretch(llm_model *m, Rope *rope, float base)
 {
-    float factor = key_float(m, ".rope.scaling.factor", 1, 1e-3f, 1e6f);
+    float old = key_float(m, ".rope.scale_linear", 1, 1e-3f, 1e6f); /* the name of 2023 */
+    float factor = key_float(m, ".rope.scaling.factor", old, 1e-3f, 1e6f);
     const char *type = key_string(m, ".rope.scaling.type");
     rope->scale = key_float(m, ".rope.scaling.attn_factor", 1, 1e-3f, 1e3f);
     if (m->failed || !rope->turns) return;

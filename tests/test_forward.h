@@ -418,6 +418,19 @@ static void test_kinds(void)
     unlink(file_name);
 }
 
+/* The factor of a longer context goes by two names. */
+static void test_scale_names(void)
+{
+    static const char *const keys[] = { "rope.scale_linear=4", "rope.scaling.factor=4" };
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        Bytes file;
+        llm_model *m = grown_model("llama", keys[i], "", &file);
+        check(m && m->ropes[ROPE].turns[0] == 0.25f, "%s: %s", keys[i], m ? "" : llm_error());
+        llm_close(m);
+        free(file.data);
+    }
+}
+
 /* Where a longer context has other rotations, a saved session does not go on in the other kind. */
 static void test_long_rope(void)
 {
@@ -638,6 +651,7 @@ static void test_forward(void)
     unsetenv("RUN_CPU");
     pick_kernels();
     test_refusals();
+    test_scale_names();
     test_long_rope();
     test_cache_blocks();
 }

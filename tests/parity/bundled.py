@@ -31,7 +31,7 @@ def reference(info):
         max_position_embeddings=info.context,
         rope_parameters={"rope_type": "default", "rope_theta": paper.meta["rope.freq_base"]})
     model = transformers.LlamaForCausalLM(config).eval()
-    models.load_file(model, FILE)
+    models.take_weights(model, FILE)
     return model
 
 

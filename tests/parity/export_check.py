@@ -1101,7 +1101,9 @@ def check_large(folder):
         os.unlink(path)
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         process = subprocess.Popen([sys.executable, os.path.join(ROOT, "export.py"), large, "-o",
-                                    path, "--type", "q4_0"], stderr=subprocess.PIPE)
+                                    path, "--type", "q4_0"], stderr=subprocess.PIPE,
+                                   # in the background of a shell a program begins deaf to SIGINT
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         deadline = time.time() + 20
         while not any(".tmp" in name for name in os.listdir(folder)) and time.time() < deadline:
             time.sleep(0.01)

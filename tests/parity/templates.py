@@ -322,7 +322,7 @@ def trained(rule):
         texts = [SENTENCES.replace(" ", "▁")] * 4
         trainer = trainers.BpeTrainer(vocab_size=300, show_progress=False)
     else:
-        made.pre_tokenizer = tokenizers_parity.RULES[rule]
+        made.pre_tokenizer = tokenizers_parity.RULES[rule][1]
         texts = [SENTENCES] * 4
         trainer = trainers.BpeTrainer(vocab_size=600, show_progress=False,
                                       initial_alphabet=split.ByteLevel.alphabet())
