@@ -421,7 +421,8 @@ static void test_kinds(void)
 /* The factor of a longer context goes by two names. */
 static void test_scale_names(void)
 {
-    static const char *const keys[] = { "rope.scale_linear=4", "rope.scaling.factor=4" };
+    static const char *const keys[] = { "attention.head_count=2 rope.scale_linear=4",
+                                        "attention.head_count=2 rope.scaling.factor=4" };
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
         Bytes file;
         llm_model *m = grown_model("llama", keys[i], "", &file);
