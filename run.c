@@ -259,6 +259,7 @@ enum {
     TILE_ROWS = 16,   /* rows of x from which on tiles are faster than bands alone */
     TILE_BANDS = 8,   /* bands that share a piece of x in the L2 cache */
     FLOAT_COLS = 256, /* the same for weights that are unpacked */
+    FEW_ROWS = 3,     /* rows of x for which these are unpacked row by row */
     ROW_COLS = 1024,  /* a row that is unpacked alone */
     ATTEND_BLOCK = 128, /* a tile of attention: positions, query rows, and those times heads */
     ATTEND_ROWS = 48,
@@ -2693,26 +2694,28 @@ static int piece(const Mat *w, int k, int most)
     return w->cols - k < most ? w->cols - k : most;
 }
 
-/* y(count) += rows first to first + count of w, times one row of x: memory delivers a row fastest
- * as one stream. */
-static void band_one(Work *work, const Mat *w, const float *x, int first, int count)
+/* y(n, BAND) += rows first to first + count of w, times a few rows of x: memory delivers a row
+ * fastest as one stream. */
+static void band_few(Work *work, const Mat *w, const float *x, int n, int first, int count)
 {
-    size_t stride = row_bytes(w->format, w->cols);
+    size_t stride = row_bytes(w->format, w->cols), ldx = (size_t)w->cols;
     const uint8_t *data = w->data + (size_t)first * stride;
-    if (w->format == &formats[F32]) {
-        kernels->dots(work->y[0][0], (const float *)data, (size_t)w->cols, x, count, w->cols);
+    if (w->format == &formats[F32] && n == 1) {
+        kernels->dots(work->y[0][0], (const float *)data, ldx, x, count, w->cols);
         return;
     }
     for (int r = 0; r < count; r++, data += stride) {
+        float sums[FEW_ROWS] = { 0 };
         for (int k = 0; k < w->cols; k += ROW_COLS) {
             int cols = piece(w, k, ROW_COLS);
             unpack(w->format, data + row_bytes(w->format, k), work->row, cols);
-            kernels->dots(&work->y[0][0][r], work->row, 0, x + k, 1, cols);
+            kernels->dots(sums, x + k, ldx, work->row, n, cols);
         }
+        for (int t = 0; t < n; t++) work->y[0][t][r] = sums[t];
     }
 }
 
-/* The same for n rows of x and a whole band: y(n, BAND). The weights are unpacked in pieces small
+/* The same for more rows of x and a whole band. The weights are unpacked in pieces small
  * enough for the L1 cache, each used for all rows of x. */
 static void band_floats(Work *work, const Mat *w, const float *x, int n, int first, int count)
 {
@@ -2847,8 +2850,8 @@ static void band(Work *work, const Job *job, const Product *p, int first, int co
         band_tiles(work, w, &a, n, first, count);
     } else if (runs_on_ints(w->format)) {
         band_ints(work, w, &a, n, first, count);
-    } else if (n == 1) {
-        band_one(work, w, x, first, count);
+    } else if (n <= FEW_ROWS) {
+        band_few(work, w, x, n, first, count);
     } else {
         band_floats(work, w, x, n, first, count);
     }
@@ -2988,7 +2991,8 @@ static void norm_vector(const llm_model *m, float *y, const float *x, const Norm
     int width = w->width;
     for (int at = 0; at < w->length; at += width) {
         double mean = m->arch->centered ? total(x + at, width, 0, 1) / width : 0;
-        double square = total(x + at, width, mean, 2) / width;
+        double square = (mean != 0 ? total(x + at, width, mean, 2) : total(x + at, width, 0, 2)) /
+                        width;
         float scale = 1 / sqrtf((float)square + m->norm_eps), middle = (float)mean;
         for (int i = at; i < at + width; i++) {
             y[i] = (x[i] - middle) * scale * w->weight[i] + (w->bias ? w->bias[i] : 0);
