@@ -2510,6 +2510,7 @@ llm_session *llm_fork(const llm_session *s)
     t->user_mark = s->user_mark;
     t->position = s->position;
     t->valid = s->valid;
+    t->warm = s->warm;
     t->has_logits = s->has_logits;
     t->random = s->random;
     memcpy(t->tokens, s->tokens, (size_t)s->position * sizeof *s->tokens);
@@ -2600,6 +2601,8 @@ typedef struct {
     void (*deal)(Words *to, const uint8_t *rows, size_t stride, int bytes, Ahead *ahead);
     /* y(r) += sum over k of w(r, k) x(k) */
     void (*dots)(float *y, const float *w, size_t ldw, const float *x, int rows, int cols);
+    /* The sum over k of row(k) x(k), of formats of floats; NULL: they are unpacked before. */
+    float (*dot[N_FORMATS])(const void *row, const float *x, int cols);
     /* y(t, 0..BAND) += sum over k of w(k, 0..BAND) x(t, k) */
     void (*gemm)(float *y, size_t ldy, const float *w, size_t ldw, const float *x, size_t ldx,
                  int cols, int n);
@@ -2704,9 +2707,11 @@ static void band_few(Work *work, const Mat *w, const float *x, int n, int first,
         kernels->dots(work->y[0][0], (const float *)data, ldx, x, count, w->cols);
         return;
     }
+    float (*dot)(const void *, const float *, int) = kernels->dot[w->format - formats];
     for (int r = 0; r < count; r++, data += stride) {
         float sums[FEW_ROWS] = { 0 };
-        for (int k = 0; k < w->cols; k += ROW_COLS) {
+        for (int t = 0; dot && t < n; t++) sums[t] = dot(data, x + (size_t)t * ldx, w->cols);
+        for (int k = 0; !dot && k < w->cols; k += ROW_COLS) {
             int cols = piece(w, k, ROW_COLS);
             unpack(w->format, data + row_bytes(w->format, k), work->row, cols);
             kernels->dots(sums, x + k, ldx, work->row, n, cols);
@@ -7203,6 +7208,11 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int w
         [39] = split_mxfp4_##NAME, \
     }
 
+#define DOTS(NAME) \
+    { \
+        [F16] = dot_f16_##NAME, [BF16] = dot_bf16_##NAME \
+    }
+
 /* The sums of a tile of y are kept in registers, so a tile has a fixed number of rows; the largest
  * that fits goes first, smaller ones finish. */
 #define TILES(N, BIG, MIDDLE, CALL) \
@@ -7247,6 +7257,56 @@ AVX2 static inline void look_up_avx2(uint32_t *words, const int8_t list[16], int
 }
 
 INSTANTIATE(avx2, AVX2, 1)
+
+/* Eight numbers of 16 bits as floats. */
+typedef __m256 Widen8(__m128i);
+
+AVX2 static inline __m256 widen_f16_avx2(__m128i v)
+{
+    return _mm256_cvtph_ps(v);
+}
+
+AVX2 static inline __m256 widen_bf16_avx2(__m128i v)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
+}
+
+AVX2 BODY float dot_avx2(const uint16_t *row, const float *x, int cols, Widen8 *widen)
+{
+    __m256 sum[4] = { 0 };
+    uint16_t last[8] = { 0 };
+    float x_last[8] = { 0 };
+    int k = 0;
+    for (; k + 32 <= cols; k += 32) {
+        UNROLL(4)
+        for (int i = 0; i < 4; i++) {
+            __m256 a = widen(_mm_loadu_si128((const __m128i *)(row + k + 8 * i)));
+            sum[i] = _mm256_fmadd_ps(a, _mm256_loadu_ps(x + k + 8 * i), sum[i]);
+        }
+    }
+    for (int n; k < cols; k += n) {
+        n = cols - k < 8 ? cols - k : 8;
+        memcpy(last, row + k, (size_t)n * sizeof *last);
+        memcpy(x_last, x + k, (size_t)n * sizeof *x_last);
+        for (int i = n; i < 8; i++) x_last[i] = last[i] = 0;
+        sum[0] = _mm256_fmadd_ps(widen(_mm_loadu_si128((const __m128i *)last)),
+                                 _mm256_loadu_ps(x_last), sum[0]);
+    }
+    __m256 all = _mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3]));
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+}
+
+AVX2 static float dot_f16_avx2(const void *row, const float *x, int cols)
+{
+    return dot_avx2(row, x, cols, widen_f16_avx2);
+}
+
+AVX2 static float dot_bf16_avx2(const void *row, const float *x, int cols)
+{
+    return dot_avx2(row, x, cols, widen_bf16_avx2);
+}
 
 AVX2 static void unpack_f16_avx2(const void *row, float *y, int n)
 {
@@ -7548,10 +7608,53 @@ AVX512 BODY void dots_tile_avx512(float *y, const float *w, size_t ldw, const fl
 }
 
 AVX512 static void dots_avx512(float *y, const float *w, size_t ldw, const float *x, int rows,
-                               int cols){
+                               int cols)
+{
 #define CALL(R) dots_tile_avx512(y + t, w + (size_t)t * ldw, ldw, x, cols, R)
     TILES(rows, 4, 1, CALL)
 #undef CALL
+}
+
+typedef __m512 Widen16(__m256i);
+
+AVX512 static inline __m512 widen_f16_avx512(__m256i v)
+{
+    return _mm512_cvtph_ps(v);
+}
+
+AVX512 static inline __m512 widen_bf16_avx512(__m256i v)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16));
+}
+
+AVX512 BODY float dot_avx512(const uint16_t *row, const float *x, int cols, Widen16 *widen)
+{
+    __m512 sum[4] = { 0 };
+    int k = 0;
+    for (; k + 64 <= cols; k += 64) {
+        UNROLL(4)
+        for (int i = 0; i < 4; i++) {
+            __m512 a = widen(_mm256_loadu_si256((const __m256i *)(row + k + 16 * i)));
+            sum[i] = _mm512_fmadd_ps(a, _mm512_loadu_ps(x + k + 16 * i), sum[i]);
+        }
+    }
+    for (; k < cols; k += 16) {
+        __mmask16 mask = (__mmask16)(cols - k < 16 ? (1u << (cols - k)) - 1 : 0xffff);
+        sum[0] = _mm512_fmadd_ps(widen(_mm256_maskz_loadu_epi16(mask, row + k)),
+                                 _mm512_maskz_loadu_ps(mask, x + k), sum[0]);
+    }
+    return _mm512_reduce_add_ps(
+        _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
+}
+
+AVX512 static float dot_f16_avx512(const void *row, const float *x, int cols)
+{
+    return dot_avx512(row, x, cols, widen_f16_avx512);
+}
+
+AVX512 static float dot_bf16_avx512(const void *row, const float *x, int cols)
+{
+    return dot_avx512(row, x, cols, widen_bf16_avx512);
 }
 
 /* Four words of sixteen rows. */
@@ -8105,6 +8208,7 @@ static const Isa isas[] = {
       always,
       deal_portable,
       dots_portable,
+      { 0 },
       gemm_portable,
       softmax_portable,
       activate_portable,
@@ -8117,20 +8221,33 @@ static const Isa isas[] = {
       NULL,
       NULL },
 #ifdef __x86_64__
-    { "avx2", has_avx2, deal_avx2, dots_avx2, gemm_avx2, softmax_avx2, activate_avx2,
+    { "avx2", has_avx2, deal_avx2, dots_avx2, DOTS(avx2), gemm_avx2, softmax_avx2, activate_avx2,
       unpack_f16_avx2, pack_f16_avx2, SPLITS(avx2), quantize_avx2, gemm_int_avx2, NULL, NULL,
       NULL },
-    { "avx512", has_avx512, deal_avx512, dots_avx512, gemm_avx512, softmax_avx512, activate_avx512,
-      unpack_f16_avx2, pack_f16_avx2, SPLITS(avx512), quantize_avx512, gemm_int_avx512, NULL, NULL,
-      NULL },
+    { "avx512", has_avx512, deal_avx512, dots_avx512, DOTS(avx512), gemm_avx512, softmax_avx512,
+      activate_avx512, unpack_f16_avx2, pack_f16_avx2, SPLITS(avx512), quantize_avx512,
+      gemm_int_avx512, NULL, NULL, NULL },
 #ifdef AMX
-    { "amx", has_amx, deal_avx512, dots_avx512, gemm_avx512, softmax_avx512, activate_avx512,
-      unpack_f16_avx2, pack_f16_avx2, SPLITS(avx512), quantize_avx512, gemm_int_avx512, round_amx,
-      pair_amx, gemm_tiles_amx },
+    { "amx", has_amx, deal_avx512, dots_avx512, DOTS(avx512), gemm_avx512, softmax_avx512,
+      activate_avx512, unpack_f16_avx2, pack_f16_avx2, SPLITS(avx512), quantize_avx512,
+      gemm_int_avx512, round_amx, pair_amx, gemm_tiles_amx },
 #endif
 #elif defined __aarch64__
-    { "neon", always, deal_neon, dots_portable, gemm_neon, softmax_neon, activate_neon,
-      unpack_f16_neon, pack_f16_neon, SPLITS(neon), quantize_neon, gemm_int_neon, NULL, NULL,
+    { "neon",
+      always,
+      deal_neon,
+      dots_portable,
+      { 0 },
+      gemm_neon,
+      softmax_neon,
+      activate_neon,
+      unpack_f16_neon,
+      pack_f16_neon,
+      SPLITS(neon),
+      quantize_neon,
+      gemm_int_neon,
+      NULL,
+      NULL,
       NULL },
 #endif
 };
