@@ -1203,8 +1203,7 @@ ARCHS = {
         defaults={"rms_norm_eps": 1e-5, "sliding_window": 4096}),
     "StableLmForCausalLM": family(
         "stablelm", stablelm_names, biases={"use_qkv_bias": QKV, None: LAYER_NORMS},
-        shapes=EACH_HEAD_NORMS,
-        keys=("use_parallel_residual",),
+        shapes=EACH_HEAD_NORMS, keys=("use_parallel_residual",),
         defaults={"layer_norm_eps": 1e-5, "partial_rotary_factor": 0.25}),
     "Starcoder2ForCausalLM": family(
         "starcoder2", names(FFN, ffn_up="mlp.c_fc", ffn_down="mlp.c_proj"),

@@ -1102,7 +1102,7 @@ typedef struct {
     Mat shared_router;          /* (1, dim) */
     Mat shared_gate, shared_up; /* (shared_dim, dim) the expert that every token has */
     Mat shared_down;            /* (dim, shared_dim) */
-    Mat q_low, latent;          /* (q_rank, dim) (rank + n_rot, dim) see latent_attention */
+    Mat q_low, latent;          /* (q_rank, dim) (rank + n_rot, dim) see latent_queries */
     Norm q_low_norm, latent_norm; /* (q_rank) (rank) */
     Mat *to_latent, *from_latent; /* (n_heads) of (rank, plain_dim) and (o_dim / n_heads, rank) */
     Mat heads;    /* or (n_heads (plain_dim + value_dim), rank) for files that keep whole heads */
@@ -1362,7 +1362,7 @@ static const Tensor *load_tensor(llm_model *m, int count, int rows, int cols, in
     Tensor *t = model_tensor(m, need, name, layer);
     if (!t) return NULL;
     if (t->shape[0] != cols || t->shape[1] != rows || t->shape[2] != count || t->shape[3] != 1) {
-        char number[3][24] = { "", "", "" };
+        char number[2][24] = { "", "" };
         if (t->shape[2] * t->shape[3] > 1) {
             snprintf(number[0], sizeof *number, "%lldx", (long long)(t->shape[2] * t->shape[3]));
         }
@@ -1462,28 +1462,18 @@ static Mat *load_mats(llm_model *m, int count, int all, int first, int rows, int
     for (int i = 0; mats && i < count; i++) {
         Mat whole = { t->format, all * count, cols, t->data, bias };
         mats[i] = part(whole, i * all + first, rows);
+        m->facts.bytes_read += (int64_t)row_bytes(t->format, cols) * rows;
     }
     return mats;
-}
-
-static int64_t mats_bytes(const Mat *mats, int n)
-{
-    int64_t sum = 0;
-    for (int i = 0; mats && i < n; i++) {
-        if (mats[i].data) sum += (int64_t)row_bytes(mats[i].format, mats[i].cols) * mats[i].rows;
-    }
-    return sum;
 }
 
 /* YaRN (arxiv.org/abs/2309.00071): dimensions that turn often within the original context keep
  * their frequency, slow ones are stretched by factor, and between the two there is a ramp. */
 static void yarn(llm_model *m, Rope *rope, float base, float factor)
 {
-    int context = key_int(m, ".rope.scaling.original_context_length", m->facts.context, 1,
-                          MAX_CONTEXT);
     float fast = key_float(m, ".rope.scaling.yarn_beta_fast", 32, 1e-3f, 1e6f);
     float slow = key_float(m, ".rope.scaling.yarn_beta_slow", 1, 1e-3f, 1e6f);
-    double turns = m->n_rot / (2 * log(base)), around = context / 6.283185307179586;
+    double turns = m->n_rot / (2 * log(base)), around = m->short_context / 6.283185307179586;
     double low = turns * log(around / fast), high = turns * log(around / slow);
     if (!m->arch->exact_ramp) low = floor(low), high = ceil(high);
     low = fmax(low, 0), high = fmin(high, m->n_rot - 1);
@@ -1606,8 +1596,6 @@ static void load_scales(llm_model *m)
     m->logit_scale = key_float(m, ".logit_scale", 1, 1e-6f, 1e6f);
     if (m->arch->logits_divided) m->logit_scale = 1 / m->logit_scale;
     m->query_growth = key_float(m, ".attention.temperature_scale", 0, 0, 1e3f);
-    m->short_context = key_int(m, ".rope.scaling.original_context_length", c->context, 1,
-                               MAX_CONTEXT);
 }
 
 /* Files from before April 2025 keep the keys and values of all heads, newer ones the latent vectors
@@ -1663,13 +1651,15 @@ static void load_hyperparameters(llm_model *m)
     }
     m->score_scale = 1;
     m->window = key_int(m, ".attention.sliding_window", m->arch->window, 0, MAX_CONTEXT);
+    m->short_context = key_int(m, ".rope.scaling.original_context_length", c->context, 1,
+                               MAX_CONTEXT);
     if (m->arch->latent && !m->failed) load_latent_keys(m);
     load_expert_keys(m);
     load_ropes(m);
     load_scales(m);
 }
 
-/* Queries and keys by way of shorter vectors, see latent_attention. */
+/* Queries and keys by way of shorter vectors, see latent_queries. */
 static void load_latent(llm_model *m, Layer *w, int l)
 {
     const llm_facts *c = &m->facts;
@@ -1691,8 +1681,6 @@ static void load_latent(llm_model *m, Layer *w, int l)
     w->to_latent = load_mats(m, c->n_heads, m->rank, 0, m->rank, m->plain_dim, REQUIRED, "attn_k_b",
                              l);
     w->from_latent = load_mats(m, c->n_heads, v_dim, 0, v_dim, m->rank, REQUIRED, "attn_v_b", l);
-    m->facts.bytes_read += mats_bytes(w->to_latent, c->n_heads) +
-                           mats_bytes(w->from_latent, c->n_heads);
 }
 
 static void load_attention(llm_model *m, Layer *w, int l)
@@ -1724,7 +1712,7 @@ static void load_attention(llm_model *m, Layer *w, int l)
     w->sinks = load_vec(m, c->n_heads, OPTIONAL, "attn_sinks.weight", l);
 }
 
-/* A feed-forward part whose matrices have the same names but for the first letters. */
+/* The feed-forward part of a layer without experts; gate and up may lie in one tensor. */
 static void load_dense(llm_model *m, Layer *w, int l)
 {
     int dim = m->facts.dim, hidden = m->facts.hidden_dim;
@@ -1769,16 +1757,17 @@ static Mat *load_single(llm_model *m, int rows, int cols, const char *name, int 
 static void load_expert_mats(llm_model *m, Layer *w, int l)
 {
     int dim = m->facts.dim, n = m->facts.n_experts;
-    if (model_tensor(m, ROUTED | OPTIONAL, "ffn_up.0.weight", l)) {
-        int hidden = tensor_rows(m, ROUTED, "ffn_up.0.weight", l);
+    int hidden = tensor_rows(m, ROUTED | OPTIONAL, "ffn_up.0.weight", l);
+    if (hidden) {
         w->gates = load_single(m, hidden, dim, "ffn_gate", l);
         w->ups = load_single(m, hidden, dim, "ffn_up", l);
         w->downs = load_single(m, dim, hidden, "ffn_down", l);
         return;
     }
-    int both = tensor_rows(m, ROUTED | OPTIONAL, "ffn_gate_up_exps.weight", l), hidden = both / 2;
+    int both = tensor_rows(m, ROUTED | OPTIONAL, "ffn_gate_up_exps.weight", l);
     if (both) {
-        both = 2 * hidden;
+        hidden = both / 2;
+        both = 2 * hidden; /* an odd number of rows is refused */
         w->gates = load_mats(m, n, both, 0, hidden, dim, ROUTED, "ffn_gate_up_exps", l);
         w->ups = load_mats(m, n, both, hidden, hidden, dim, ROUTED, "ffn_gate_up_exps", l);
     } else {
@@ -1793,10 +1782,9 @@ static void load_experts(llm_model *m, Layer *w, int l)
 {
     int dim = m->facts.dim, n = m->facts.n_experts;
     int shared = tensor_rows(m, ROUTED | OPTIONAL, "ffn_up_shexp.weight", l);
-    int64_t before = m->facts.bytes_read, all;
+    int64_t before = m->facts.bytes_read;
     load_expert_mats(m, w, l);
-    all = mats_bytes(w->gates, n) + mats_bytes(w->ups, n) + mats_bytes(w->downs, n);
-    m->facts.bytes_read = before + all / n * m->facts.n_experts_used;
+    m->facts.bytes_read = before + (m->facts.bytes_read - before) / n * m->facts.n_experts_used;
     w->router = load_mat(m, n, dim, ROUTED, "ffn_gate_inp", l);
     w->preference = load_vec(m, n, ROUTED | OPTIONAL, "exp_probs_b.bias", l);
     for (int i = 0; w->preference && i < n; i++) { /* else an expert could be chosen twice */
@@ -2872,15 +2860,15 @@ static void band(Work *work, const Job *job, const Product *p, int first, int co
  * first read: that takes longer than reading them. */
 static void map_rows(const Mat *w, int first, int count)
 {
-    size_t stride = row_bytes(w->format, w->cols);
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE),
-              from = (uintptr_t)(w->data + (size_t)first * stride) & ~(page - 1);
-    if (count > w->rows - first) count = w->rows - first;
 #ifdef MADV_POPULATE_READ
-    uintptr_t end = (uintptr_t)(w->data + (size_t)(first + count) * stride);
-    madvise((void *)from, end - from, MADV_POPULATE_READ); /* older systems decline */
+    size_t stride = row_bytes(w->format, w->cols);
+    int end = first + count < w->rows ? first + count : w->rows;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)w->data;
+    uintptr_t from = (at + (size_t)first * stride) & ~(page - 1), to = at + (size_t)end * stride;
+    madvise((void *)from, to - from, MADV_POPULATE_READ); /* older systems decline */
+#else
+    (void)w, (void)first, (void)count;
 #endif
-    (void)from;
 }
 
 /* Bands first to first + count of all products. */
@@ -2938,7 +2926,8 @@ static void multiply(llm_session *s, float *y, const Mat *w, const float *x, int
     matmul(s, x, n, &(Product){ y, *w, 0, n }, 1);
 }
 
-/* Rows of one thing each gets in a group, so that each begins where tiles can: see experts. */
+/* The rows that n rows take in a group of several experts' or heads' rows: where there are `usual`
+ * ones on average, enough for tiles, each begins where a tile can. */
 static int spaced(int n, int usual)
 {
     return runs_on_tiles(usual) ? (n + 15) / 16 * 16 : n;
@@ -2954,13 +2943,14 @@ static void by_head(llm_session *s, float *y, int y_head, const float *x, int x_
     if (most > MAX_PRODUCTS) most = MAX_PRODUCTS;
     for (int first = 0; first < heads; first += most) {
         int count = heads - first < most ? heads - first : most;
-        for (int i = 0; i < count * n; i++) {
-            int g = i / n, t = i % n;
-            const float *from = x + (size_t)(t * heads + first + g) * (size_t)x_head;
-            memcpy(s->group_in + (size_t)(g * step + t) * (size_t)w->cols, from,
-                   (size_t)w->cols * sizeof *x);
+        for (int g = 0; g < count; g++) {
             p[g] = (Product){ s->group_out + (size_t)(g * step) * (size_t)w->rows, w[first + g],
                               g * step, n };
+            for (int t = 0; t < n; t++) {
+                memcpy(s->group_in + (size_t)(g * step + t) * (size_t)w->cols,
+                       x + (size_t)(t * heads + first + g) * (size_t)x_head,
+                       (size_t)w->cols * sizeof *x);
+            }
         }
         matmul(s, s->group_in, count * step, p, count);
         for (int i = 0; i < count * n; i++) {
@@ -2996,6 +2986,7 @@ static void norm_vector(const llm_model *m, float *y, const float *x, const Norm
     int width = w->width;
     for (int at = 0; at < w->length; at += width) {
         double mean = m->arch->centered ? total(x + at, width, 0, 1) / width : 0;
+        /* a mean that is known to be 0 costs nothing */
         double square = (mean != 0 ? total(x + at, width, mean, 2) : total(x + at, width, 0, 2)) /
                         width;
         float scale = 1 / sqrtf((float)square + m->norm_eps), middle = (float)mean;

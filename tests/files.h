@@ -20,6 +20,12 @@ static void put(Bytes *b, const void *data, size_t n)
     b->size += n;
 }
 
+/* Up to where a tensor may begin. */
+static void put_padding(Bytes *b)
+{
+    put(b, NULL, (32 - b->size % 32) % 32);
+}
+
 static void put_int(Bytes *b, uint64_t v, int bytes)
 {
     for (int i = 0; i < bytes; i++) put(b, &(unsigned char){ (unsigned char)(v >> 8 * i) }, 1);
@@ -151,7 +157,7 @@ static void add_stack(Builder *b, const char *name, int type, int count, int row
     random_blocks(&b->random, type, b->tensors.data + at, n, scale);
     for (int64_t i = 0; i < n && around != 0; i++)
         ((float *)(void *)(b->tensors.data + at))[i] += around;
-    put(&b->tensors, NULL, (32 - b->tensors.size % 32) % 32);
+    put_padding(&b->tensors);
 }
 
 static void add_tensor(Builder *b, const char *name, int type, int rows, int cols, float scale,
@@ -170,7 +176,7 @@ static Bytes finish(Builder *b)
     put_int(&file, (uint64_t)b->n_keys, 8);
     put(&file, b->keys.data, b->keys.size);
     put(&file, b->directory.data, b->directory.size);
-    put(&file, NULL, b->n_tensors ? (32 - file.size % 32) % 32 : 0);
+    if (b->n_tensors) put_padding(&file);
     put(&file, b->tensors.data, b->tensors.size);
     free(b->keys.data);
     free(b->directory.data);
@@ -287,9 +293,9 @@ static void add_experts(Builder *b, const Shape *s, int l)
             if (s->layout == ALONE) add_entry(b, name, s->type, 2, cols, rows, 1);
             put_expert(b, s, l, which, e);
             if (two) put_expert(b, s, l, 1, e);
-            if (s->layout == ALONE) put(&b->tensors, NULL, (32 - b->tensors.size % 32) % 32);
+            if (s->layout == ALONE) put_padding(&b->tensors);
         }
-        put(&b->tensors, NULL, (32 - b->tensors.size % 32) % 32);
+        put_padding(&b->tensors);
     }
     snprintf(name, sizeof name, "blk.%d.ffn_gate_inp.weight", l);
     b->random = spread_seed(s->seed + (uint64_t)l);

@@ -10,15 +10,13 @@ must choose the tokens that transformers chooses. Files of other formats are com
 import json
 import os
 import sys
-import warnings
 
 import numpy as np
-import torch
-import transformers
 
 import llm
 from cases import cases
-from models import distance, evaluate, export, save, some_tokens, transformers_logits
+from models import (distance, evaluate, export, prepare, save, some_tokens,
+                    transformers_logits)
 
 try:
     import llama_cpp
@@ -115,10 +113,7 @@ def check_blocks(checks, case):
 
 
 def main():
-    warnings.filterwarnings("ignore")
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    torch.set_grad_enabled(False)
+    prepare()
     names = sys.argv[1:]
     if llama_cpp is None:
         print("0 passed, 0 failed, 1 skipped: no llama_cpp")

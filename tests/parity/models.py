@@ -952,11 +952,16 @@ def check_goldens(checks):
         print(f"{label}  {line}", flush=True)
 
 
-def main():
+def prepare():
+    """What every script that runs models of transformers begins with: no remarks, no gradients."""
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     torch.set_grad_enabled(False)
+
+
+def main():
+    prepare()
     names = sys.argv[1:]
     if names[:1] == ["--write"]:
         write_goldens(names[1:])
