@@ -738,7 +738,7 @@ static void pack_q8_0(void *row, const float *x, int n)
 }
 
 /* To add one: its block, an unpack function that agrees bit for bit with the gguf package, a row;
- * to make it fast, a split_x in section 11. The index is the type number in the file. */
+ * to make it fast, a layout in section 11. The index is the type number in the file. */
 typedef struct {
     const char *name;
     int block, bytes; /* numbers and bytes of a block */
@@ -2600,9 +2600,10 @@ typedef struct {
     void (*unpack_f16)(const void *row, float *y, int n);
     void (*pack_f16)(void *row, const float *x, int n);
     /* The same with integers, for `cols` columns that begin at number k of x, whose rows have ldx
-     * numbers; NULL: all weights are unpacked instead. */
-    void (*split[N_FORMATS])(Quanta *restrict to, const Words *restrict from, int cols,
-                             Ahead *ahead);
+     * numbers, with a single row of x or with many; NULL: all weights are unpacked instead. */
+    void (*once[N_FORMATS])(float *y, const Words *from, const Act *x, int ldx, int k, int cols,
+                            Ahead *ahead);
+    void (*split[N_FORMATS])(Quanta *to, const Words *from, int cols, Ahead *ahead);
     void (*quantize)(Act *to, const float *x, int row, int cols, int digits);
     void (*gemm_int)(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k, int cols, int n,
                      const Format *f, Ahead *ahead);
@@ -2753,6 +2754,11 @@ static void band_ints(Work *work, const Mat *w, const Act *x, int n, int first, 
         Ahead ahead = { next + (size_t)BAND * row_bytes(f, k),
                         first + BAND < w->rows ? (BAND * bytes / 64 + steps - 1) / steps : 0 };
         deal_piece(work, w, k, cols, first, count, &ahead);
+        if (n == 1) {
+            kernels->once[f - formats](work->y[0][0], (const Words *)work->words, x, w->cols, k,
+                                       cols, &ahead);
+            continue;
+        }
         kernels->split[f - formats](&work->quanta, (const Words *)work->words, cols, &ahead);
         kernels->gemm_int(work->y[0], &work->quanta, x, w->cols, k, cols, n, f, &ahead);
     }
@@ -6883,237 +6889,299 @@ BODY void prefetch(Ahead *ahead)
     ahead->at = at;
 }
 
-/* The word at a byte offset, which the compiler knows, of row r. */
-BODY uint32_t word(const Words *from, int at, int r)
+/* Bits of a word that begins at byte `at`, with which a second field may be joined. */
+typedef struct {
+    int at, shift;
+    uint32_t mask;
+    int high_at, high_shift, up;
+    uint32_t high_mask;
+    int spread;    /* four bits of the second one go to bits 0 of four bytes first */
+    uint32_t flip; /* bits that are stored the other way round */
+} Field;
+
+BODY Field bits(int at, int shift, uint32_t mask)
 {
-    uint32_t low = from[at / 4][r];
-    return at % 4 ? low >> 8 * (at % 4) | from[at / 4 + 1][r] << (32 - 8 * (at % 4)) : low;
+    return (Field){ .at = at, .shift = shift, .mask = mask };
 }
 
-/* Puts the numbers of a list, plus `more`, in the places of their indices, which are the bytes of a
- * word of each row of a band. */
-typedef void LookUp(uint32_t *words, const int8_t list[16], int more);
-
-/* The formats with blocks of 32: `bits` to a number or its index in a list, and what is taken off
- * it. In front stand two bytes of scale, another two of minimum, or one that is an exponent. They
- * come in runs, so that each begins at a known place in a word; behind the last one may follow some
- * that are not used. */
-BODY void split_32(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead,
-                   int bytes, int bits, int less, const int8_t *list, LookUp *look_up)
+BODY Field join(Field low, Field high, int up)
 {
-    const int head = bytes - 4 * bits, run = bytes % 2 ? 4 : 2;
-    for (int b = 0; b < cols / 32; b += run, from += bytes * run / 4) {
-        UNROLL(4)
-        for (int e = 0; e < run; e++) {
-            int at = e * bytes, high = at + head, data = high + (bits == 5 ? 4 : 0);
-            Words *q = to->q + (b + e) * 8;
-            prefetch(ahead);
-            for (int r = 0; r < BAND; r++) {
-                uint32_t w = word(from, at, r);
-                float d = head == 1 ? e8m0_float(w & 255) : f16_float((uint16_t)w);
-                to->d[b + e][r] = d;
-                to->m[b + e][r] = head == 4 ? f16_float((uint16_t)(w >> 16)) : (float)-less * d;
-            }
-            UNROLL(8)
-            for (int i = 0; i < 8; i++) {
-                for (int r = 0; r < BAND && bits == 8; r++) {
-                    q[i][r] = word(from, data + 4 * i, r) ^ 0x80808080;
-                }
-                for (int r = 0; r < BAND && bits < 8 && i < 4; r++) {
-                    uint32_t w = word(from, data + 4 * i, r), low = 0, top = 0;
-                    if (bits == 5) { /* bits i of these four numbers, to bits 4 of their bytes */
-                        uint32_t h = word(from, high, r);
-                        low = (h >> 4 * i & 15) * 0x00204081 & 0x01010101;
-                        top = (h >> 4 * i >> 16 & 15) * 0x00204081 & 0x01010101;
-                    }
-                    q[i][r] = (w & 0x0f0f0f0f) | low << 4;
-                    q[i + 4][r] = (w >> 4 & 0x0f0f0f0f) | top << 4;
-                }
-                if (list && i < 4) look_up(q[i], list, less), look_up(q[i + 4], list, less);
-            }
-        }
+    low.high_at = high.at, low.high_shift = high.shift, low.high_mask = high.mask, low.up = up;
+    return low;
+}
+
+/* A format as integers: where the kernels find word i of the quanta of group p, each a byte, or of
+ * their indices in a list; d and m of F16; a scale and a minimum that are small whole numbers. A
+ * weight is (q - less) d (scale - bias), or with m, q d (scale - bias) - m min. Places count from
+ * the beginning of a block of 256 numbers, or of a run of blocks of 32, so that each is at a known
+ * byte of a word; all of them are known to the compiler. */
+typedef struct {
+    Field quanta, scale, min;
+    int d, m, less, bias;
+    int exponent; /* d is a single byte: see e8m0_float */
+    const int8_t *list;
+} Layout;
+
+typedef Layout LayoutOf(int p, int i);
+
+/* For products of signed bytes. */
+BODY Layout as_signed(Layout l)
+{
+    if (l.less == 128) l.less = 0, l.quanta.flip = 0;
+    return l;
+}
+
+/* Half-bytes of 32 numbers, the first sixteen in the low halves. */
+BODY Field nibbles(int at, int i)
+{
+    return bits(at + i % 4 * 4, i / 4 * 4, 0x0f0f0f0f);
+}
+
+/* Behind the fifth bits of all of them. */
+BODY Field five_bits(int at, int i)
+{
+    Field f = join(nibbles(at + 4, i), bits(at, 4 * i, 15), 4);
+    f.spread = 1;
+    return f;
+}
+
+BODY Layout layout_q4_0(int p, int i)
+{
+    int at = p * (int)sizeof(BlockQ4_0);
+    return (Layout){ .d = at, .quanta = nibbles(at + 2, i), .less = 8 };
+}
+
+BODY Layout layout_q4_1(int p, int i)
+{
+    int at = p * (int)sizeof(BlockQ4_1);
+    return (Layout){ .d = at, .m = at + 2, .quanta = nibbles(at + 4, i) };
+}
+
+BODY Layout layout_q5_0(int p, int i)
+{
+    int at = p * (int)sizeof(BlockQ5_0);
+    return (Layout){ .d = at, .quanta = five_bits(at + 2, i), .less = 16 };
+}
+
+BODY Layout layout_q5_1(int p, int i)
+{
+    int at = p * (int)sizeof(BlockQ5_1);
+    return (Layout){ .d = at, .m = at + 2, .quanta = five_bits(at + 4, i) };
+}
+
+BODY Layout layout_q8_0(int p, int i)
+{
+    int at = p * (int)sizeof(BlockQ8_0);
+    Layout l = { .d = at, .quanta = bits(at + 2 + 4 * i, 0, ~0u), .less = 128 };
+    l.quanta.flip = 0x80808080;
+    return l;
+}
+
+BODY Layout layout_iq4_nl(int p, int i)
+{
+    int at = p * (int)sizeof(BlockIQ4_NL);
+    return (Layout){ .d = at, .quanta = nibbles(at + 2, i), .list = uneven, .less = 128 };
+}
+
+BODY Layout layout_mxfp4(int p, int i)
+{
+    int at = p * (int)sizeof(BlockMXFP4);
+    return (Layout){
+        .d = at, .exponent = 1, .quanta = nibbles(at + 1, i), .list = twice_fp4, .less = 12
+    };
+}
+
+BODY Layout layout_iq4_xs(int p, int i)
+{
+    return (Layout){ .d = 0,
+                     .scale = join(bits(4, 4 * p, 15), bits(0, 16 + 2 * p, 3), 4),
+                     .bias = 32,
+                     .quanta = nibbles(8 + p * 16, i),
+                     .list = uneven,
+                     .less = 128 };
+}
+
+BODY Layout layout_q2_K(int p, int i)
+{
+    int at = p % 2 * 16 + 4 * i, byte = p % 4 * 8;
+    return (Layout){ .d = 80,
+                     .m = 82,
+                     .scale = bits(p / 4 * 4, byte, 15),
+                     .min = bits(p / 4 * 4, byte + 4, 15),
+                     .quanta = bits(16 + p / 8 * 32 + at, p / 2 % 4 * 2, 0x03030303) };
+}
+
+/* See scale_q3_K. */
+BODY Layout layout_q3_K(int p, int i)
+{
+    int at = p % 2 * 16 + 4 * i, byte = p % 4 * 8;
+    Field low = bits(96 + p / 4 % 2 * 4, byte + p / 8 * 4, 15);
+    Field two = bits(32 + p / 8 * 32 + at, p / 2 % 4 * 2, 0x03030303);
+    return (Layout){ .d = 108,
+                     .scale = join(low, bits(104, byte + p / 4 * 2, 3), 4),
+                     .bias = 32,
+                     .quanta = join(two, bits(at, p / 2, 0x01010101), 2),
+                     .less = 4 };
+}
+
+/* Scale or minimum of group p, the first four of which begin at a byte: see scale_min. */
+BODY Field six_bits(int p, int at, int half)
+{
+    int byte = p % 4 * 8;
+    return p < 4 ? bits(at, byte, 63) : join(bits(12, byte + half, 15), bits(at, byte + 6, 3), 4);
+}
+
+BODY Layout layout_q4_K(int p, int i)
+{
+    return (Layout){ .d = 0,
+                     .m = 2,
+                     .scale = six_bits(p, 4, 0),
+                     .min = six_bits(p, 8, 4),
+                     .quanta = bits(16 + p / 2 * 32 + 4 * i, p % 2 * 4, 0x0f0f0f0f) };
+}
+
+BODY Layout layout_q5_K(int p, int i)
+{
+    Layout l = layout_q4_K(p, i);
+    l.quanta.at += 32;
+    l.quanta = join(l.quanta, bits(16 + 4 * i, p, 0x01010101), 4);
+    return l;
+}
+
+/* Scales are signed bytes: to flip the highest bit is to add 128. */
+BODY Layout layout_q6_K(int p, int i)
+{
+    int at = p % 2 * 16 + 4 * i;
+    Field low = bits(p / 8 * 64 + p / 2 % 2 * 32 + at, p / 4 % 2 * 4, 0x0f0f0f0f);
+    Layout l = { .d = 208, .scale = bits(192 + p / 4 * 4, p % 4 * 8, 255), .bias = 128 };
+    l.scale.flip = 128;
+    l.quanta = join(low, bits(128 + p / 8 * 32 + at, p / 2 % 4 * 2, 0x03030303), 4);
+    l.less = 32;
+    return l;
+}
+
+BODY int unit_groups(const Format *f)
+{
+    return f->block > 32 ? f->block / f->group : f->bytes % 2 ? 4 : 2;
+}
+
+BODY int unit_words(const Format *f)
+{
+    return unit_groups(f) * f->group / f->block * f->bytes / 4;
+}
+
+/* Layouts read by vectors of BYTES, whose lanes are rows of the band. An instruction set has a
+ * look_up of its own, which puts the numbers of a list, plus `more`, in the places of their
+ * indices, and an f16, of numbers in the low halves of words. */
+#define READ_LAYOUTS(NAME, TARGET, BYTES, SIGNED) \
+    TARGET BODY Lanes_##NAME word_##NAME(const Words *from, int at) \
+    { \
+        Lanes_##NAME w = *(const Lanes_##NAME *)from[at / 4]; \
+        if (at % 4 == 0) return w; \
+        return w >> at % 4 * 8 | *(const Lanes_##NAME *)from[at / 4 + 1] << (32 - at % 4 * 8); \
+    } \
+    TARGET BODY Lanes_##NAME field_##NAME(const Words *from, Field f) \
+    { \
+        Lanes_##NAME w = word_##NAME(from, f.at) >> f.shift & f.mask; \
+        if (f.high_mask) { \
+            Lanes_##NAME high = word_##NAME(from, f.high_at) >> f.high_shift & f.high_mask; \
+            if (f.spread) high = high * 0x00204081 & 0x01010101; \
+            w |= high << f.up; \
+        } \
+        return w ^ f.flip; \
+    } \
+    TARGET BODY FloatLanes_##NAME whole_##NAME(const Words *from, Field f, int bias) \
+    { \
+        Lanes_##NAME w = field_##NAME(from, f) - (uint32_t)bias; \
+        return __builtin_convertvector((IntLanes_##NAME)w, FloatLanes_##NAME); \
+    } \
+    TARGET BODY FloatLanes_##NAME half_##NAME(const Words *from, int at) \
+    { \
+        return f16_##NAME(*(const Lanes_##NAME *)from[at / 4] >> at % 4 * 8); \
+    } \
+    TARGET BODY FloatLanes_##NAME power_##NAME(const Words *from, int at) \
+    { \
+        Lanes_##NAME e = *(const Lanes_##NAME *)from[at / 4] >> at % 4 * 8 & 255; \
+        Lanes_##NAME tiny = (Lanes_##NAME)(e < 2); \
+        return (FloatLanes_##NAME)((tiny & (e + 1) << 21) | (~tiny & (e - 1) << 23)); \
+    } \
+    /* A weight is q d + m. */ \
+    TARGET BODY void scales_##NAME(FloatLanes_##NAME *d, FloatLanes_##NAME *m, const Words *from, \
+                                   Layout l) \
+    { \
+        if (SIGNED) l = as_signed(l); \
+        *d = l.exponent ? power_##NAME(from, l.d) : half_##NAME(from, l.d); \
+        if (l.scale.mask) *d *= whole_##NAME(from, l.scale, l.bias); \
+        if (l.min.mask) { \
+            *m = -half_##NAME(from, l.m) * whole_##NAME(from, l.min, 0); \
+        } else if (l.m) { \
+            *m = half_##NAME(from, l.m); \
+        } else { \
+            *m = *d * (float)-l.less; \
+        } \
+    } \
+    TARGET BODY Lanes_##NAME quanta_##NAME(const Words *from, Layout l) \
+    { \
+        if (SIGNED) l = as_signed(l); \
+        Lanes_##NAME q = field_##NAME(from, l.quanta); \
+        if (l.list) q = look_up_##NAME(q, l.list, l.less); \
+        return q; \
+    } \
+    TARGET BODY void split_##NAME(Quanta *restrict to, const Words *restrict from, int cols, \
+                                  Ahead *ahead, const Format *f, LayoutOf *layout) \
+    { \
+        const int group = f->group, groups = unit_groups(f); \
+        Ahead here = *ahead; \
+        for (int j = 0; j < cols / group; j += groups, from += unit_words(f)) { \
+            for (int r = 0; r < BAND; r += BYTES / 4) { \
+                const Words *unit = (const Words *)&from[0][r]; \
+                UNROLL(16) \
+                for (int p = 0; p < groups; p++) { \
+                    Words *q = &to->q[(j + p) * group / 4]; \
+                    FloatLanes_##NAME *d = (FloatLanes_##NAME *)&to->d[j + p][r]; \
+                    FloatLanes_##NAME *m = (FloatLanes_##NAME *)&to->m[j + p][r]; \
+                    if (r == 0 && p * group % 32 == 0) prefetch(&here); \
+                    scales_##NAME(d, m, unit, layout(p, 0)); \
+                    UNROLL(8) \
+                    for (int i = 0; i < group / 4; i++) { \
+                        *(Lanes_##NAME *)&q[i][r] = quanta_##NAME(unit, layout(p, i)); \
+                    } \
+                } \
+            } \
+        } \
+        *ahead = here; \
     }
-}
 
-BODY void split_q4_0(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
-{
-    split_32(to, from, cols, ahead, sizeof(BlockQ4_0), 4, 8, NULL, NULL);
-}
-
-BODY void split_q4_1(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
-{
-    split_32(to, from, cols, ahead, sizeof(BlockQ4_1), 4, 0, NULL, NULL);
-}
-
-BODY void split_q5_0(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
-{
-    split_32(to, from, cols, ahead, sizeof(BlockQ5_0), 5, 16, NULL, NULL);
-}
-
-BODY void split_q5_1(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
-{
-    split_32(to, from, cols, ahead, sizeof(BlockQ5_1), 5, 0, NULL, NULL);
-}
-
-BODY void split_q8_0(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
-{
-    split_32(to, from, cols, ahead, sizeof(BlockQ8_0), 8, 128, NULL, NULL);
-}
-
-BODY void split_iq4_nl(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead,
-                       LookUp *look_up)
-{
-    split_32(to, from, cols, ahead, sizeof(BlockIQ4_NL), 4, 128, uneven, look_up);
-}
-
-BODY void split_mxfp4(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead,
-                      LookUp *look_up)
-{
-    split_32(to, from, cols, ahead, sizeof(BlockMXFP4), 4, 12, twice_fp4, look_up);
-}
-
-BODY void split_iq4_xs(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead,
-                       LookUp *look_up)
-{
-    float d[BAND];
-    (void)cols;
-    for (int r = 0; r < BAND; r++) d[r] = f16_float((uint16_t)from[0][r]);
-    UNROLL(8)
-    for (int p = 0; p < 8; p++) {
-        Words *q = to->q + p * 8;
-        prefetch(ahead);
-        for (int r = 0; r < BAND; r++) {
-            uint32_t low = from[1][r] >> 4 * p & 15, high = from[0][r] >> (16 + 2 * p) & 3;
-            int scale = (int)(low | high << 4) - 32;
-            to->d[p][r] = d[r] * (float)scale;
-            to->m[p][r] = d[r] * (float)(-128 * scale);
-        }
-        for (int i = 0; i < 4; i++) {
-            for (int r = 0; r < BAND; r++) {
-                uint32_t w = from[2 + p * 4 + i][r];
-                q[i][r] = w & 0x0f0f0f0f, q[i + 4][r] = w >> 4 & 0x0f0f0f0f;
-            }
-            look_up(q[i], uneven, 128), look_up(q[i + 4], uneven, 128);
-        }
+/* What split and gemm_int do, for a row of x, but nothing is written down. An instruction set has a
+ * sums of its own, of the products of a group, and an add, of what becomes of them. */
+#define READ_ONCE(NAME, TARGET, BYTES) \
+    TARGET BODY void once_##NAME(float *y, const Words *from, const Act *x, int ldx, int k, \
+                                 int cols, Ahead *ahead, const Format *f, LayoutOf *layout) \
+    { \
+        const int group = f->group; \
+        Ahead here = *ahead; \
+        for (int r = 0; r < BAND; r += BYTES / 4, y += BYTES / 4) { \
+            const Words *unit = (const Words *)&from[0][r]; \
+            const float *step = x->d + k / 32, *sums = x->sums + k / 16; \
+            FloatLanes_##NAME all = *(FloatLanes_##NAME *)y; \
+            size_t at = (size_t)k, end = at + (size_t)cols; \
+            for (; at < end; unit += unit_words(f)) { \
+                UNROLL(16) \
+                for (int p = 0; p < unit_groups(f); p++, at += (size_t)group) { \
+                    FloatLanes_##NAME d, m; \
+                    if (f->block == 32 && at >= end) continue; /* a short run */ \
+                    if (r % 16 == 0 && p * group % 32 == 0) prefetch(&here); \
+                    IntLanes_##NAME ints = sums_##NAME(x->q, ldx, at, unit, p, f, layout); \
+                    scales_##NAME(&d, &m, unit, layout(p, 0)); \
+                    add_##NAME(&all, ints, d, *step, m, \
+                               group == 32 ? sums[0] + sums[1] : sums[0]); \
+                    sums += group / 16, step += (p + 1) * group % 32 == 0; \
+                } \
+            } \
+            *(FloatLanes_##NAME *)y = all; \
+        } \
+        *ahead = here; \
     }
-}
-
-BODY void split_q2_K(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
-{
-    float d[BAND], m[BAND];
-    (void)cols;
-    for (int r = 0; r < BAND; r++) {
-        d[r] = f16_float((uint16_t)from[20][r]), m[r] = -f16_float((uint16_t)(from[20][r] >> 16));
-    }
-    UNROLL(8)
-    for (int p = 0; p < 8; p++) {
-        const Words *two = from + 4 + p / 4 * 8;
-        prefetch(ahead);
-        for (int e = 0; e < 2; e++) {
-            for (int r = 0; r < BAND; r++) {
-                uint32_t scales = from[p / 2][r] >> (p % 2 * 16 + e * 8);
-                to->d[2 * p + e][r] = d[r] * (float)(int)(scales & 15);
-                to->m[2 * p + e][r] = m[r] * (float)(int)(scales >> 4 & 15);
-            }
-        }
-        for (int i = 0; i < 8; i++) {
-            for (int r = 0; r < BAND; r++)
-                to->q[p * 8 + i][r] = two[i][r] >> p % 4 * 2 & 0x03030303;
-        }
-    }
-}
-
-/* See scale_q3_K, which here takes four scales at once. */
-BODY void split_q3_K(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
-{
-    float d[BAND];
-    (void)cols;
-    for (int r = 0; r < BAND; r++) d[r] = f16_float((uint16_t)from[27][r]);
-    UNROLL(8)
-    for (int p = 0; p < 8; p++) {
-        const Words *two = from + 8 + p / 4 * 8;
-        prefetch(ahead);
-        for (int e = 0; e < 2; e++) {
-            for (int r = 0; r < BAND; r++) {
-                uint32_t low = from[24 + p / 2 % 2][r] >> p / 4 * 4 & 0x0f0f0f0f;
-                uint32_t four = low | (from[26][r] >> p / 2 * 2 & 0x03030303) << 4;
-                int scale = (int)(four >> (p % 2 * 16 + e * 8) & 255) - 32;
-                to->d[2 * p + e][r] = d[r] * (float)scale;
-                to->m[2 * p + e][r] = d[r] * (float)(-4 * scale);
-            }
-        }
-        for (int i = 0; i < 8; i++) {
-            for (int r = 0; r < BAND; r++) {
-                uint32_t h = from[i][r] >> p & 0x01010101;
-                to->q[p * 8 + i][r] = (two[i][r] >> p % 4 * 2 & 0x03030303) | h << 2;
-            }
-        }
-    }
-}
-
-/* Q4_K and Q5_K: see scale_min, which here takes four scales and minima at once. */
-BODY void split_k(Quanta *restrict to, const Words *restrict from, Ahead *ahead, int bits)
-{
-    const Words *high = from + 4, *low = high + (bits == 5 ? 8 : 0);
-    float d[BAND], m[BAND];
-    for (int r = 0; r < BAND; r++) {
-        d[r] = f16_float((uint16_t)from[0][r]), m[r] = -f16_float((uint16_t)(from[0][r] >> 16));
-    }
-    UNROLL(8)
-    for (int p = 0; p < 8; p++) {
-        prefetch(ahead);
-        for (int r = 0; r < BAND; r++) {
-            uint32_t s0 = from[1][r], s1 = from[2][r], s2 = from[3][r];
-            uint32_t s = p < 4 ? s0 & 0x3f3f3f3f : (s2 & 0x0f0f0f0f) | (s0 >> 2 & 0x30303030);
-            uint32_t t = p < 4 ? s1 & 0x3f3f3f3f : (s2 >> 4 & 0x0f0f0f0f) | (s1 >> 2 & 0x30303030);
-            to->d[p][r] = d[r] * (float)(int)(s >> p % 4 * 8 & 255);
-            to->m[p][r] = m[r] * (float)(int)(t >> p % 4 * 8 & 255);
-        }
-        for (int i = 0; i < 8; i++) {
-            for (int r = 0; r < BAND; r++) {
-                uint32_t h = bits == 5 ? high[i][r] >> p & 0x01010101 : 0;
-                to->q[p * 8 + i][r] = (low[p / 2 * 8 + i][r] >> p % 2 * 4 & 0x0f0f0f0f) | h << 4;
-            }
-        }
-    }
-}
-
-BODY void split_q4_K(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
-{
-    (void)cols;
-    split_k(to, from, ahead, 4);
-}
-
-BODY void split_q5_K(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
-{
-    (void)cols;
-    split_k(to, from, ahead, 5);
-}
-
-BODY void split_q6_K(Quanta *restrict to, const Words *restrict from, int cols, Ahead *ahead)
-{
-    float d[BAND];
-    (void)cols;
-    for (int r = 0; r < BAND; r++) d[r] = f16_float((uint16_t)from[52][r]);
-    UNROLL(8)
-    for (int p = 0; p < 8; p++) {
-        const Words *low = from + p / 4 * 16 + p % 2 * 8, *high = from + 32 + p / 4 * 8;
-        prefetch(ahead);
-        for (int e = 0; e < 2; e++) {
-            for (int r = 0; r < BAND; r++) {
-                int scale = (int8_t)(from[48 + p / 2][r] >> (p % 2 * 16 + e * 8));
-                to->d[2 * p + e][r] = d[r] * (float)scale;
-                to->m[2 * p + e][r] = d[r] * (float)(-32 * scale);
-            }
-        }
-        for (int i = 0; i < 8; i++) {
-            for (int r = 0; r < BAND; r++) {
-                uint32_t h = high[i][r] >> p % 4 * 2 & 0x03030303;
-                to->q[p * 8 + i][r] = (low[i][r] >> p / 2 % 2 * 4 & 0x0f0f0f0f) | h << 4;
-            }
-        }
-    }
-}
 
 /* Row `row` of x. A block with a number that is none gets a d that is none, so that it comes to
  * light in the logits. Adding 1.5 * 2^23 rounds to a whole number, in the last bits of the sum. */
@@ -7150,9 +7218,9 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int w
     }
 }
 
-/* The functions of an instruction set that are bodies. It has a look_up of its own: compilers find
- * the instruction for that in no loop. */
-#define INSTANTIATE(NAME, TARGET, WHOLE) \
+/* The functions of an instruction set that are bodies. */
+#define INSTANTIATE(NAME, TARGET, BYTES, WHOLE) \
+    READ_ONCE(NAME, TARGET, BYTES) \
     TARGET static float softmax_##NAME(Softmax *f, float *scores, int length, int visible, \
                                        float scale) \
     { \
@@ -7166,37 +7234,45 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int w
     { \
         digits == 1 ? quantize(to, x, row, cols, 1, 0) : quantize(to, x, row, cols, 2, WHOLE); \
     } \
-    SPLIT(q4_0, NAME, TARGET) \
-    SPLIT(q4_1, NAME, TARGET) \
-    SPLIT(q5_0, NAME, TARGET) \
-    SPLIT(q5_1, NAME, TARGET) \
-    SPLIT(q8_0, NAME, TARGET) \
-    SPLIT(q2_K, NAME, TARGET) \
-    SPLIT(q3_K, NAME, TARGET) \
-    SPLIT(q4_K, NAME, TARGET) \
-    SPLIT(q5_K, NAME, TARGET) \
-    SPLIT(q6_K, NAME, TARGET) \
-    SPLIT(iq4_nl, NAME, TARGET, look_up_##NAME) \
-    SPLIT(iq4_xs, NAME, TARGET, look_up_##NAME) \
-    SPLIT(mxfp4, NAME, TARGET, look_up_##NAME)
+    FOR_LAYOUTS(READ_LAYOUT, NAME, TARGET)
 
-/* What follows TARGET is handed on to the body. */
-#define SPLIT(FORMAT, NAME, TARGET, ...) \
-    TARGET static void split_##FORMAT##_##NAME(Quanta *restrict to, const Words *restrict from, \
-                                               int cols, Ahead *ahead) \
+/* To add one: its layout above, a row. The number is its index in formats[]. */
+#define FOR_LAYOUTS(X, NAME, TARGET) \
+    X(2, layout_q4_0, NAME, TARGET) \
+    X(3, layout_q4_1, NAME, TARGET) \
+    X(6, layout_q5_0, NAME, TARGET) \
+    X(7, layout_q5_1, NAME, TARGET) \
+    X(8, layout_q8_0, NAME, TARGET) \
+    X(10, layout_q2_K, NAME, TARGET) \
+    X(11, layout_q3_K, NAME, TARGET) \
+    X(12, layout_q4_K, NAME, TARGET) \
+    X(13, layout_q5_K, NAME, TARGET) \
+    X(14, layout_q6_K, NAME, TARGET) \
+    X(20, layout_iq4_nl, NAME, TARGET) \
+    X(23, layout_iq4_xs, NAME, TARGET) \
+    X(39, layout_mxfp4, NAME, TARGET)
+
+#define READ_LAYOUT(FORMAT, LAYOUT, NAME, TARGET) \
+    TARGET static void split_##FORMAT##_##NAME(Quanta *to, const Words *from, int cols, \
+                                               Ahead *ahead) \
     { \
-        Ahead here = *ahead; \
-        split_##FORMAT(to, from, cols, &here, ##__VA_ARGS__); \
-        *ahead = here; \
+        split_##NAME(to, from, cols, ahead, &formats[FORMAT], LAYOUT); \
+    } \
+    TARGET static void once_##FORMAT##_##NAME(float *y, const Words *from, const Act *x, int ldx, \
+                                              int k, int cols, Ahead *ahead) \
+    { \
+        once_##NAME(y, from, x, ldx, k, cols, ahead, &formats[FORMAT], LAYOUT); \
     }
 
+#define SPLIT_ROW(FORMAT, LAYOUT, NAME, TARGET) [FORMAT] = split_##FORMAT##_##NAME,
+#define ONCE_ROW(FORMAT, LAYOUT, NAME, TARGET) [FORMAT] = once_##FORMAT##_##NAME,
 #define SPLITS(NAME) \
     { \
-        [2] = split_q4_0_##NAME, [3] = split_q4_1_##NAME, [6] = split_q5_0_##NAME, \
-        [7] = split_q5_1_##NAME, [8] = split_q8_0_##NAME, [10] = split_q2_K_##NAME, \
-        [11] = split_q3_K_##NAME, [12] = split_q4_K_##NAME, [13] = split_q5_K_##NAME, \
-        [14] = split_q6_K_##NAME, [20] = split_iq4_nl_##NAME, [23] = split_iq4_xs_##NAME, \
-        [39] = split_mxfp4_##NAME, \
+        FOR_LAYOUTS(SPLIT_ROW, NAME, ) \
+    }
+#define ONCES(NAME) \
+    { \
+        FOR_LAYOUTS(ONCE_ROW, NAME, ) \
     }
 
 #define DOTS(NAME) \
@@ -7236,18 +7312,76 @@ static int has_avx2(void)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
-AVX2 static inline void look_up_avx2(uint32_t *words, const int8_t list[16], int more)
+typedef uint32_t Lanes_avx2 __attribute__((vector_size(32), may_alias));
+typedef int32_t IntLanes_avx2 __attribute__((vector_size(32), may_alias));
+typedef float FloatLanes_avx2 __attribute__((vector_size(32), may_alias));
+
+AVX2 BODY Lanes_avx2 look_up_avx2(Lanes_avx2 q, const int8_t list[16], int more)
 {
     __m256i values = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)list));
     values = _mm256_add_epi8(values, _mm256_set1_epi8((char)more));
-    UNROLL(4)
-    for (int r = 0; r < BAND; r += 8) {
-        __m256i *at = (__m256i *)(words + r);
-        _mm256_store_si256(at, _mm256_shuffle_epi8(values, _mm256_load_si256(at)));
-    }
+    return (Lanes_avx2)_mm256_shuffle_epi8(values, (__m256i)q);
 }
 
-INSTANTIATE(avx2, AVX2, 1)
+AVX2 BODY FloatLanes_avx2 f16_avx2(Lanes_avx2 w)
+{
+    __m256i low = _mm256_and_si256((__m256i)w, _mm256_set1_epi32(0xffff));
+    low = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, low), 8);
+    return _mm256_cvtph_ps(_mm256_castsi256_si128(low));
+}
+
+READ_LAYOUTS(avx2, AVX2, 32, 0)
+
+/* Four numbers of x for the lanes of 64 bits: of one digit or whole ones. */
+AVX2 BODY __m256i four_avx2(const int8_t *q, int digits)
+{
+    long long four = 0;
+    memcpy(&four, q, 4 * (size_t)digits);
+    return digits == 2 ? _mm256_set1_epi64x(four) : _mm256_cvtepi8_epi16(_mm_set1_epi32((int)four));
+}
+
+/* Quanta of up to five bits times a digit fit 16 bits in sums of sixteen, which takes 32 columns;
+ * of five bits only eight do. Others become factors of 16 bits. */
+AVX2 BODY IntLanes_avx2 sums_avx2(const int8_t *q, int ldx, size_t at, const Words *from, int p,
+                                  const Format *f, LayoutOf *layout)
+{
+    const int words = f->group / 4, run = f->bits < 5 ? words : 4;
+    const int narrow = digits(f) == 1 && f->bits <= 5;
+    __m256i pairs, sum[2];
+    (void)ldx;
+    q += at * (size_t)digits(f);
+    UNROLL(8)
+    for (int i = 0; i < words; i++, q += 4 * digits(f)) {
+        __m256i w = (__m256i)quanta_avx2(from, layout(p, i)), zero = _mm256_setzero_si256();
+        if (narrow) {
+            int four;
+            memcpy(&four, q, 4);
+            __m256i both = _mm256_maddubs_epi16(w, _mm256_set1_epi32(four));
+            pairs = i % run ? _mm256_add_epi16(pairs, both) : both;
+            if ((i + 1) % run) continue;
+            both = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+            sum[0] = i < run ? both : _mm256_add_epi32(sum[0], both);
+        } else {
+            __m256i a = four_avx2(q, digits(f));
+            __m256i low = _mm256_madd_epi16(_mm256_unpacklo_epi8(w, zero), a);
+            __m256i high = _mm256_madd_epi16(_mm256_unpackhi_epi8(w, zero), a);
+            sum[0] = i ? _mm256_add_epi32(sum[0], low) : low;
+            sum[1] = i ? _mm256_add_epi32(sum[1], high) : high;
+        }
+    }
+    return (IntLanes_avx2)(narrow ? sum[0] : _mm256_hadd_epi32(sum[0], sum[1]));
+}
+
+/* y += (sums d) step + m all */
+AVX2 BODY void add_avx2(FloatLanes_avx2 *y, IntLanes_avx2 sums, FloatLanes_avx2 d, float step,
+                        FloatLanes_avx2 m, float all)
+{
+    *y = _mm256_fmadd_ps(m, _mm256_set1_ps(all), *y);
+    *y = _mm256_fmadd_ps(_mm256_cvtepi32_ps((__m256i)sums), _mm256_mul_ps(d, _mm256_set1_ps(step)),
+                         *y);
+}
+
+INSTANTIATE(avx2, AVX2, 32, 1)
 
 /* Eight numbers of 16 bits as floats. */
 typedef __m256 Widen8(__m128i);
@@ -7555,18 +7689,51 @@ static int has_avx512(void)
            __builtin_cpu_supports("avx512vnni");
 }
 
-AVX512 static inline void look_up_avx512(uint32_t *words, const int8_t list[16], int more)
+typedef uint32_t Lanes_avx512 __attribute__((vector_size(64), may_alias));
+typedef int32_t IntLanes_avx512 __attribute__((vector_size(64), may_alias));
+typedef float FloatLanes_avx512 __attribute__((vector_size(64), may_alias));
+
+AVX512 BODY Lanes_avx512 look_up_avx512(Lanes_avx512 q, const int8_t list[16], int more)
 {
     __m512i values = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)list));
     values = _mm512_add_epi8(values, _mm512_set1_epi8((char)more));
-    UNROLL(2)
-    for (int r = 0; r < BAND; r += 16) {
-        __m512i *at = (__m512i *)(words + r);
-        _mm512_store_si512(at, _mm512_shuffle_epi8(values, _mm512_load_si512(at)));
-    }
+    return (Lanes_avx512)_mm512_shuffle_epi8(values, (__m512i)q);
 }
 
-INSTANTIATE(avx512, AVX512, 0)
+AVX512 BODY FloatLanes_avx512 f16_avx512(Lanes_avx512 w)
+{
+    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)w));
+}
+
+READ_LAYOUTS(avx512, AVX512, 64, 0)
+
+AVX512 BODY IntLanes_avx512 sums_avx512(const int8_t *q, int ldx, size_t at, const Words *from,
+                                        int p, const Format *f, LayoutOf *layout)
+{
+    __m512i sum[2] = { _mm512_setzero_si512(), _mm512_setzero_si512() };
+    UNROLL(8)
+    for (int i = 0; i < f->group / 4; i++) {
+        __m512i w = (__m512i)quanta_avx512(from, layout(p, i));
+        UNROLL(2)
+        for (int e = 0; e < digits(f); e++) {
+            int four;
+            memcpy(&four, q + at + e * ldx + 4 * i, 4);
+            sum[e] = _mm512_dpbusd_epi32(sum[e], w, _mm512_set1_epi32(four));
+        }
+    }
+    if (digits(f) == 2) sum[0] = _mm512_add_epi32(_mm512_slli_epi32(sum[0], 7), sum[1]);
+    return (IntLanes_avx512)sum[0];
+}
+
+AVX512 BODY void add_avx512(FloatLanes_avx512 *y, IntLanes_avx512 sums, FloatLanes_avx512 d,
+                            float step, FloatLanes_avx512 m, float all)
+{
+    *y = _mm512_fmadd_ps(m, _mm512_set1_ps(all), *y);
+    *y = _mm512_fmadd_ps(_mm512_cvtepi32_ps((__m512i)sums), _mm512_mul_ps(d, _mm512_set1_ps(step)),
+                         *y);
+}
+
+INSTANTIATE(avx512, AVX512, 64, 0)
 
 /* R rows. */
 AVX512 BODY void dots_tile_avx512(float *y, const float *w, size_t ldw, const float *x, int cols,
@@ -8011,18 +8178,63 @@ AMX static void gemm_tiles_amx(FloatBand *y, const Pairs *w, const Act *x, int k
 #elif defined __aarch64__
 #include <arm_neon.h>
 
-static inline void look_up_neon(uint32_t *words, const int8_t list[16], int more)
+typedef uint32_t Lanes_neon __attribute__((vector_size(16), may_alias));
+typedef int32_t IntLanes_neon __attribute__((vector_size(16), may_alias));
+typedef float FloatLanes_neon __attribute__((vector_size(16), may_alias));
+
+BODY Lanes_neon look_up_neon(Lanes_neon q, const int8_t list[16], int more)
 {
-    uint8x16_t values = vreinterpretq_u8_s8(vld1q_s8(list));
-    values = vaddq_u8(values, vdupq_n_u8((uint8_t)more));
-    UNROLL(8)
-    for (int r = 0; r < BAND; r += 4) {
-        uint8x16_t indices = vreinterpretq_u8_u32(vld1q_u32(words + r));
-        vst1q_u32(words + r, vreinterpretq_u32_u8(vqtbl1q_u8(values, indices)));
-    }
+    uint8x16_t values = vaddq_u8(vreinterpretq_u8_s8(vld1q_s8(list)), vdupq_n_u8((uint8_t)more));
+    return (Lanes_neon)vqtbl1q_u8(values, (uint8x16_t)q);
 }
 
-INSTANTIATE(neon, , 0)
+BODY FloatLanes_neon f16_neon(Lanes_neon w)
+{
+    return (FloatLanes_neon)vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32((uint32x4_t)w)));
+}
+
+READ_LAYOUTS(neon, , 16, 1)
+
+/* sum += four quanta of each of four rows times four digits. Without the instruction for it: two
+ * products fit 16 bits. */
+BODY int32x4_t dot_four(int32x4_t sum, int8x16_t w, uint32_t digits)
+{
+#ifdef __ARM_FEATURE_DOTPROD
+    return vdotq_lane_s32(sum, w, vcreate_s8(digits), 0);
+#else
+    int8x16_t x = vreinterpretq_s8_u32(vdupq_n_u32(digits));
+    int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(x)), high = vmull_high_s8(w, x);
+    return vpadalq_s16(sum, vpaddq_s16(low, high));
+#endif
+}
+
+BODY IntLanes_neon sums_neon(const int8_t *q, int ldx, size_t at, const Words *from, int p,
+                             const Format *f, LayoutOf *layout)
+{
+    int32x4_t sum[2] = { { 0 } };
+    UNROLL(8)
+    for (int i = 0; i < f->group / 4; i++) {
+        int8x16_t w = (int8x16_t)quanta_neon(from, layout(p, i));
+        UNROLL(2)
+        for (int e = 0; e < digits(f); e++) {
+            uint32_t four;
+            memcpy(&four, q + at + e * ldx + 4 * i, 4);
+            sum[e] = dot_four(sum[e], w, four);
+        }
+    }
+    if (digits(f) == 2) sum[0] = vaddq_s32(vshlq_n_s32(sum[0], 7), sum[1]);
+    return (IntLanes_neon)sum[0];
+}
+
+BODY void add_neon(FloatLanes_neon *y, IntLanes_neon sums, FloatLanes_neon d, float step,
+                   FloatLanes_neon m, float all)
+{
+    float32x4_t f = vmulq_f32(vcvtq_f32_s32((int32x4_t)sums), (float32x4_t)d);
+    f = vfmaq_n_f32((float32x4_t)*y, f, step);
+    *y = (FloatLanes_neon)vfmaq_n_f32(f, (float32x4_t)m, all);
+}
+
+INSTANTIATE(neon, , 16, 0)
 
 static void unpack_f16_neon(const void *row, float *y, int n)
 {
@@ -8106,24 +8318,10 @@ static void gemm_neon(float *y, size_t ldy, const float *w, size_t ldw, const fl
     }
 }
 
-/* sum += four quanta of each of four rows times four digits. Without the instruction for it: two
- * products fit 16 bits. */
-BODY int32x4_t dot_four(int32x4_t sum, int8x16_t w, uint32_t digits)
-{
-#ifdef __ARM_FEATURE_DOTPROD
-    return vdotq_lane_s32(sum, w, vcreate_s8(digits), 0);
-#else
-    int8x16_t x = vreinterpretq_s8_u32(vdupq_n_u32(digits));
-    int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(x)), high = vmull_high_s8(w, x);
-    return vpadalq_s16(sum, vpaddq_s16(low, high));
-#endif
-}
-
-/* Half a band, T rows of x. The products are of signed bytes: quanta that may be above 127 have 128
- * taken off, which is `less`, and m makes up for it. */
+/* Half a band, T rows of x. */
 BODY void int_tile_neon(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k, int t,
                         int cols, int r, Ahead *ahead, const int digits, const int group,
-                        const int less, const int T)
+                        const int T)
 {
     const int8_t *q = x->q + (size_t)t * (size_t)(digits * ldx) + k;
     const float *d = x->d + (size_t)t * (size_t)(ldx / 32) + k / 32;
@@ -8138,8 +8336,7 @@ BODY void int_tile_neon(FloatBand *y, const Quanta *w, const Act *x, int ldx, in
             int8x16_t quanta[4];
             UNROLL(4)
             for (int h = 0; h < 4; h++) {
-                uint8x16_t bytes = vreinterpretq_u8_u32(vld1q_u32(from[p] + r + 4 * h));
-                quanta[h] = vreinterpretq_s8_u8(veorq_u8(bytes, vdupq_n_u8(less)));
+                quanta[h] = vreinterpretq_s8_u32(vld1q_u32(from[p] + r + 4 * h));
             }
             UNROLL(4)
             for (int i = 0; i < T * digits; i++) {
@@ -8153,7 +8350,6 @@ BODY void int_tile_neon(FloatBand *y, const Quanta *w, const Act *x, int ldx, in
         for (int h = 0; h < 4; h++) {
             float32x4_t wd = vld1q_f32(w->d[j / group] + r + 4 * h);
             float32x4_t wm = vld1q_f32(w->m[j / group] + r + 4 * h);
-            if (less) wm = vfmaq_n_f32(wm, wd, less);
             UNROLL(4)
             for (int i = 0; i < T; i++) {
                 float *to = y[t + i] + r + 4 * h;
@@ -8173,19 +8369,16 @@ static void gemm_int_neon(FloatBand *y, const Quanta *w, const Act *x, int ldx, 
                           int n, const Format *f, Ahead *ahead)
 {
     for (int r = 0; r < BAND; r += 16) {
-#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 1, 32, 0, T)
-        if (digits(f) == 1 && f->group == 32 && f->bits < 8) TILES(n, 4, 2, CALL)
+#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 1, 32, T)
+        if (digits(f) == 1 && f->group == 32) TILES(n, 4, 2, CALL)
 #undef CALL
-#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 1, 32, 128, T)
-        if (digits(f) == 1 && f->bits == 8) TILES(n, 4, 2, CALL)
-#undef CALL
-#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 1, 16, 0, T)
+#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 1, 16, T)
         if (digits(f) == 1 && f->group == 16) TILES(n, 4, 2, CALL)
 #undef CALL
-#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 2, 32, 128, T)
+#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 2, 32, T)
         if (digits(f) == 2 && f->group == 32) TILES(n, 2, 1, CALL)
 #undef CALL
-#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 2, 16, 0, T)
+#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 2, 16, T)
         if (digits(f) == 2 && f->group == 16) TILES(n, 2, 1, CALL)
 #undef CALL
     }
@@ -8206,6 +8399,7 @@ static const Isa isas[] = {
       unpack_f16,
       pack_f16,
       { 0 },
+      { 0 },
       NULL,
       NULL,
       NULL,
@@ -8213,15 +8407,15 @@ static const Isa isas[] = {
       NULL },
 #ifdef __x86_64__
     { "avx2", has_avx2, deal_avx2, dots_avx2, DOTS(avx2), gemm_avx2, softmax_avx2, activate_avx2,
-      unpack_f16_avx2, pack_f16_avx2, SPLITS(avx2), quantize_avx2, gemm_int_avx2, NULL, NULL,
-      NULL },
+      unpack_f16_avx2, pack_f16_avx2, ONCES(avx2), SPLITS(avx2), quantize_avx2, gemm_int_avx2, NULL,
+      NULL, NULL },
     { "avx512", has_avx512, deal_avx512, dots_avx512, DOTS(avx512), gemm_avx512, softmax_avx512,
-      activate_avx512, unpack_f16_avx2, pack_f16_avx2, SPLITS(avx512), quantize_avx512,
-      gemm_int_avx512, NULL, NULL, NULL },
+      activate_avx512, unpack_f16_avx2, pack_f16_avx2, ONCES(avx512), SPLITS(avx512),
+      quantize_avx512, gemm_int_avx512, NULL, NULL, NULL },
 #ifdef AMX
     { "amx", has_amx, deal_avx512, dots_avx512, DOTS(avx512), gemm_avx512, softmax_avx512,
-      activate_avx512, unpack_f16_avx2, pack_f16_avx2, SPLITS(avx512), quantize_avx512,
-      gemm_int_avx512, round_amx, pair_amx, gemm_tiles_amx },
+      activate_avx512, unpack_f16_avx2, pack_f16_avx2, ONCES(avx512), SPLITS(avx512),
+      quantize_avx512, gemm_int_avx512, round_amx, pair_amx, gemm_tiles_amx },
 #endif
 #elif defined __aarch64__
     { "neon",
@@ -8234,6 +8428,7 @@ static const Isa isas[] = {
       activate_neon,
       unpack_f16_neon,
       pack_f16_neon,
+      ONCES(neon),
       SPLITS(neon),
       quantize_neon,
       gemm_int_neon,
