@@ -8318,6 +8318,51 @@ static void gemm_neon(float *y, size_t ldy, const float *w, size_t ldw, const fl
     }
 }
 
+/* The sums of some words of half a band times lines of x, which begin every ldx digits. */
+BODY void line_sums(int32x4_t sum[4][4], const Words *from, const int8_t *q, size_t ldx, int words,
+                    const int lines)
+{
+    HIDE(words);          /* or the loops are unrolled, for which there are too few registers */
+#ifdef __ARM_FEATURE_MATMUL_INT8
+    if (lines % 2 == 0) { /* an instruction takes two words of two rows, and two lines */
+        int32x4_t square[2][8] = { { { 0 } } };
+        for (int p = 0; p < words; p += 2, q += 8) {
+            UNROLL(8)
+            for (int h = 0; h < 8; h++) {
+                uint32x4_t a = vld1q_u32(from[p] + h / 2 * 4);
+                uint32x4_t b = vld1q_u32(from[p + 1] + h / 2 * 4);
+                uint32x4_t both = h % 2 ? vzip2q_u32(a, b) : vzip1q_u32(a, b);
+                UNROLL(2)
+                for (int i = 0; i < lines / 2; i++) {
+                    const int8_t *x = q + 2 * (size_t)i * ldx;
+                    int8x16_t two = vcombine_s8(vld1_s8(x), vld1_s8(x + ldx));
+                    square[i][h] = vmmlaq_s32(square[i][h], vreinterpretq_s8_u32(both), two);
+                }
+            }
+        }
+        UNROLL(8)
+        for (int i = 0; i < lines * 2; i++) {
+            int32x4_t a = square[i / 4][i % 4 * 2], b = square[i / 4][i % 4 * 2 + 1];
+            sum[i / 4 * 2][i % 4] = vuzp1q_s32(a, b), sum[i / 4 * 2 + 1][i % 4] = vuzp2q_s32(a, b);
+        }
+        return;
+    }
+#endif
+    memset(sum, 0, (size_t)lines * sizeof *sum);
+    for (int p = 0; p < words; p++, q += 4) {
+        int8x16_t quanta[4];
+        UNROLL(4)
+        for (int h = 0; h < 4; h++) quanta[h] = vreinterpretq_s8_u32(vld1q_u32(from[p] + 4 * h));
+        UNROLL(4)
+        for (int i = 0; i < lines; i++) {
+            uint32_t four;
+            memcpy(&four, q + (size_t)i * ldx, 4);
+            UNROLL(4)
+            for (int h = 0; h < 4; h++) sum[i][h] = dot_four(sum[i][h], quanta[h], four);
+        }
+    }
+}
+
 /* Half a band, T rows of x. */
 BODY void int_tile_neon(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k, int t,
                         int cols, int r, Ahead *ahead, const int digits, const int group,
@@ -8327,25 +8372,9 @@ BODY void int_tile_neon(FloatBand *y, const Quanta *w, const Act *x, int ldx, in
     const float *d = x->d + (size_t)t * (size_t)(ldx / 32) + k / 32;
     const float *sums = x->sums + (size_t)t * (size_t)(ldx / 16) + k / 16;
     for (int j = 0; j < cols; j += group) {
-        int32x4_t sum[4][4] = { { { 0 } } }; /* (T * digits, quarters of the half) */
-        const Words *from = w->q + j / 4;
-        int steps = group / 4;
-        HIDE(steps); /* or the loop is unrolled, for which there are too few registers */
+        int32x4_t sum[4][4];         /* (T * digits, quarters of the half) */
         if (t == 0) prefetch(ahead); /* a further tile has the same weights */
-        for (int p = 0; p < steps; p++) {
-            int8x16_t quanta[4];
-            UNROLL(4)
-            for (int h = 0; h < 4; h++) {
-                quanta[h] = vreinterpretq_s8_u32(vld1q_u32(from[p] + r + 4 * h));
-            }
-            UNROLL(4)
-            for (int i = 0; i < T * digits; i++) {
-                uint32_t four;
-                memcpy(&four, q + (size_t)i * (size_t)ldx + j + 4 * p, 4);
-                UNROLL(4)
-                for (int h = 0; h < 4; h++) sum[i][h] = dot_four(sum[i][h], quanta[h], four);
-            }
-        }
+        line_sums(sum, (const Words *)&w->q[j / 4][r], q + j, (size_t)ldx, group / 4, T * digits);
         UNROLL(4)
         for (int h = 0; h < 4; h++) {
             float32x4_t wd = vld1q_f32(w->d[j / group] + r + 4 * h);
