@@ -2600,8 +2600,8 @@ typedef struct {
     void (*unpack_f16)(const void *row, float *y, int n);
     void (*pack_f16)(void *row, const float *x, int n);
     /* The same with integers, for `cols` columns that begin at number k of x, whose rows have ldx
-     * numbers, with a single row of x or with many; NULL: all weights are unpacked instead. */
-    void (*once[N_FORMATS])(float *y, const Words *from, const Act *x, int ldx, int k, int cols,
+     * numbers: with a single row of x, or with many; NULL: all weights are unpacked instead. */
+    void (*gemv[N_FORMATS])(float *y, const Words *from, const Act *x, int ldx, int k, int cols,
                             Ahead *ahead);
     void (*split[N_FORMATS])(Quanta *to, const Words *from, int cols, Ahead *ahead);
     void (*quantize)(Act *to, const float *x, int row, int cols, int digits);
@@ -2755,7 +2755,7 @@ static void band_ints(Work *work, const Mat *w, const Act *x, int n, int first, 
                         first + BAND < w->rows ? (BAND * bytes / 64 + steps - 1) / steps : 0 };
         deal_piece(work, w, k, cols, first, count, &ahead);
         if (n == 1) {
-            kernels->once[f - formats](work->y[0][0], (const Words *)work->words, x, w->cols, k,
+            kernels->gemv[f - formats](work->y[0][0], (const Words *)work->words, x, w->cols, k,
                                        cols, &ahead);
             continue;
         }
@@ -6874,7 +6874,8 @@ int main(int argc, char **argv)
  * The portable kernels are the first row. A reader may stop here: the rows below it compute the
  * same sums for the instruction sets of real machines, and take quantized weights as the integers
  * that they are. What compilers make vector code of by themselves is written once, as a BODY that
- * each instruction set compiles for itself; the rest is written with its intrinsics. */
+ * each instruction set compiles for itself. Where a format keeps what is data, a layout, which is
+ * read with vectors of any width. The rest is written with intrinsics. */
 
 static int always(void)
 {
@@ -7152,10 +7153,11 @@ BODY int unit_words(const Format *f)
         *ahead = here; \
     }
 
-/* What split and gemm_int do, for a row of x, but nothing is written down. An instruction set has a
- * sums of its own, of the products of a group, and an add, of what becomes of them. */
-#define READ_ONCE(NAME, TARGET, BYTES) \
-    TARGET BODY void once_##NAME(float *y, const Words *from, const Act *x, int ldx, int k, \
+/* What split and gemm_int do, for a single row of x: quanta are used where they are, in registers.
+ * An instruction set has a sums of its own, for the products of a group, and an add that scales
+ * them. */
+#define GEMV(NAME, TARGET, BYTES) \
+    TARGET BODY void gemv_##NAME(float *y, const Words *from, const Act *x, int ldx, int k, \
                                  int cols, Ahead *ahead, const Format *f, LayoutOf *layout) \
     { \
         const int group = f->group; \
@@ -7220,7 +7222,7 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int w
 
 /* The functions of an instruction set that are bodies. */
 #define INSTANTIATE(NAME, TARGET, BYTES, WHOLE) \
-    READ_ONCE(NAME, TARGET, BYTES) \
+    GEMV(NAME, TARGET, BYTES) \
     TARGET static float softmax_##NAME(Softmax *f, float *scores, int length, int visible, \
                                        float scale) \
     { \
@@ -7258,21 +7260,21 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int w
     { \
         split_##NAME(to, from, cols, ahead, &formats[FORMAT], LAYOUT); \
     } \
-    TARGET static void once_##FORMAT##_##NAME(float *y, const Words *from, const Act *x, int ldx, \
+    TARGET static void gemv_##FORMAT##_##NAME(float *y, const Words *from, const Act *x, int ldx, \
                                               int k, int cols, Ahead *ahead) \
     { \
-        once_##NAME(y, from, x, ldx, k, cols, ahead, &formats[FORMAT], LAYOUT); \
+        gemv_##NAME(y, from, x, ldx, k, cols, ahead, &formats[FORMAT], LAYOUT); \
     }
 
 #define SPLIT_ROW(FORMAT, LAYOUT, NAME, TARGET) [FORMAT] = split_##FORMAT##_##NAME,
-#define ONCE_ROW(FORMAT, LAYOUT, NAME, TARGET) [FORMAT] = once_##FORMAT##_##NAME,
+#define GEMV_ROW(FORMAT, LAYOUT, NAME, TARGET) [FORMAT] = gemv_##FORMAT##_##NAME,
 #define SPLITS(NAME) \
     { \
         FOR_LAYOUTS(SPLIT_ROW, NAME, ) \
     }
-#define ONCES(NAME) \
+#define GEMVS(NAME) \
     { \
-        FOR_LAYOUTS(ONCE_ROW, NAME, ) \
+        FOR_LAYOUTS(GEMV_ROW, NAME, ) \
     }
 
 #define DOTS(NAME) \
@@ -7282,16 +7284,23 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int w
 
 /* The sums of a tile of y are kept in registers, so a tile has a fixed number of rows; the largest
  * that fits goes first, smaller ones finish. */
-#define TILES(N, BIG, MIDDLE, CALL) \
+#define TILES(N, BIG, MIDDLE, CALL, ...) \
     for (int t = 0, size; t < (N); t += size) { \
         size = (N)-t >= (BIG) ? (BIG) : (N)-t >= (MIDDLE) ? (MIDDLE) : 1; \
         if (size == (BIG)) \
-            CALL(BIG); \
+            CALL(BIG, ##__VA_ARGS__); \
         else if (size == (MIDDLE)) \
-            CALL(MIDDLE); \
+            CALL(MIDDLE, ##__VA_ARGS__); \
         else \
-            CALL(1); \
+            CALL(1, ##__VA_ARGS__); \
     }
+
+/* The same by the digits and the group of a format f, with tiles for one digit and for two. */
+#define INT_TILES(N, BIG, MIDDLE, BIG_2, MIDDLE_2, CALL) \
+    if (digits(f) == 1 && f->group == 32) TILES(N, BIG, MIDDLE, CALL, 1, 32) \
+    if (digits(f) == 1 && f->group == 16) TILES(N, BIG, MIDDLE, CALL, 1, 16) \
+    if (digits(f) == 2 && f->group == 32) TILES(N, BIG_2, MIDDLE_2, CALL, 2, 32) \
+    if (digits(f) == 2 && f->group == 16) TILES(N, BIG_2, MIDDLE_2, CALL, 2, 16)
 
 /* Keeps the compiler from computing what is added to p in advance, which takes more registers than
  * there are. */
@@ -7975,17 +7984,8 @@ AVX512 BODY
 AVX512 static void gemm_int_avx512(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k,
                                    int cols, int n, const Format *f, Ahead *ahead)
 {
-#define CALL(T) int_tile_avx512(y, w, x, ldx, k, t, cols, ahead, 1, 32, T)
-    if (digits(f) == 1 && f->group == 32) TILES(n, 6, 2, CALL)
-#undef CALL
-#define CALL(T) int_tile_avx512(y, w, x, ldx, k, t, cols, ahead, 1, 16, T)
-    if (digits(f) == 1 && f->group == 16) TILES(n, 6, 2, CALL)
-#undef CALL
-#define CALL(T) int_tile_avx512(y, w, x, ldx, k, t, cols, ahead, 2, 32, T)
-    if (digits(f) == 2 && f->group == 32) TILES(n, 4, 2, CALL)
-#undef CALL
-#define CALL(T) int_tile_avx512(y, w, x, ldx, k, t, cols, ahead, 2, 16, T)
-    if (digits(f) == 2 && f->group == 16) TILES(n, 4, 2, CALL)
+#define CALL(T, DIGITS, GROUP) int_tile_avx512(y, w, x, ldx, k, t, cols, ahead, DIGITS, GROUP, T)
+    INT_TILES(n, 6, 2, 4, 2, CALL)
 #undef CALL
 }
 
@@ -8398,17 +8398,8 @@ static void gemm_int_neon(FloatBand *y, const Quanta *w, const Act *x, int ldx, 
                           int n, const Format *f, Ahead *ahead)
 {
     for (int r = 0; r < BAND; r += 16) {
-#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 1, 32, T)
-        if (digits(f) == 1 && f->group == 32) TILES(n, 4, 2, CALL)
-#undef CALL
-#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 1, 16, T)
-        if (digits(f) == 1 && f->group == 16) TILES(n, 4, 2, CALL)
-#undef CALL
-#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 2, 32, T)
-        if (digits(f) == 2 && f->group == 32) TILES(n, 2, 1, CALL)
-#undef CALL
-#define CALL(T) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, 2, 16, T)
-        if (digits(f) == 2 && f->group == 16) TILES(n, 2, 1, CALL)
+#define CALL(T, DIGITS, GROUP) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, DIGITS, GROUP, T)
+        INT_TILES(n, 4, 2, 2, 1, CALL)
 #undef CALL
     }
 }
@@ -8436,14 +8427,14 @@ static const Isa isas[] = {
       NULL },
 #ifdef __x86_64__
     { "avx2", has_avx2, deal_avx2, dots_avx2, DOTS(avx2), gemm_avx2, softmax_avx2, activate_avx2,
-      unpack_f16_avx2, pack_f16_avx2, ONCES(avx2), SPLITS(avx2), quantize_avx2, gemm_int_avx2, NULL,
+      unpack_f16_avx2, pack_f16_avx2, GEMVS(avx2), SPLITS(avx2), quantize_avx2, gemm_int_avx2, NULL,
       NULL, NULL },
     { "avx512", has_avx512, deal_avx512, dots_avx512, DOTS(avx512), gemm_avx512, softmax_avx512,
-      activate_avx512, unpack_f16_avx2, pack_f16_avx2, ONCES(avx512), SPLITS(avx512),
+      activate_avx512, unpack_f16_avx2, pack_f16_avx2, GEMVS(avx512), SPLITS(avx512),
       quantize_avx512, gemm_int_avx512, NULL, NULL, NULL },
 #ifdef AMX
     { "amx", has_amx, deal_avx512, dots_avx512, DOTS(avx512), gemm_avx512, softmax_avx512,
-      activate_avx512, unpack_f16_avx2, pack_f16_avx2, ONCES(avx512), SPLITS(avx512),
+      activate_avx512, unpack_f16_avx2, pack_f16_avx2, GEMVS(avx512), SPLITS(avx512),
       quantize_avx512, gemm_int_avx512, round_amx, pair_amx, gemm_tiles_amx },
 #endif
 #elif defined __aarch64__
@@ -8457,7 +8448,7 @@ static const Isa isas[] = {
       activate_neon,
       unpack_f16_neon,
       pack_f16_neon,
-      ONCES(neon),
+      GEMVS(neon),
       SPLITS(neon),
       quantize_neon,
       gemm_int_neon,
