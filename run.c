@@ -264,7 +264,8 @@ enum {
     ATTEND_BLOCK = 128, /* a tile of attention: positions, query rows, and those times heads */
     ATTEND_ROWS = 48,
     ATTEND_HEADS = 1024,
-    MIN_WORK = 400000,  /* multiply-adds below which a second thread costs more than it brings */
+    MIN_WORK = 150000,  /* bytes, for each row of x, below which a second thread costs more than it
+                           brings */
     MIN_ROWS = 8,       /* rows of a batch, the same */
     REPEAT_WINDOW = 64, /* tokens that the repetition penalty looks back */
     MAX_THREADS = 256,
@@ -2901,14 +2902,15 @@ static void matmul(llm_session *s, const float *x, int n, const Product *p, int 
     double work = 0;
     for (int i = 0; i < products; i++) {
         all += (p[i].w.rows + BAND - 1) / BAND;
-        work += (double)p[i].w.rows * cols * p[i].n;
         rows += p[i].n;
         aligned &= p[i].from % 16 == 0;
     }
     Job job = { x, s->acts, p, aligned && runs_on_tiles(rows / products), !s->warm };
     for (int i = 0; i < products; i++) {
-        int act = p[i].w.data ? act_of(p[i].w.format, job.tiles) : -1;
+        const Mat *w = &p[i].w;
+        int act = w->data ? act_of(w->format, job.tiles) : -1;
         if (act >= 0) wanted[act] = 1;
+        if (w->data) work += (double)row_bytes(w->format, cols) * w->rows * p[i].n;
     }
     if (work < MIN_WORK) threads = 1;
     for (int i = 0; i < 2; i++) {
@@ -3399,7 +3401,9 @@ static void attend(llm_session *s, int l, int n)
         starts[tiles] = tile_end(s->rows, t, n, c->n_heads / c->n_kv_heads);
     }
     double work = 0;
-    for (int t = 0; t < n; t++) work += 2.0 * c->n_heads * c->head_dim * s->rows[t].position;
+    for (int t = 0; t < n; t++) {
+        work += (double)(s->kv[0].bytes + s->kv[1].bytes) * c->n_heads * s->rows[t].position;
+    }
     int useful = work < MIN_WORK ? 1 : s->threads;
     PARALLEL_FOR (useful, int i = 0; i < tiles * c->n_kv_heads; i++) {
         int first = starts[i / c->n_kv_heads];
