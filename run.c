@@ -7360,26 +7360,26 @@ AVX2 BODY IntLanes_avx2 sums_avx2(const int8_t *q, int ldx, size_t at, const Wor
 {
     const int words = f->group / 4, run = f->bits < 5 ? words : 4;
     const int narrow = digits(f) == 1 && f->bits <= 5;
-    __m256i pairs, sum[2];
+    const __m256i zero = _mm256_setzero_si256();
+    __m256i pairs = zero, sum[2] = { zero, zero };
     (void)ldx;
     q += at * (size_t)digits(f);
     UNROLL(8)
     for (int i = 0; i < words; i++, q += 4 * digits(f)) {
-        __m256i w = (__m256i)quanta_avx2(from, layout(p, i)), zero = _mm256_setzero_si256();
+        __m256i w = (__m256i)quanta_avx2(from, layout(p, i));
         if (narrow) {
             int four;
             memcpy(&four, q, 4);
             __m256i both = _mm256_maddubs_epi16(w, _mm256_set1_epi32(four));
-            pairs = i % run ? _mm256_add_epi16(pairs, both) : both;
+            pairs = _mm256_add_epi16(pairs, both);
             if ((i + 1) % run) continue;
             both = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-            sum[0] = i < run ? both : _mm256_add_epi32(sum[0], both);
+            sum[0] = _mm256_add_epi32(sum[0], both), pairs = zero;
         } else {
             __m256i a = four_avx2(q, digits(f));
             __m256i low = _mm256_madd_epi16(_mm256_unpacklo_epi8(w, zero), a);
             __m256i high = _mm256_madd_epi16(_mm256_unpackhi_epi8(w, zero), a);
-            sum[0] = i ? _mm256_add_epi32(sum[0], low) : low;
-            sum[1] = i ? _mm256_add_epi32(sum[1], high) : high;
+            sum[0] = _mm256_add_epi32(sum[0], low), sum[1] = _mm256_add_epi32(sum[1], high);
         }
     }
     return (IntLanes_avx2)(narrow ? sum[0] : _mm256_hadd_epi32(sum[0], sum[1]));
@@ -7494,7 +7494,8 @@ AVX2 BODY void dots_tile_avx2(float *y, const float *w, size_t ldw, const float 
 }
 
 AVX2 static void dots_avx2(float *y, const float *w, size_t ldw, const float *x, int rows,
-                           int cols){
+                           int cols)
+{
 #define CALL(R) dots_tile_avx2(y + t, w + (size_t)t * ldw, ldw, x, cols, R)
     TILES(rows, 4, 1, CALL)
 #undef CALL
@@ -7829,7 +7830,7 @@ AVX512 static float dot_bf16_avx512(const void *row, const float *x, int cols)
 }
 
 /* Four words of sixteen rows. */
-AVX512 BODY void deal_few_avx512(Words *to, const uint8_t *row, size_t stride)
+AVX512 BODY void deal_four_avx512(Words *to, const uint8_t *row, size_t stride)
 {
     __m512i a[4], b[4];
     UNROLL(4)
@@ -7851,49 +7852,20 @@ AVX512 BODY void deal_few_avx512(Words *to, const uint8_t *row, size_t stride)
     _mm512_store_si512(to[3], _mm512_unpackhi_epi64(b[1], b[3]));
 }
 
-/* Sixteen words of sixteen rows at a time; in many formats four are left. */
+/* A line of the cache of each row before the next one. */
 AVX512 static void deal_avx512(Words *to, const uint8_t *rows, size_t stride, int bytes,
                                Ahead *ahead)
 {
     Ahead here = *ahead;
-    for (int at = 0; at < bytes; at += 64) {
+    for (int line = 0; line < bytes; line += 64) {
         for (int r = 0; r < BAND; r += 16) {
-            const uint8_t *row = rows + (size_t)r * stride + at;
-            __m512i a[16], b[16];
+            const uint8_t *row = rows + (size_t)r * stride + line;
             prefetch(&here);
-            if (bytes - at <= 16) {
-                deal_few_avx512((Words *)(to[at / 4] + r), row, stride);
-                continue;
-            }
-            UNROLL(16)
-            for (int i = 0; i < 16; i++, row += stride) {
-                a[i] = _mm512_loadu_si512(row);
-                HIDE(row);
-            }
-            UNROLL(8)
-            for (int i = 0; i < 16; i += 2) {
-                b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
-                b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
-            }
             UNROLL(4)
             for (int i = 0; i < 16; i += 4) {
-                a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
-                a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
-                a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
-                a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
-            }
-            UNROLL(4)
-            for (int i = 0; i < 4; i++) {
-                b[i] = _mm512_shuffle_i32x4(a[i], a[i + 4], 0x88);
-                b[i + 4] = _mm512_shuffle_i32x4(a[i], a[i + 4], 0xdd);
-                b[i + 8] = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0x88);
-                b[i + 12] = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0xdd);
-            }
-            UNROLL(8)
-            for (int i = 0; i < 8; i++) {
-                _mm512_store_si512(to[at / 4 + i] + r, _mm512_shuffle_i32x4(b[i], b[i + 8], 0x88));
-                _mm512_store_si512(to[at / 4 + i + 8] + r,
-                                   _mm512_shuffle_i32x4(b[i], b[i + 8], 0xdd));
+                if (line + 4 * i < bytes) {
+                    deal_four_avx512((Words *)&to[line / 4 + i][r], row + 4 * i, stride);
+                }
             }
         }
     }
