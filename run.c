@@ -7157,6 +7157,12 @@ BODY int unit_words(const Format *f)
         *ahead = here; \
     }
 
+/* Of the numbers of x in a group. */
+BODY float group_sum(const float *sums, int group)
+{
+    return group == 32 ? sums[0] + sums[1] : sums[0];
+}
+
 /* What split and gemm_int do, for a single row of x: quanta are used where they are, in registers.
  * An instruction set has a sums of its own, for the products of a group, and an add that scales
  * them. */
@@ -7179,8 +7185,7 @@ BODY int unit_words(const Format *f)
                     if (r % 16 == 0 && p * group % 32 == 0) prefetch(&here); \
                     IntLanes_##NAME ints = sums_##NAME(x->q, ldx, at, unit, p, f, layout); \
                     scales_##NAME(&d, &m, unit, layout(p, 0)); \
-                    add_##NAME(&all, ints, d, *step, m, \
-                               group == 32 ? sums[0] + sums[1] : sums[0]); \
+                    add_##NAME(&all, ints, d, *step, m, group_sum(sums, group)); \
                     sums += group / 16, step += (p + 1) * group % 32 == 0; \
                 } \
             } \
@@ -7396,6 +7401,13 @@ AVX2 BODY void add_avx2(FloatLanes_avx2 *y, IntLanes_avx2 sums, FloatLanes_avx2 
 
 INSTANTIATE(avx2, AVX2, 32, 1)
 
+AVX2 BODY float total_avx2(__m256 all)
+{
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+}
+
 /* Eight numbers of 16 bits as floats. */
 typedef __m256 Widen8(__m128i);
 
@@ -7430,10 +7442,7 @@ AVX2 BODY float dot_avx2(const uint16_t *row, const float *x, int cols, Widen8 *
         sum[0] = _mm256_fmadd_ps(widen(_mm_loadu_si128((const __m128i *)last)),
                                  _mm256_loadu_ps(x_last), sum[0]);
     }
-    __m256 all = _mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3]));
-    __m128 half = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
-    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
-    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+    return total_avx2(_mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3])));
 }
 
 AVX2 static float dot_f16_avx2(const void *row, const float *x, int cols)
@@ -7485,10 +7494,7 @@ AVX2 BODY void dots_tile_avx2(float *y, const float *w, size_t ldw, const float 
     }
     UNROLL(4)
     for (int r = 0; r < R; r++) {
-        __m256 all = _mm256_add_ps(sum[r][0], sum[r][1]);
-        __m128 half = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
-        half = _mm_add_ps(half, _mm_movehl_ps(half, half));
-        y[r] += _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+        y[r] += total_avx2(_mm256_add_ps(sum[r][0], sum[r][1]));
         for (int i = k; i < cols; i++) y[r] += w[(size_t)r * ldw + (size_t)i] * x[i];
     }
 }
@@ -7570,13 +7576,13 @@ AVX2 static void gemm_avx2(float *y, size_t ldy, const float *w, size_t ldw, con
     }
 }
 
-/* What a group of columns adds to eight rows of the band in y: (sum d + sums m / step) step. */
-AVX2 BODY void scale_avx2(float *y, __m256i sum, const float *d, const float *m, float step,
-                          float sums)
+/* What group j of quanta adds to eight rows of the band in y, of which the first is `lane`. */
+AVX2 BODY void add_group_avx2(float *y, __m256i sum, const Quanta *w, int j, int lane, float step,
+                              float all)
 {
-    __m256 f = _mm256_fmadd_ps(_mm256_load_ps(m), _mm256_set1_ps(sums), _mm256_load_ps(y));
-    __m256 scale = _mm256_mul_ps(_mm256_load_ps(d), _mm256_set1_ps(step));
-    _mm256_store_ps(y, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, f));
+    FloatLanes_avx2 *to = (FloatLanes_avx2 *)(y + lane);
+    add_avx2(to, (IntLanes_avx2)sum, _mm256_load_ps(w->d[j] + lane), step,
+             _mm256_load_ps(w->m[j] + lane), all);
 }
 
 /* Half a band, T rows of x of one digit. The products of a quantum of four bits and a digit fit 16
@@ -7612,8 +7618,7 @@ AVX2 BODY void digit_tile_avx2(FloatBand *y, const Quanta *w, const Act *x, int 
             int row = t + e / 2, lane = r + 8 * (e % 2);
             const float *d = x->d + (size_t)row * (size_t)(ldx / 32) + (k + j) / 32;
             const float *sums = x->sums + (size_t)row * (size_t)(ldx / 16) + (k + j) / 16;
-            scale_avx2(y[row] + lane, sum[e], w->d[j / group] + lane, w->m[j / group] + lane, *d,
-                       group == 32 ? sums[0] + sums[1] : sums[0]);
+            add_group_avx2(y[row], sum[e], w, j / group, lane, *d, group_sum(sums, group));
         }
     }
 }
@@ -7634,10 +7639,7 @@ AVX2 BODY void whole_tile_avx2(FloatBand *y, const Quanta *w, const Act *x, int 
             __m256i a[3];
             UNROLL(3)
             for (int e = 0; e < T; e++) {
-                long long four = 0;
-                memcpy(&four, q + ((size_t)e * (size_t)ldx + 4 * p) * digits, 4 * digits);
-                a[e] = digits == 2 ? _mm256_set1_epi64x(four)
-                                   : _mm256_cvtepi8_epi16(_mm_set1_epi32((int)four));
+                a[e] = four_avx2(q + ((size_t)e * (size_t)ldx + 4 * p) * digits, digits);
             }
             UNROLL(4)
             for (int i = 0; i < 4; i++) {
@@ -7658,9 +7660,8 @@ AVX2 BODY void whole_tile_avx2(FloatBand *y, const Quanta *w, const Act *x, int 
             UNROLL(2)
             for (int h = 0; h < 2; h++) {
                 __m256i both = _mm256_hadd_epi32(sum[e][2 * h], sum[e][2 * h + 1]);
-                scale_avx2(y[t + e] + r + 8 * h, _mm256_permute4x64_epi64(both, 0xd8),
-                           w->d[j / group] + r + 8 * h, w->m[j / group] + r + 8 * h, *d,
-                           group == 32 ? sums[0] + sums[1] : sums[0]);
+                add_group_avx2(y[t + e], _mm256_permute4x64_epi64(both, 0xd8), w, j / group,
+                               r + 8 * h, *d, group_sum(sums, group));
             }
         }
     }
@@ -7671,23 +7672,15 @@ AVX2 static void gemm_int_avx2(FloatBand *y, const Quanta *w, const Act *x, int 
 {
     Ahead here = *ahead;
     for (int r = 0; r < BAND; r += 16) {
-#define CALL(T) digit_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, 32, 32, T)
-        if (digits(f) == 1 && f->group == 32 && f->bits <= 4) TILES(n, 4, 2, CALL)
+#define CALL(T, GROUP, RUN) digit_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, GROUP, RUN, T)
+        if (digits(f) == 1 && f->group == 32 && f->bits <= 4) TILES(n, 4, 2, CALL, 32, 32)
+        if (digits(f) == 1 && f->group == 32 && f->bits == 5) TILES(n, 4, 2, CALL, 32, 16)
+        if (digits(f) == 1 && f->group == 16) TILES(n, 4, 2, CALL, 16, 16)
 #undef CALL
-#define CALL(T) digit_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, 32, 16, T)
-        if (digits(f) == 1 && f->group == 32 && f->bits == 5) TILES(n, 4, 2, CALL)
-#undef CALL
-#define CALL(T) digit_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, 16, 16, T)
-        if (digits(f) == 1 && f->group == 16) TILES(n, 4, 2, CALL)
-#undef CALL
-#define CALL(T) whole_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, 1, 32, T)
-        if (digits(f) == 1 && f->bits > 5) TILES(n, 3, 2, CALL)
-#undef CALL
-#define CALL(T) whole_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, 2, 32, T)
-        if (digits(f) == 2 && f->group == 32) TILES(n, 3, 2, CALL)
-#undef CALL
-#define CALL(T) whole_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, 2, 16, T)
-        if (digits(f) == 2 && f->group == 16) TILES(n, 3, 2, CALL)
+#define CALL(T, DIGITS, GROUP) whole_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, DIGITS, GROUP, T)
+        if (digits(f) == 1 && f->bits > 5) TILES(n, 3, 2, CALL, 1, 32)
+        if (digits(f) == 2 && f->group == 32) TILES(n, 3, 2, CALL, 2, 32)
+        if (digits(f) == 2 && f->group == 16) TILES(n, 3, 2, CALL, 2, 16)
 #undef CALL
     }
     *ahead = here;
@@ -7943,10 +7936,8 @@ AVX512 BODY
                 const float *part = sums + i * (ldx / 16) + j / 16;
                 __m512i s = sum[i * digits][h];
                 if (digits == 2) s = _mm512_add_epi32(_mm512_slli_epi32(s, 7), sum[2 * i + 1][h]);
-                __m512 all = _mm512_set1_ps(group == 32 ? part[0] + part[1] : part[0]);
-                __m512 one = _mm512_set1_ps(d[i * (ldx / 32) + j / 32]);
-                f[i][h] = _mm512_fmadd_ps(wm, all, f[i][h]);
-                f[i][h] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s), _mm512_mul_ps(wd, one), f[i][h]);
+                add_avx512((FloatLanes_avx512 *)&f[i][h], (IntLanes_avx512)s, wd,
+                           d[i * (ldx / 32) + j / 32], wm, group_sum(part, group));
             }
         }
     }
@@ -8361,10 +8352,8 @@ BODY void int_tile_neon(FloatBand *y, const Quanta *w, const Act *x, int ldx, in
                 const float *part = sums + i * (ldx / 16) + j / 16;
                 int32x4_t s = sum[i * digits][h];
                 if (digits == 2) s = vaddq_s32(vshlq_n_s32(s, 7), sum[2 * i + 1][h]);
-                float32x4_t f = vmulq_f32(vcvtq_f32_s32(s), wd);
-                f = vfmaq_n_f32(vld1q_f32(to), f, d[i * (ldx / 32) + j / 32]);
-                f = vfmaq_n_f32(f, wm, group == 32 ? part[0] + part[1] : part[0]);
-                vst1q_f32(to, f);
+                add_neon((FloatLanes_neon *)to, (IntLanes_neon)s, (FloatLanes_neon)wd,
+                         d[i * (ldx / 32) + j / 32], (FloatLanes_neon)wm, group_sum(part, group));
             }
         }
     }
