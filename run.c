@@ -152,7 +152,9 @@ const float *llm_eval(llm_session *s, const int *tokens, int n);
 int llm_eval_all(llm_session *s, const int *tokens, int n, float *logits);
 
 /* Appends one token to each of n different sessions of one model, reading the weights once for all
- * of them. Each session then has its own logits for llm_logits and llm_sample. */
+ * of them. Each session then has its own logits for llm_logits and llm_sample. The threads and the
+ * working memory are those of the first one, so no other call may use it meanwhile. On failure all
+ * are as before, but have no logits if one of them was interrupted. */
 int llm_eval_many(llm_session *const *sessions, const int *tokens, int n);
 
 /* The logits after the session's last token (vocab_size), NULL if nothing was evaluated since the
@@ -160,7 +162,7 @@ int llm_eval_many(llm_session *const *sessions, const int *tokens, int n);
 const float *llm_logits(const llm_session *s);
 
 /* Draws the next token from the session's last logits; it is not appended. NULL takes the model
- * file's sampling. */
+ * file's sampling. Fails if a number in it is NaN or infinite. */
 int llm_sample(llm_session *s, const llm_sampling *sampling);
 
 /* Appends a turn of a conversation in the session's chat format. role is system, user or assistant;
@@ -259,7 +261,7 @@ enum {
     TILE_ROWS = 16,   /* rows of x from which on tiles are faster than bands alone */
     TILE_BANDS = 8,   /* bands that share a piece of x in the L2 cache */
     FLOAT_COLS = 256, /* the same for weights that are unpacked */
-    FEW_ROWS = 3,     /* rows of x for which these are unpacked row by row */
+    FEW_ROWS = 8,     /* rows of x up to which each gets the very sums that it gets alone */
     ROW_COLS = 1024,  /* a row that is unpacked alone */
     ATTEND_BLOCK = 128, /* a tile of attention: positions, query rows, and those times heads */
     ATTEND_ROWS = 48,
@@ -1303,18 +1305,42 @@ static const char *key_line(llm_model *m, const char *name)
     return text;
 }
 
-/* The values of an array of the given type (4-byte ones as they are, strings as Text); NULL where
- * the key is missing. want is the number of values it must have, -1 if any. */
+/* Writes number i of an array into to (an int32_t for I32, else a float); 0 where its type holds no
+ * numbers, or it is none of those that `of` can hold. */
+static int convert(const Key *k, uint64_t i, uint32_t of, void *to)
+{
+    int bytes = value_types[k->of].bytes;
+    const uint8_t *data = k->data + i * (uint64_t)bytes;
+    Cursor c = { data, data + bytes };
+    uint64_t u = k->of == STRING ? 0 : get_int(&c, bytes);
+    int is_signed = k->of == I8 || k->of == I16 || k->of == I32 || k->of == I64;
+    double v = is_signed ? (double)((int64_t)(u << (64 - 8 * bytes)) >> (64 - 8 * bytes)) : (double)u;
+    if (k->of == FLOAT32) v = (double)bits_float((uint32_t)u);
+    if (k->of == FLOAT64) memcpy(&v, &u, sizeof v);
+    if (k->of == STRING) return 0;
+    if (of == I32) {
+        if (!(v >= INT32_MIN && v <= INT32_MAX) || v != (int32_t)v) return 0;
+        *(int32_t *)to = (int32_t)v;
+    } else {
+        *(float *)to = (float)v;
+        return v != v || (double)(float)v == v || k->of == FLOAT64;
+    }
+    return 1;
+}
+
+/* The values of an array: as int32_t for I32, as float for FLOAT32, where the file may have any type
+ * of number, as Text for STRING; NULL where the key is missing. want is the number of values it must
+ * have, -1 if any. */
 static void *key_array(llm_model *m, const char *name, uint32_t of, int want, int *count)
 {
     char full[128];
     const Key *k = model_key(m, full, sizeof full, name);
     *count = 0;
     if (!k) return NULL;
-    if (k->type != ARRAY || k->of != of) {
+    if (k->type != ARRAY || (k->of == STRING) != (of == STRING)) {
         m->failed = fail("key %s is of type %s%s, expected an array of %s", full,
                          k->type == ARRAY ? "array of " : "", value_types[k->of].name,
-                         value_types[of].name);
+                         of == STRING ? "strings" : "numbers");
         return NULL;
     }
     if (k->count > MAX_VOCAB || (want >= 0 && k->count != (uint64_t)want)) {
@@ -1327,8 +1353,12 @@ static void *key_array(llm_model *m, const char *name, uint32_t of, int want, in
     if (!texts) return NULL;
     *count = (int)k->count;
     Cursor c = { k->data, m->file.data + m->file.size };
-    if (of != STRING) return memcpy(texts, k->data, (size_t)k->count * 4);
-    for (int i = 0; i < *count; i++) texts[i] = get_text(&c);
+    for (int i = 0; i < *count && of == STRING; i++) texts[i] = get_text(&c);
+    for (int i = 0; i < *count && of != STRING; i++) {
+        if (convert(k, (uint64_t)i, of, (char *)texts + (size_t)i * 4)) continue;
+        m->failed = fail("key %s: value %d does not fit %s", full, i, value_types[of].name);
+        return NULL;
+    }
     return texts;
 }
 
@@ -1552,9 +1582,23 @@ static int is_local(llm_model *m, int l)
 {
     char full[128];
     const Key *k = model_key(m, full, sizeof full, ".attention.sliding_window_pattern");
-    if (k && k->of == BOOL && k->count >= (uint64_t)m->facts.n_layers) return k->data[l] != 0;
+    int32_t flag = 0;
+    if (k && k->type == ARRAY && k->count >= (uint64_t)m->facts.n_layers) {
+        if (!convert(k, (uint64_t)l, I32, &flag)) m->failed = fail("key %s holds no flags", full);
+        return flag != 0;
+    }
     int period = key_int(m, ".attention.sliding_window_pattern", m->arch->period, 0, MAX_LAYERS);
     return !period || (l + 1) % period;
+}
+
+/* GLM-4.7-Flash, whose first files don't say that it scores experts by sigmoids, is known by its
+ * shape, as in llama.cpp. */
+static int is_glm_flash(const llm_model *m)
+{
+    const Tensor *embedding = find_tensor(&m->file, "token_embd.weight");
+    int n_layers = m->facts.n_layers;
+    return m->arch->latent && (n_layers == 47 || n_layers == 48) && embedding &&
+           embedding->shape[1] == 154880;
 }
 
 static void load_expert_keys(llm_model *m)
@@ -1565,7 +1609,7 @@ static void load_expert_keys(llm_model *m)
     m->facts.n_experts_used = key_int(m, ".expert_used_count", -1, 1, m->facts.n_experts);
     m->first_routed = key_int(m, ".leading_dense_block_count", 0, 0, m->facts.n_layers);
     m->gating = key_int(m, ".expert_gating_func", m->arch->gating, 0, SOFTMAX_OF_CHOSEN);
-    if (m->gating == 0) m->gating = SOFTMAX;
+    if (m->gating == 0) m->gating = is_glm_flash(m) ? SIGMOID : SOFTMAX;
     m->renormalize = key_int(m, ".expert_weights_norm", m->arch->renormalize, 0, 1);
     m->expert_scale = key_float(m, ".expert_weights_scale", 1, 0, 1e6f);
     if (m->expert_scale == 0) m->expert_scale = 1;
@@ -1918,7 +1962,7 @@ static void load_vocabulary(llm_model *m)
     if (!m->failed && v.n_tokens == 0) {
         m->failed = fail("key tokenizer.ggml.tokens is missing or empty");
     }
-    v.scores = key_array(m, "tokenizer.ggml.scores", FLOAT32, v.n_tokens, &n_scores);
+    if (spm) v.scores = key_array(m, "tokenizer.ggml.scores", FLOAT32, v.n_tokens, &n_scores);
     v.types = key_array(m, "tokenizer.ggml.token_type", I32, v.n_tokens, &n_types);
     v.merges = key_array(m, "tokenizer.ggml.merges", STRING, -1, &v.n_merges);
     v.pre = key_line(m, "tokenizer.ggml.pre");
@@ -2688,15 +2732,15 @@ static int piece(const Mat *w, int k, int most)
 }
 
 /* y(n, BAND) += rows first to first + count of w, times a few rows of x: memory delivers a row
- * fastest as one stream. */
+ * fastest as one stream. A row of x is summed up as if it were alone. */
 static void band_few(Work *work, const Mat *w, const float *x, int n, int first, int count)
 {
     size_t stride = row_bytes(w->format, w->cols), ldx = (size_t)w->cols;
     const uint8_t *data = w->data + (size_t)first * stride;
-    if (w->format == &formats[F32] && n == 1) {
-        kernels->dots(work->y[0][0], (const float *)data, ldx, x, count, w->cols);
-        return;
+    for (int t = 0; w->format == &formats[F32] && t < n; t++) {
+        kernels->dots(work->y[0][t], (const float *)data, ldx, x + (size_t)t * ldx, count, w->cols);
     }
+    if (w->format == &formats[F32]) return;
     float (*dot)(const void *, const float *, int) = kernels->dot[w->format - formats];
     for (int r = 0; r < count; r++, data += stride) {
         float sums[FEW_ROWS] = { 0 };
@@ -3617,8 +3661,19 @@ static void embed(llm_session *s, int n)
     }
 }
 
+/* Fails if one of the rows' sessions is interrupted. */
+static int check_interrupts(const Row *rows, int n)
+{
+    for (int t = 0; t < n; t++) {
+        const volatile int *interrupt = rows[t].session->interrupt;
+        if (t > 0 && rows[t].session == rows[t - 1].session) continue;
+        if (interrupt && *interrupt) return fail("interrupted");
+    }
+    return 0;
+}
+
 /* Evaluates s->rows[0..n); the rows may belong to other sessions of the same model, the buffers are
- * those of s. Fails if it is interrupted between two layers. */
+ * those of s. Fails if one of them is interrupted between two layers. */
 static int forward(llm_session *s, int n)
 {
     const llm_model *m = s->model;
@@ -3628,7 +3683,7 @@ static int forward(llm_session *s, int n)
     rope_angles(s, n);
     for (int l = 0; l < c->n_layers; l++) {
         const Layer *w = &m->layers[l];
-        if (s->interrupt && *s->interrupt) return fail("interrupted");
+        if (check_interrupts(s->rows, n)) return -1;
 
         norm(s, s->h, s->x, &w->attn_norm, n, dim);
         project(s, w, n);
@@ -3834,12 +3889,30 @@ static int keep_likeliest(Candidate *c, int n, double sum, const llm_sampling *p
     return most;
 }
 
+/* Whether all numbers of the sampling are finite. */
+static int check_sampling(const llm_sampling *p)
+{
+    const struct {
+        const char *name;
+        float value;
+    } numbers[] = { { "temperature", p->temperature },
+                    { "top_p", p->top_p },
+                    { "min_p", p->min_p },
+                    { "repeat_penalty", p->repeat_penalty } };
+    for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
+        if (isfinite(numbers[i].value)) continue;
+        return fail("%s is %g, expected a finite number", numbers[i].name,
+                    (double)numbers[i].value);
+    }
+    return 0;
+}
+
 int llm_sample(llm_session *s, const llm_sampling *sampling)
 {
     const llm_sampling *p = sampling ? sampling : &s->model->facts.sampling;
     int n = s->model->facts.vocab_size, best = 0;
     Candidate *c = s->candidates;
-    if (!llm_logits(s)) return -1;
+    if (check_sampling(p) || !llm_logits(s)) return -1;
     for (int i = 0; i < n; i++) c[i] = (Candidate){ s->logits[i], i };
     penalize(s, c, p->repeat_penalty);
     for (int i = 1; i < n; i++) {

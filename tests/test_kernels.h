@@ -445,6 +445,69 @@ static void test_steps(void)
     }
 }
 
+/* How many of n positions get other bits in batches of 1 to 8 rows than in single steps; -1 on a
+ * failure. */
+static int few_rows_differ(const llm_model *m, const llm_options *o, const int *tokens, int n)
+{
+    size_t vocab = (size_t)m->facts.vocab_size;
+    llm_session *batches = llm_session_new(m, o), *single = llm_session_new(m, o);
+    float *wide = calloc(8, vocab * sizeof *wide);
+    int differ = batches && single && wide ? 0 : -1;
+    for (int t = 0, rows = 1, count; t < n && differ >= 0; t += count, rows = rows % 8 + 1) {
+        count = n - t < rows ? n - t : rows;
+        if (llm_eval_all(batches, tokens + t, count, wide)) differ = -1;
+        for (int i = 0; i < count && differ >= 0; i++) {
+            const float *want = llm_eval(single, tokens + t + i, 1);
+            differ += !want || memcmp(want, wide + (size_t)i * vocab, vocab * sizeof *want) != 0;
+        }
+    }
+    free(wide);
+    llm_session_free(batches), llm_session_free(single);
+    return differ;
+}
+
+/* 1 to 8 rows of a batch get the very bits of single steps: in every format, also in rows longer
+ * than what is unpacked at once, with every cache, over several blocks of attention. */
+static void test_few_rows(void)
+{
+    enum { N = 300 };
+    static const char *const caches[] = { "f16", "f32", "q8_0" };
+    int tokens[N];
+    for (int type = 0, turn = 0; type < N_FORMATS; type++) {
+        if (!formats[type].name) continue;
+        const Shape shape = { .arch = "llama", .dim = 256, .hidden_dim = 1280, .n_layers = 1,
+                              .n_heads = 4, .n_kv_heads = 2, .head_dim = 64, .n_rot = 64,
+                              .context = N, .vocab = 70, .type = type, .output_type = type };
+        Bytes file;
+        llm_model *m = open_tiny(&shape, &file);
+        random_tokens(tokens, N, 70);
+        for (size_t row = 0; m && row < ARRAY_LEN(isas); row++) {
+            if (!use_row(row)) continue;
+            llm_options o = { .context = N, .cache = caches[turn++ % 3] };
+            int often = type == F32 || type == F16 || type == 8;
+            int differ = few_rows_differ(m, &o, tokens, often ? N : 50);
+            check(differ == 0, "%s %s, cache of %s: %d positions differ", kernels->name,
+                  formats[type].name, o.cache, differ);
+        }
+        llm_close(m);
+        free(file.data);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        Bytes file;
+        llm_model *m = grown_model(kinds[i].arch, kinds[i].keys, kinds[i].tensors, &file);
+        check(m, "%s: %s", kinds[i].what, llm_error());
+        if (m) random_tokens(tokens, 57, m->facts.vocab_size);
+        for (size_t row = 0; m && row < ARRAY_LEN(isas); row++) {
+            if (!use_row(row)) continue;
+            llm_options o = { .context = 57, .cache = i % 2 ? "f16" : "f32" };
+            int differ = few_rows_differ(m, &o, tokens, 57);
+            check(differ == 0, "%s, %s: %d positions differ", kernels->name, kinds[i].what, differ);
+        }
+        llm_close(m);
+        free(file.data);
+    }
+}
+
 /* The same seed tells the same story with any number of threads. */
 static void test_same_story(void)
 {
@@ -619,6 +682,7 @@ static void test_kernels(void)
 {
     test_divergence();
     test_steps();
+    test_few_rows();
     test_same_story();
     unsetenv("RUN_CPU");
     pick_kernels();
