@@ -291,7 +291,7 @@ static _Thread_local char error_text[512];
 
 /* Whether a character of length bytes is a control character: those of ASCII, and U+0080 to U+009F,
  * with which a terminal may be told to do anything. */
-static int is_control(const char *text, int length)
+static int is_control_char(const char *text, int length)
 {
     unsigned char c = (unsigned char)*text;
     return length == 1 ? c < ' ' || c == 127 : c == 0xc2 && (unsigned char)text[1] < 0xa0;
@@ -302,7 +302,7 @@ static void make_one_line(char *text)
 {
     for (; *text; text++) {
         int length = (unsigned char)*text == 0xc2 && text[1] ? 2 : 1;
-        if (is_control(text, length)) memset(text, '?', (size_t)length);
+        if (is_control_char(text, length)) memset(text, '?', (size_t)length);
     }
 }
 
@@ -2197,12 +2197,12 @@ typedef struct {
     Softmax softmax[ATTEND_HEADS];                     /* of queries and heads */
     int hidden[MAX_GROUP];  /* positions of the block that lie before a query's window */
     int visible[MAX_GROUP]; /* and up to which one it sees them */
-} Work;
+} Scratch;
 
 typedef struct {
     float p; /* logit, later probability */
     int id;
-} Candidate;
+} Choice;
 
 /* Keys or values: (n_layers, n_kv_heads, context, head_dim or value_dim). */
 typedef struct {
@@ -2265,9 +2265,9 @@ struct llm_session {
     float *group_in;        /* (rows, widest input) rows of x, in the order of experts or heads */
     float *group_out;       /* (rows, widest output) what these make of them */
     Act acts[2];            /* (CHUNK, widest input) with one digit and with two */
-    Work *work;             /* (threads) */
+    Scratch *work;          /* (threads) */
     float *out;             /* (LOGIT_ROWS, vocab_size) */
-    Candidate *candidates;  /* (vocab_size) */
+    Choice *candidates;     /* (vocab_size) */
     char *piece, *text; /* bytes of generated tokens before and after they are made valid UTF-8; the
                            text waits here while it may become a stop text */
     size_t n_piece, n_text;
@@ -2733,7 +2733,7 @@ static int piece(const Mat *w, int k, int most)
 
 /* y(n, BAND) += rows first to first + count of w, times a few rows of x: memory delivers a row
  * fastest as one stream. A row of x is summed up as if it were alone. */
-static void band_few(Work *work, const Mat *w, const float *x, int n, int first, int count)
+static void band_few(Scratch *work, const Mat *w, const float *x, int n, int first, int count)
 {
     size_t stride = row_bytes(w->format, w->cols), ldx = (size_t)w->cols;
     const uint8_t *data = w->data + (size_t)first * stride;
@@ -2756,7 +2756,7 @@ static void band_few(Work *work, const Mat *w, const float *x, int n, int first,
 
 /* The same for more rows of x and a whole band. The weights are unpacked in pieces small
  * enough for the L1 cache, each used for all rows of x. */
-static void band_floats(Work *work, const Mat *w, const float *x, int n, int first, int count)
+static void band_floats(Scratch *work, const Mat *w, const float *x, int n, int first, int count)
 {
     Ahead none = { w->data, 0 };
     size_t stride = row_bytes(w->format, w->cols);
@@ -2773,7 +2773,7 @@ static void band_floats(Work *work, const Mat *w, const float *x, int n, int fir
 }
 
 /* Puts the columns from k on of a band side by side, as they are in the file. */
-static void deal_piece(Work *work, const Mat *w, int k, int cols, int first, int count,
+static void deal_piece(Scratch *work, const Mat *w, int k, int cols, int first, int count,
                        Ahead *ahead)
 {
     size_t stride = row_bytes(w->format, w->cols), bytes = row_bytes(w->format, cols);
@@ -2788,7 +2788,7 @@ static void deal_piece(Work *work, const Mat *w, int k, int cols, int first, int
 
 /* The same with the integers of a quantized format, and x quantized alike. While a piece is worked
  * on, its share of the next band is on its way from memory. */
-static void band_ints(Work *work, const Mat *w, const Act *x, int n, int first, int count)
+static void band_ints(Scratch *work, const Mat *w, const Act *x, int n, int first, int count)
 {
     const Format *f = w->format;
     size_t stride = row_bytes(f, w->cols);
@@ -2828,7 +2828,7 @@ static int act_of(const Format *f, int tiles)
 /* The same in bf16 tiles, up to TILE_BANDS bands at once: they all use the same piece of x while it
  * is in the L2 cache, and keep theirs of the weights in the L1 cache. The next piece of weights is
  * on its way from memory meanwhile. */
-static void band_tiles(Work *work, const Mat *w, const Act *x, int n, int first, int count)
+static void band_tiles(Scratch *work, const Mat *w, const Act *x, int n, int first, int count)
 {
     const Format *f = w->format;
     size_t stride = row_bytes(f, w->cols);
@@ -2880,7 +2880,7 @@ static Act act_from(const Act *a, int digits, int cols, int from, int tiles)
 }
 
 /* Rows first to first + count of a product: a band, or on tiles some of them. */
-static void band(Work *work, const Job *job, const Product *p, int first, int count)
+static void band(Scratch *work, const Job *job, const Product *p, int first, int count)
 {
     const Mat *w = &p->w;
     int n = p->n, act = act_of(w->format, job->tiles);
@@ -2923,7 +2923,7 @@ static void map_rows(const Mat *w, int first, int count)
 }
 
 /* Bands first to first + count of all products. */
-static void bands(Work *work, const Job *job, int first, int count)
+static void bands(Scratch *work, const Job *job, int first, int count)
 {
     const Product *p = job->products, *mapped = NULL;
     int most = job->tiles ? TILE_BANDS : 1;
@@ -3317,7 +3317,7 @@ static int block_row(const llm_model *m)
 
 /* Attention of n rows of queries to a block of `length` positions, whose keys (bands, dim, BAND)
  * and values are in work. Row t of q and of the result a begins at number t * ldq and t * lda. */
-static void attend_block(const llm_model *m, Work *work, float *a, size_t lda, const float *q,
+static void attend_block(const llm_model *m, Scratch *work, float *a, size_t lda, const float *q,
                          size_t ldq, int n, Softmax *state, int length)
 {
     size_t row = ARRAY_LEN(*work->scores), value_row = (size_t)block_row(m);
@@ -3354,7 +3354,7 @@ static void attend_block(const llm_model *m, Work *work, float *a, size_t lda, c
 
 /* Unpacks a block of `length` positions of head g in layer l: keys side by side, and values, which
  * may be a part of the keys. */
-static void unpack_block(const llm_session *s, Work *work, int l, int g, int j, int length)
+static void unpack_block(const llm_session *s, Scratch *work, int l, int g, int j, int length)
 {
     const llm_model *m = s->model;
     size_t row = (size_t)block_row(m);
@@ -3376,7 +3376,7 @@ static void unpack_block(const llm_session *s, Work *work, int l, int g, int j, 
 
 /* Which positions of the block from j on the n queries see. Where there is one row of the batch,
  * they are its heads. */
-static void see(Work *work, const Row *rows, int count, int n, int j, int length, int window)
+static void see(Scratch *work, const Row *rows, int count, int n, int j, int length, int window)
 {
     for (int t = 0; t < n; t++) {
         int end = rows[count == 1 ? 0 : t].position + 1 - j, from = window ? end - window : 0;
@@ -3389,7 +3389,7 @@ static void see(Work *work, const Row *rows, int count, int n, int j, int length
  * key/value head g. Keys and values are unpacked block by block, and each block serves all these
  * rows and heads. A row sees itself and what was before it, as far as a window goes. One row alone
  * takes its heads for the rows of a batch. */
-static void attend_tile(llm_session *s, Work *work, int l, int g, int first, int count)
+static void attend_tile(llm_session *s, Scratch *work, int l, int g, int first, int count)
 {
     const llm_model *m = s->model;
     const llm_facts *c = &m->facts;
@@ -3833,7 +3833,7 @@ static double random_unit(uint64_t *state)
 
 /* Positive logits of tokens that stand in the last REPEAT_WINDOW are divided, negative ones
  * multiplied, once. */
-static void penalize(const llm_session *s, Candidate *c, float penalty)
+static void penalize(const llm_session *s, Choice *c, float penalty)
 {
     int first = s->position > REPEAT_WINDOW ? s->position - REPEAT_WINDOW : 0;
     if (penalty <= 0) return;
@@ -3845,26 +3845,26 @@ static void penalize(const llm_session *s, Candidate *c, float penalty)
 }
 
 /* Likelier, or as likely with a lower id: so the order never depends on how a heap was built. */
-static int comes_first(Candidate a, Candidate b)
+static int comes_first(Choice a, Choice b)
 {
     return a.p > b.p || (a.p == b.p && a.id < b.id);
 }
 
-static void sift_down(Candidate *heap, int i, int n)
+static void sift_down(Choice *heap, int i, int n)
 {
     for (int child; (child = 2 * i + 1) < n; i = child) {
         if (child + 1 < n && comes_first(heap[child + 1], heap[child])) child++;
         if (!comes_first(heap[child], heap[i])) return;
-        Candidate swap = heap[i];
+        Choice swap = heap[i];
         heap[i] = heap[child];
         heap[child] = swap;
     }
 }
 
 /* Moves the first of a heap of n behind it, so that the heap has n - 1. */
-static Candidate pop(Candidate *heap, int n)
+static Choice pop_choice(Choice *heap, int n)
 {
-    Candidate first = heap[0];
+    Choice first = heap[0];
     heap[0] = heap[n - 1];
     heap[n - 1] = first;
     sift_down(heap, 0, n - 1);
@@ -3873,16 +3873,16 @@ static Candidate pop(Candidate *heap, int n)
 
 /* Leaves the kept candidates, likeliest first, at c[n - 1], c[n - 2], ... and returns how many they
  * are. The likeliest has p = 1; sum is that of all p. */
-static int keep_likeliest(Candidate *c, int n, double sum, const llm_sampling *p)
+static int keep_likeliest(Choice *c, int n, double sum, const llm_sampling *p)
 {
     int most = p->top_k > 0 && p->top_k < n ? p->top_k : n, sorted = 0;
     double mass = 0, share = p->top_p > 0 && p->top_p < 1 ? p->top_p : 2;
     for (int i = n / 2 - 1; i >= 0; i--) sift_down(c, i, n);
     if (most < n) { /* top-p counts within what top-k leaves */
-        for (sum = 0; sorted < most; sorted++) sum += pop(c, n - sorted).p;
+        for (sum = 0; sorted < most; sorted++) sum += pop_choice(c, n - sorted).p;
     }
     for (int i = 0; i < most; i++) {
-        float next = i < sorted ? c[n - 1 - i].p : pop(c, n - i).p;
+        float next = i < sorted ? c[n - 1 - i].p : pop_choice(c, n - i).p;
         if (i > 0 && (mass >= share * sum || next < p->min_p)) return i;
         mass += next;
     }
@@ -3911,9 +3911,9 @@ int llm_sample(llm_session *s, const llm_sampling *sampling)
 {
     const llm_sampling *p = sampling ? sampling : &s->model->facts.sampling;
     int n = s->model->facts.vocab_size, best = 0;
-    Candidate *c = s->candidates;
+    Choice *c = s->candidates;
     if (check_sampling(p) || !llm_logits(s)) return -1;
-    for (int i = 0; i < n; i++) c[i] = (Candidate){ s->logits[i], i };
+    for (int i = 0; i < n; i++) c[i] = (Choice){ s->logits[i], i };
     penalize(s, c, p->repeat_penalty);
     for (int i = 1; i < n; i++) {
         if (c[i].p > c[best].p || c[best].p != c[best].p) best = i;
@@ -5266,7 +5266,7 @@ static void put_text(FILE *file, const char *text, size_t n)
         step = length > 0 ? (size_t)length : 1;
         if (length <= 0) {
             fputs("\xef\xbf\xbd", file);
-        } else if (!is_control(text + i, length) || strchr("\n\t", text[i]) ||
+        } else if (!is_control_char(text + i, length) || strchr("\n\t", text[i]) ||
                    !isatty(fileno(file))) {
             fwrite(text + i, 1, step, file);
         }
@@ -5298,7 +5298,7 @@ typedef struct {
 
 /* Keys that are no text. */
 enum {
-    END = -1,
+    INPUT_END = -1,
     RESIZED = -2,
     OTHER = 256,
     ENTER,
@@ -5335,7 +5335,7 @@ static int next_byte(Editor *e)
         e->next_input = 0;
         e->n_input = read(0, e->input, sizeof e->input);
         if (e->n_input <= 0) {
-            int key = e->n_input < 0 && errno == EINTR ? RESIZED : END;
+            int key = e->n_input < 0 && errno == EINTR ? RESIZED : INPUT_END;
             e->n_input = 0;
             return key;
         }
@@ -5432,7 +5432,7 @@ static int show_text(FILE *out, const Editor *e, size_t from, size_t to, int col
     for (size_t i = from; i < to;) {
         const char *text = e->text + i;
         int length = tokenizer_char(text, e->n - i);
-        int visible = length > 0 && !is_control(text, length);
+        int visible = length > 0 && !is_control_char(text, length);
         int width = visible ? char_width(text, length) : 1;
         i += length > 0 ? (size_t)length : 1;
         if (*text == '\n') {
@@ -5570,7 +5570,7 @@ static int press(Editor *e, int key)
 {
     char c = (char)(key == ENTER ? '\n' : key);
     if (key >= 0 && (key < OTHER || (e->pasting && key == ENTER))) return insert(e, &c, 1);
-    if (e->pasting && key != PASTED && key != END) return 0;
+    if (e->pasting && key != PASTED && key != INPUT_END) return 0;
     for (size_t i = 0; i < ARRAY_LEN(moves); i++) {
         if (moves[i].key != key) continue;
         size_t to = moves[i].to(e, moves[i].forward);
@@ -5582,7 +5582,7 @@ static int press(Editor *e, int key)
     if (key == DOWN) recall(e, e->at_history + 1);
     if (key == PASTE || key == PASTED) e->pasting = key == PASTE;
     if (key == CLEAR) fputs("\x1b[H\x1b[2J", stderr), e->row = 0;
-    if (key == END || ((key == CTRL_C || key == CTRL_D) && e->n == 0)) return -1;
+    if (key == INPUT_END || ((key == CTRL_C || key == CTRL_D) && e->n == 0)) return -1;
     if (key == CTRL_C) e->cursor = e->n = 0;
     if (key == CTRL_D) erase(e, step(e, 1));
     return 0;
@@ -5783,7 +5783,7 @@ static void print_html(FILE *file, const char *text, size_t n)
             fprintf(file, "&#%d;", text[i]);
         } else if (length <= 0) {
             fputs("&#65533;", file);
-        } else if (is_control(text + i, length) && text[i] != '\n') {
+        } else if (is_control_char(text + i, length) && text[i] != '\n') {
             fputc('?', file);
         } else {
             fwrite(text + i, 1, step, file);
@@ -6858,7 +6858,7 @@ static int run_session(const llm_model *m, const Settings *o, const char *prompt
                        double load_time)
 {
     const llm_facts *c = llm_info(m);
-    llm_options options = { .context = o->context,
+    llm_options request = { .context = o->context,
                             .threads = o->threads,
                             .seed = o->seed,
                             .cache = o->cache,
@@ -6867,7 +6867,7 @@ static int run_session(const llm_model *m, const Settings *o, const char *prompt
                             .shift = !o->no_shift,
                             .stops = o->stops,
                             .interrupt = &ctrl_c };
-    llm_session *s = llm_session_new(m, &options);
+    llm_session *s = llm_session_new(m, &request);
     int context = s ? llm_context(s) : 0;
     if (!s) return complain(1, "%s", llm_error());
     if (!o->context && context < c->context) {
