@@ -194,9 +194,19 @@ const char *llm_chat_format(int number);
  * always whole UTF-8 characters with a zero at the end, without the white space that an answer may
  * begin with; it may be NULL, and ends the generation by returning non-zero. NULL sampling takes
  * the model file's. Returns the number of generated tokens. An empty prompt on a new session starts
- * a text from nothing. */
+ * a text from nothing; else it goes on, so that many short calls give the text of a long one. Where
+ * max_tokens ends a call, what may yet become a stop text, a mark or a character waits for the next
+ * one, or for llm_write. */
 int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_sampling *sampling,
                  int (*on_text)(void *user, const char *text, size_t len), void *user);
+
+/* What llm_generate does with a token that was drawn, for hosts that draw and evaluate by
+ * themselves: call it before the token is evaluated. Gives on_text the text that is complete with
+ * it; returns 0, 1 if the text ends, so that the token must not be evaluated (a stop token; or a
+ * stop text, of which nothing stays in the session), -1 on failure. Token -1 ends the text: what
+ * waits is given out. */
+int llm_write(llm_session *s, int token, int (*on_text)(void *user, const char *text, size_t len),
+              void *user);
 
 #ifdef __cplusplus
 }
@@ -2019,7 +2029,9 @@ static const char *pick_kernels(void);
 static void pick_template(llm_model *m);
 static const Template *template_named(const char *name);
 static int user_mark(const llm_session *s);
+static const char *template_name(const llm_session *s);
 static void begin_writing(llm_session *s);
+static void spell_marks(llm_session *s);
 
 /* From the parsed file to a model that forward can trust. */
 static int load(llm_model *m)
@@ -2223,6 +2235,16 @@ typedef struct {
     char *text;    /* NULL: the turn is open */
 } Turn;
 
+/* Text of which each byte knows whether it belongs to a token that is a mark. */
+enum { PLAIN, MARK, HIDDEN }; /* HIDDEN: a control token's, which is never given out */
+typedef struct {
+    char *text, *kinds;
+    size_t n;
+} Marked;
+
+/* The marks of a chat format, as a session looks for them in what is written. */
+enum { THOUGHT_OPEN, THOUGHT_CLOSE, TURN_CLOSE, REST_OF_OPEN, N_MARKS };
+
 struct llm_session {
     const llm_model *model;
     Arena arena;
@@ -2240,8 +2262,10 @@ struct llm_session {
     int no_thinking, shift;
     Turn *turns; /* (n_turns) the conversation so far */
     int n_turns;
-    int thinking;        /* the text that is generated is a thought */
-    int skip_space;      /* none was given out since the answer or a thought began */
+    Marked marks[N_MARKS];
+    int start, written; /* positions: where the text that is written began, how far it is taken */
+    int thinking;       /* it is a thought */
+    int skip_space;     /* none was given out since the answer or a thought began */
     int *tokens;         /* (context) the tokens so far */
     float *logits;       /* (vocab_size) after the last token */
     const Format *cache; /* of keys and values */
@@ -2268,9 +2292,9 @@ struct llm_session {
     Scratch *work;          /* (threads) */
     float *out;             /* (LOGIT_ROWS, vocab_size) */
     Choice *candidates;     /* (vocab_size) */
-    char *piece, *text; /* bytes of generated tokens before and after they are made valid UTF-8; the
-                           text waits here while it may become a stop text */
-    size_t n_piece, n_text;
+    char *piece; /* bytes of its tokens before they are made valid UTF-8 */
+    size_t n_piece;
+    Marked text; /* afterwards: it waits here while it may become a mark or a stop text */
 };
 
 /* The format of that name that can be packed, NULL if there is none. */
@@ -2411,7 +2435,9 @@ static void session_buffers(llm_session *s)
     s->candidates = take(&s->arena, vocab, sizeof *s->candidates);
     s->piece = take(&s->arena, m->max_piece + 8, 1);
     /* a bad byte becomes the three of U+FFFD */
-    s->text = take(&s->arena, 3 * (m->max_piece + 8) + MAX_STOP, 1);
+    s->text.text = take(&s->arena, 3 * (m->max_piece + 8) + 2 * MAX_STOP, 1);
+    s->text.kinds = take(&s->arena, 3 * (m->max_piece + 8) + 2 * MAX_STOP, 1);
+    spell_marks(s);
 }
 
 /* Seeds that are near each other must not give similar texts: splitmix64 (prng.di.unimi.it) spreads
@@ -2520,13 +2546,24 @@ static Turn *copy_turns(const Turn *turns, int n)
     return copy;
 }
 
+/* The state of the text that is written. */
+static void copy_writing(llm_session *to, const llm_session *s)
+{
+    to->start = s->start, to->written = s->written;
+    to->thinking = s->thinking, to->skip_space = s->skip_space;
+    to->n_piece = s->n_piece, to->text.n = s->text.n;
+    memcpy(to->piece, s->piece, s->n_piece);
+    memcpy(to->text.text, s->text.text, s->text.n);
+    memcpy(to->text.kinds, s->text.kinds, s->text.n);
+}
+
 llm_session *llm_fork(const llm_session *s)
 {
     const llm_facts *c = &s->model->facts;
     llm_options same = { .context = s->context,
                          .threads = s->threads,
                          .cache = s->cache->name,
-
+                         .chat_format = template_name(s),
                          .no_thinking = s->no_thinking,
                          .shift = s->shift,
                          .stops = s->stops,
@@ -2539,15 +2576,13 @@ llm_session *llm_fork(const llm_session *s)
         return NULL;
     }
     t->n_turns = s->n_turns;
-    t->template = s->template;
-    t->user_mark = s->user_mark;
     t->position = s->position;
     t->valid = s->valid;
     t->warm = s->warm;
     t->has_logits = s->has_logits;
     t->random = s->random;
     memcpy(t->tokens, s->tokens, (size_t)s->position * sizeof *s->tokens);
-    begin_writing(t);
+    copy_writing(t, s);
     memcpy(t->logits, s->logits, (size_t)c->vocab_size * sizeof *s->logits);
     for (size_t i = 0; i < (size_t)c->n_layers * (size_t)c->n_kv_heads * 2; i++) {
         memcpy(kept(t, i), kept(s, i), (size_t)s->valid * s->kv[i % 2].bytes);
@@ -4244,6 +4279,12 @@ static const Template *template_named(const char *name)
     return i < ARRAY_LEN(templates) ? &templates[i] : NULL;
 }
 
+/* NULL: no chat. */
+static const char *template_name(const llm_session *s)
+{
+    return s->template ? s->template->name : NULL;
+}
+
 /* Whether a file's template has the text. A line break may stand there as such or as \n. */
 static int has_tell(const char *text, const char *tell)
 {
@@ -4405,11 +4446,54 @@ static int render(const llm_session *s, Tokens *list, int from, int i)
     return 0;
 }
 
-/* Where the text has the stop text or, at its end, a beginning of it; n if nowhere. */
-static size_t find_stop(const char *text, size_t n, const char *stop)
+/* What the text of a token is. */
+static int kind_of(const llm_model *m, int token)
 {
-    size_t length = strlen(stop), at = length ? 0 : n;
-    while (at < n && memcmp(text + at, stop, n - at < length ? n - at : length)) at++;
+    if (llm_decode(m, &token, 1, LLM_SPECIAL, NULL, 0) != llm_decode(m, &token, 1, 0, NULL, 0)) {
+        return HIDDEN;
+    }
+    return tokenizer_is_special(m->tokenizer, token) ? MARK : PLAIN;
+}
+
+/* Appends n bytes, for which there is room. */
+static void add_marked(Marked *to, const char *text, size_t n, int kind)
+{
+    memcpy(to->text + to->n, text, n);
+    memset(to->kinds + to->n, kind, n);
+    to->n += n;
+}
+
+/* Writes a text of the format as the model would: with the vocabulary's own tokens, where it has
+ * them, so that their text in other tokens is nothing but text. */
+static void spell(llm_session *s, Marked *to, const char *text)
+{
+    const llm_model *m = s->model;
+    size_t len = text ? strlen(text) : 0;
+    *to = (Marked){ take(&s->arena, len + 1, 1), take(&s->arena, len + 1, 1), 0 };
+    for (size_t at = 0, n; to->text && to->kinds && at < len; at += n) {
+        int kind = PLAIN;
+        for (n = len - at; n > 1; n--) {
+            int id = m->tokenizer ? tokenizer_find(m->tokenizer, text + at, n) : -1;
+            if (id >= 0 && (kind = kind_of(m, id)) != PLAIN) break;
+        }
+        add_marked(to, text + at, n, kind);
+    }
+}
+
+/* Whether n bytes of a text from `at` on are those; plain ones, or kinds of NULL, are any. */
+static int has_bytes(const Marked *in, size_t at, const char *text, const char *kinds, size_t n)
+{
+    return !memcmp(in->text + at, text, n) && (!kinds || !memcmp(in->kinds + at, kinds, n));
+}
+
+/* Where the text has the wanted one or, at its end, a beginning of it; its length if nowhere. */
+static size_t find_marked(const Marked *in, const char *text, const char *kinds, size_t length)
+{
+    size_t at = length ? 0 : in->n;
+    while (at < in->n &&
+           !has_bytes(in, at, text, kinds, in->n - at < length ? in->n - at : length)) {
+        at++;
+    }
     return at;
 }
 
@@ -4427,14 +4511,26 @@ static const char *rest_of_open(const llm_session *s)
     return strncmp(open, ask, len) ? "" : open + len;
 }
 
+static void spell_marks(llm_session *s)
+{
+    const Template *t = s->template;
+    spell(s, &s->marks[THOUGHT_OPEN], t ? t->think[0] : NULL);
+    spell(s, &s->marks[THOUGHT_CLOSE], t ? t->think[1] : NULL);
+    spell(s, &s->marks[TURN_CLOSE], t && t->think[0] ? t->turns[ASSISTANT].close : NULL);
+    spell(s, &s->marks[REST_OF_OPEN], t ? rest_of_open(s) : NULL);
+}
+
 /* The length of a generated text without marks that close a turn at its end: only the last of them
  * is a stop token. */
-static size_t without_close(const Template *t, const char *text, size_t n)
+static size_t without_close(const llm_session *s, const Marked *text)
 {
-    const char *close = t->think[0] ? t->turns[ASSISTANT].close : "";
-    size_t len = strlen(close), tail = n < len ? n : len;
-    while (tail > 0 && (memcmp(text + n - tail, close, tail) || close[tail - 1] != '>')) tail--;
-    return n - tail;
+    const Marked *close = &s->marks[TURN_CLOSE];
+    size_t tail = text->n < close->n ? text->n : close->n;
+    while (tail > 0 && (!has_bytes(text, text->n - tail, close->text, close->kinds, tail) ||
+                        close->text[tail - 1] != '>')) {
+        tail--;
+    }
+    return text->n - tail;
 }
 
 /* The text of n tokens and its length. The caller frees it; NULL when out of memory. */
@@ -4446,37 +4542,65 @@ static char *decode_text(const llm_model *m, const int *tokens, int n, int flags
     return text;
 }
 
-/* What was generated in the open turn, with LLM_SPECIAL where there are marks to find. */
-static char *generated(const llm_session *s, size_t *len)
+/* What was generated in the open turn; the caller frees both arrays. Fails when out of memory. */
+static int generated(const llm_session *s, Marked *text)
 {
-    int from = s->turns[s->n_turns - 1].end, flags = s->template->think[0] ? LLM_SPECIAL : 0;
-    return decode_text(s->model, s->tokens + from, s->position - from, flags, len);
+    const llm_model *m = s->model;
+    int from = s->turns[s->n_turns - 1].end;
+    size_t room = llm_decode(m, s->tokens + from, s->position - from, LLM_SPECIAL, NULL, 0) + 1;
+    *text = (Marked){ malloc(room), malloc(room), 0 };
+    if (!text->text || !text->kinds) return fail("out of memory");
+    for (int i = from; i < s->position; i++) {
+        int kind = kind_of(m, s->tokens[i]), flags = s->template->think[0] ? LLM_SPECIAL : 0;
+        size_t n = llm_decode(m, s->tokens + i, 1, flags, text->text + text->n, room - text->n);
+        memset(text->kinds + text->n, kind, n);
+        text->n += n;
+    }
+    return 0;
+}
+
+/* Where the answer begins in what was generated: behind thoughts, of which there may be an
+ * unfinished one only, and what history puts in front of it. */
+static size_t answer_begin(const llm_session *s, const Marked *text)
+{
+    const Marked *open = &s->marks[THOUGHT_OPEN], *close = &s->marks[THOUGHT_CLOSE],
+                 *rest = &s->marks[REST_OF_OPEN];
+    size_t from = strspn(text->text, " \n");
+    int thought = open->n && from + open->n <= text->n &&
+                  has_bytes(text, from, open->text, open->kinds, open->n);
+    if (thought || opens_thought(s->template, asking(s))) {
+        size_t end = find_marked(text, close->text, close->kinds, close->n);
+        from = end + close->n < text->n ? end + close->n : text->n;
+        return from + strspn(text->text + from, "\n");
+    }
+    return rest->n <= text->n && has_bytes(text, 0, rest->text, rest->kinds, rest->n) ? rest->n : 0;
 }
 
 /* The same as the conversation keeps it: without thoughts, and without what history puts in front
- * of it. */
+ * of it. NULL when out of memory. */
 static char *said(const llm_session *s, int *unchanged)
 {
-    const Template *t = s->template;
-    const char *rest = rest_of_open(s), *ask = asking(s), *from, *end;
-    size_t len;
-    char *text = generated(s, &len);
-    if (!text) return NULL;
-    from = text + strspn(text, " \n");
-    if (opens_thought(t, ask) ||
-        (t->think[0] && !strncmp(from, t->think[0], strlen(t->think[0])))) {
-        end = strstr(from, t->think[1]);
-        from = end ? end + strlen(t->think[1]) : text + len; /* nothing of an unfinished one */
-        from += strspn(from, "\n");
-    } else {
-        from = text + (strncmp(text, rest, strlen(rest)) ? 0 : strlen(rest));
+    Marked text;
+    size_t len = 0;
+    if (generated(s, &text)) {
+        free(text.text), free(text.kinds);
+        return NULL;
     }
-    text[without_close(t, text, len)] = 0;
-    tokenizer_part kept = plain(t, ASSISTANT, from);
-    *unchanged = kept.text.len == len && !strcmp(ask, t->turns[ASSISTANT].open);
-    memmove(text, kept.text.data, kept.text.len);
-    text[kept.text.len] = 0;
-    return text;
+    size_t whole = text.n, from;
+    text.text[whole] = 0;
+    from = answer_begin(s, &text);
+    text.n = without_close(s, &text);
+    text.text[text.n] = 0;
+    if (from > text.n) from = text.n;
+    tokenizer_part kept = plain(s->template, ASSISTANT, text.text + from);
+    *unchanged = kept.text.len == whole && !strcmp(asking(s), s->template->turns[ASSISTANT].open);
+    from = (size_t)(kept.text.data - text.text);
+    for (size_t i = from; i < from + kept.text.len; i++) {
+        if (text.kinds[i] != HIDDEN) text.text[len++] = text.text[i];
+    }
+    text.text[len] = 0;
+    free(text.kinds);
+    return text.text;
 }
 
 /* Gives the open last turn its text, and adds the tokens that it has from now on. */
@@ -4490,23 +4614,6 @@ static int close_turn(llm_session *s, Tokens *list)
     if (!unchanged) return render(s, list, turn->from, s->n_turns - 1);
     if (add_tokens(list, s->tokens + turn->from, s->position - turn->from)) return -1;
     return add_parts(s->model, list, parts, n, 0);
-}
-
-/* After a change of the last turn: nothing waits to be given out, and what is written next is a
- * thought if what stands there leaves one open. */
-static void begin_writing(llm_session *s)
-{
-    size_t len = 0;
-    char *text = in_turn(s) && s->template->think[0] ? generated(s, &len) : NULL;
-    const char *from = text;
-    s->n_piece = s->n_text = 0;
-    s->thinking = text && opens_thought(s->template, asking(s));
-    while (from && (from = strstr(from, s->template->think[s->thinking]))) {
-        from += strlen(s->template->think[s->thinking]);
-        s->thinking = !s->thinking;
-    }
-    s->skip_space = in_turn(s) && s->turns[s->n_turns - 1].end == s->position;
-    free(text);
 }
 
 /* Takes count turns from number first on away, and evaluates what follows them anew. Fails with
@@ -4670,17 +4777,14 @@ typedef struct {
 
 /* Moves the whole characters from s->piece to s->text, with U+FFFD for what is none. An unfinished
  * character stays, unless this is the last call. */
-static void take_characters(llm_session *s, int last)
+static void take_characters(llm_session *s, int kind, int last)
 {
     const char *p = s->piece;
     size_t n = s->n_piece;
     while (n > 0) {
         int length = tokenizer_char(p, n);
         if (length == 0 && !last) break;
-        const char *character = length > 0 ? p : "\xef\xbf\xbd";
-        size_t size = length > 0 ? (size_t)length : 3;
-        memcpy(s->text + s->n_text, character, size);
-        s->n_text += size;
+        add_marked(&s->text, length > 0 ? p : "\xef\xbf\xbd", length > 0 ? (size_t)length : 3, kind);
         if (length <= 0) length = length == 0 ? (int)n : 1;
         p += length;
         n -= (size_t)length;
@@ -4689,32 +4793,61 @@ static void take_characters(llm_session *s, int last)
     s->n_piece = n;
 }
 
+/* LLM_BEGIN where the text that is written has nothing in front of it but special tokens. */
+static int begins_text(const llm_session *s)
+{
+    int begins = s->start == 0 ||
+                 (s->start == 1 && tokenizer_is_special(s->model->tokenizer, s->tokens[0]));
+    return begins ? LLM_BEGIN : 0;
+}
+
+/* Appends a token to the text. */
+static void take_token(llm_session *s, int token)
+{
+    int kind = kind_of(s->model, token), flags = s->written == s->start ? begins_text(s) : 0;
+    if (kind != PLAIN) take_characters(s, PLAIN, 1);
+    s->n_piece += llm_decode(s->model, &token, 1, LLM_SPECIAL | flags, s->piece + s->n_piece,
+                             s->model->max_piece + 1);
+    take_characters(s, kind, kind != PLAIN);
+    s->written++;
+}
+
 /* Gives out the first n bytes of the text, and drops `skip` more. */
 static void give(Writer *w, size_t n, size_t skip)
 {
     llm_session *s = w->s;
-    size_t from = 0;
-    if (s->skip_space) from = strspn(s->text, " \n"), from = from < n ? from : n;
-    if (from < n) {
-        char next = s->text[n];
-        s->skip_space = 0;
-        s->text[n] = 0;
-        if (w->on_text && !w->done) w->done = w->on_text(w->user, s->text + from, n - from);
-        s->text[n] = next;
+    Marked *t = &s->text;
+    size_t len = 0;
+    char next = t->text[n];
+    for (size_t i = 0; i < n; i++) {
+        int space = len == 0 && s->skip_space && (t->text[i] == ' ' || t->text[i] == '\n');
+        if (t->kinds[i] != HIDDEN && !space) t->text[len++] = t->text[i];
     }
+    t->text[len] = 0;
+    if (len > 0) s->skip_space = 0;
+    if (len > 0 && w->on_text && !w->done) w->done = w->on_text(w->user, t->text, len);
+    t->text[n] = next;
     n += skip;
-    memmove(s->text, s->text + n, s->n_text - n);
-    s->n_text -= n;
+    t->n -= n;
+    memmove(t->text, t->text + n, t->n);
+    memmove(t->kinds, t->kinds + n, t->n);
 }
 
-/* What to look for in generated text: number 0 the mark at the next end of a thought, which may
- * begin where an answer does; 1 what closes the turn; then the stop texts; NULL behind the last. */
-static const char *nth_stop(const llm_session *s, int i)
+/* What to look for in the text: number 0 the mark at the next end of a thought, which may begin
+ * where an answer does; 1 what closes the turn; then the stop texts. 0 behind the last. */
+static int nth_wanted(const llm_session *s, int i, Marked *to)
 {
-    const char *const *think = in_turn(s) && s->template->think[0] ? s->template->think : NULL;
-    if (i == 0) return !think ? "" : s->thinking ? think[1] : s->skip_space ? think[0] : "";
-    if (i == 1) return think && !s->thinking ? s->template->turns[ASSISTANT].close : "";
-    return s->stops ? s->stops[i - 2] : NULL;
+    static char none[1];
+    const Marked *marks = s->marks;
+    int turn = in_turn(s);
+    *to = (Marked){ none, NULL, 0 };
+    if (i == 0 && turn && s->thinking) *to = marks[THOUGHT_CLOSE];
+    if (i == 0 && turn && !s->thinking && s->skip_space) *to = marks[THOUGHT_OPEN];
+    if (i == 1 && turn && !s->thinking) *to = marks[TURN_CLOSE];
+    if (i < 2) return 1;
+    if (!s->stops || !s->stops[i - 2]) return 0;
+    *to = (Marked){ (char *)s->stops[i - 2], NULL, strlen(s->stops[i - 2]) };
+    return 1;
 }
 
 /* Gives out the text up to what may be the beginning of a mark or of a stop text; all of it at the
@@ -4722,52 +4855,122 @@ static const char *nth_stop(const llm_session *s, int i)
 static void give_text(Writer *w, int last)
 {
     llm_session *s = w->s;
-    const char *stop, *rest = in_turn(s) && s->skip_space ? rest_of_open(s) : "";
-    size_t size = strlen(rest);
-    if (s->n_text && !strncmp(s->text, rest, s->n_text < size ? s->n_text : size) && !s->thinking) {
-        if (s->n_text < size && !last) return; /* a mark that history has too */
-        if (s->n_text >= size) give(w, 0, size);
+    Marked *t = &s->text, wanted, rest = s->marks[REST_OF_OPEN];
+    size_t both = t->n < rest.n ? t->n : rest.n;
+    if (both && in_turn(s) && s->skip_space && !s->thinking &&
+        has_bytes(t, 0, rest.text, rest.kinds, both)) {
+        if (both < rest.n && !last) return; /* a mark that history has too */
+        if (both == rest.n) give(w, 0, rest.n);
     }
-    if (last && in_turn(s)) s->n_text = without_close(s->template, s->text, s->n_text);
-    while (s->n_text > 0 && !w->stopped) {
-        size_t first = s->n_text, length = 1;
+    if (last && in_turn(s)) t->n = without_close(s, t);
+    while (t->n > 0 && !w->stopped) {
+        size_t first = t->n, length = 1;
         int which = 0;
-        for (int i = 0; (stop = nth_stop(s, i)); i++) {
-            size_t at = find_stop(s->text, s->n_text, stop);
-            if (at < first) first = at, length = strlen(stop), which = i;
+        for (int i = 0; nth_wanted(s, i, &wanted); i++) {
+            size_t at = find_marked(t, wanted.text, wanted.kinds, wanted.n);
+            if (at < first) first = at, length = wanted.n, which = i;
         }
-        int whole = first + length <= s->n_text;
-        give(w, whole || !last ? first : s->n_text, whole ? length : 0);
+        int whole = first + length <= t->n;
+        give(w, whole || !last ? first : t->n, whole ? length : 0);
         if (!whole) return;
         w->stopped = which > 0;
         if (which == 0) s->thinking = !s->thinking, s->skip_space = 1;
     }
 }
 
+/* The text that is written from now on begins here. */
+static void restart_text(llm_session *s)
+{
+    s->n_piece = s->text.n = 0;
+    s->start = s->written = s->position;
+}
+
+/* Takes the tokens that were evaluated since the last one that was written: in an open turn they
+ * belong to its text, else the text begins behind them. Nothing is given out. */
+static void catch_up(llm_session *s)
+{
+    Writer silent = { s, NULL, NULL, 0, 0 };
+    if (!in_turn(s) && s->written != s->position) restart_text(s);
+    while (s->written < s->position) {
+        take_token(s, s->tokens[s->written]);
+        give_text(&silent, 0);
+        silent.stopped = 0;
+    }
+    s->written = s->position;
+}
+
+/* After a change of the last turn: nothing waits to be given out but what stands there unfinished,
+ * and what is written next is a thought if that leaves one open. */
+static void begin_writing(llm_session *s)
+{
+    restart_text(s);
+    s->thinking = in_turn(s) && opens_thought(s->template, asking(s));
+    s->skip_space = in_turn(s);
+    if (!in_turn(s) || !s->model->tokenizer) return;
+    s->start = s->written = s->turns[s->n_turns - 1].end;
+    catch_up(s);
+}
+
 /* After a stop text: the session goes back to the text in front of it. The last token is not
  * evaluated yet. */
-static int unsay(llm_session *s, int start, int token, int flags)
+static int unsay(llm_session *s, int token)
 {
-    const int *tokens = s->tokens + start;
-    int n = s->position + 1 - start, k = 0;
+    const int *tokens = s->tokens + s->start;
+    int n = s->position + 1 - s->start, k = 0, flags = LLM_SPECIAL | begins_text(s);
     size_t len, at, done = 0, piece, stop_at;
     s->tokens[s->position] = token;
     char *text = decode_text(s->model, tokens, n, flags, &len);
     if (!text) return fail("out of memory");
     at = len;
     for (int i = 0; s->stops && s->stops[i]; i++) {
-        stop_at = find_stop(text, len, s->stops[i]);
-        if (stop_at < at && stop_at + strlen(s->stops[i]) <= len) at = stop_at;
+        const char *stop = s->stops[i];
+        Marked all = { text, NULL, len };
+        stop_at = find_marked(&all, stop, NULL, strlen(stop));
+        if (stop_at < at && stop_at + strlen(stop) <= len) at = stop_at;
     }
     for (; k < n; k++, done += piece) {
         piece = llm_decode(s->model, tokens + k, 1, k ? flags & ~LLM_BEGIN : flags, NULL, 0);
         if (done + piece > at) break;
     }
-    cut(s, start + k < s->position ? start + k : s->position);
+    cut(s, s->start + k < s->position ? s->start + k : s->position);
     text[at] = 0;
     int status = done < at ? append(s, text + done) : 0;
     free(text);
+    restart_text(s);
     return status;
+}
+
+/* Gives out what waits. In a full context an unfinished character stays away. */
+static void end_writing(Writer *w)
+{
+    llm_session *s = w->s;
+    if (s->position < s->context) take_characters(s, PLAIN, 1);
+    give_text(w, 1);
+    restart_text(s);
+}
+
+/* See llm_write. */
+static int write_token(Writer *w, int token)
+{
+    llm_session *s = w->s;
+    if (token < 0 || llm_is_stop(s->model, token) || (in_turn(s) && token == s->user_mark)) {
+        end_writing(w);
+        return 1;
+    }
+    take_token(s, token);
+    give_text(w, 0);
+    if (!w->stopped) return 0;
+    return unsay(s, token) ? -1 : 1;
+}
+
+int llm_write(llm_session *s, int token, int (*on_text)(void *user, const char *text, size_t len),
+              void *user)
+{
+    Writer w = { s, on_text, user, 0, 0 };
+    if (!s->model->tokenizer) return fail("the model file has no vocabulary");
+    if (token >= 0 && !llm_is_stop(s->model, token) && check_tokens(s, &token, 1)) return -1;
+    catch_up(s);
+    return write_token(&w, token);
 }
 
 int llm_is_thought(const llm_session *s)
@@ -4778,37 +4981,29 @@ int llm_is_thought(const llm_session *s)
 int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_sampling *sampling,
                  int (*on_text)(void *user, const char *text, size_t len), void *user)
 {
-    const llm_model *m = s->model;
     Writer w = { s, on_text, user, 0, 0 };
-    int count = 0, flags = s->position == 0 && !(prompt && *prompt) ? LLM_BEGIN : 0, status;
-    int answer = in_turn(s);
-    if (!m->tokenizer) return fail("the model file has no vocabulary");
-    if (prompt && *prompt) s->n_piece = s->n_text = 0;
+    int count = 0, status, ended = 0, prompted = prompt && *prompt;
+    if (!s->model->tokenizer) return fail("the model file has no vocabulary");
+    if (!prompted) catch_up(s);
     if ((status = eval_prompt(s, prompt ? prompt : ""))) return status;
-    if (answer && s->template->think[0]) flags |= LLM_SPECIAL;
-    int start = s->position;
-    while (!w.done && !w.stopped && (max_tokens <= 0 || count < max_tokens)) {
-        if (s->position == s->context && answer && s->shift) {
+    catch_up(s);
+    if (prompted) s->n_piece = s->text.n = 0; /* nothing of it is given out */
+    while (!w.done && !ended && (max_tokens <= 0 || count < max_tokens)) {
+        if (s->position == s->context && in_turn(s) && s->shift) {
             if (make_room(s, s->position + 1)) break;
             if ((status = eval_prompt(s, ""))) return status;
-            start = s->turns[s->n_turns - 1].end;
+            s->start = s->turns[s->n_turns - 1].end, s->written = s->position;
         }
         if (s->position == s->context) break;
         int token = llm_sample(s, sampling);
-        if (token < 0) return -1;
-        if (llm_is_stop(m, token) || (answer && token == s->user_mark)) break;
-        s->n_piece += llm_decode(m, &token, 1, flags, s->piece + s->n_piece, m->max_piece + 1);
-        take_characters(s, 0);
-        give_text(&w, 0);
-        status = w.stopped ? unsay(s, start, token, flags) : eval(s, &token, 1, NULL);
-        if (status && !w.stopped) s->position++; /* it was given out; the next call evaluates it */
-        if (w.stopped) s->n_piece = s->n_text = 0;
-        if (status) return status;
-        flags &= ~LLM_BEGIN;
-        count += !w.stopped;
+        if (token < 0 || (ended = write_token(&w, token)) < 0) return -1;
+        if (!ended && (status = eval(s, &token, 1, NULL))) {
+            s->position++; /* it was given out; the next call evaluates it */
+            return status;
+        }
+        count += !ended;
     }
-    if (s->position < s->context) take_characters(s, 1);
-    give_text(&w, 1);
+    if (!ended && s->position == s->context) end_writing(&w);
     return count;
 }
 
@@ -6441,6 +6636,7 @@ static int generate(const llm_model *m, llm_session *s, const Settings *o, const
     if (o->likeliest || o->samples || o->heat) return look(m, s, o, prompt, len);
     out.first = 0;
     int n = llm_generate(s, "", most, &p, print_text, &out);
+    if (n >= 0) llm_write(s, -1, print_text, &out);
     if (n < 0) return complain(1, "%s", llm_error());
     times[1] = out.first ? out.first - began : 0;
     times[2] = seconds() - began - times[0];
@@ -6509,6 +6705,7 @@ static int answer(Chat *c)
     c->out.first = 0, c->out.newline = 1, c->n = 0;
     if (llm_turn(s, "assistant", NULL)) return chat_failed(c, llm_error());
     int n = llm_generate(s, NULL, most, &p, print_text, &c->out);
+    llm_write(s, -1, print_text, &c->out);
     c->n = n > 0 ? n : 0;
     c->times[2] = seconds() - start;
     c->times[1] += c->out.first ? c->out.first - start : 0;

@@ -766,6 +766,12 @@ static int is_control(const tokenizer *t, int id)
     return type_of(t, id) == TOKEN_CONTROL || type_of(t, id) == TOKEN_UNKNOWN;
 }
 
+int tokenizer_is_special(const tokenizer *t, int id)
+{
+    return id >= 0 && id < t->vocab.n_tokens &&
+           (is_control(t, id) || type_of(t, id) == TOKEN_USER_DEFINED);
+}
+
 int tokenizer_find(const tokenizer *t, const char *text, size_t len)
 {
     if (len == 0 || len > t->longest) return NO_TOKEN;

@@ -99,6 +99,9 @@ size_t tokenizer_decode(const tokenizer *t, const int *tokens, int n, int flags,
  * -1: these bytes are none. */
 int tokenizer_char(const char *text, size_t len);
 
+/* Whether a token is cut out of text before the rest is split: a control or user-defined one. */
+int tokenizer_is_special(const tokenizer *t, int id);
+
 /* The id of the token spelt exactly so in the vocabulary (stored spelling), or -1. */
 int tokenizer_find(const tokenizer *t, const char *text, size_t len);
 

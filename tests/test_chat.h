@@ -355,6 +355,7 @@ static void test_thoughts_heard(void)
         talk(s, &(Said){ "user", "tea?" }, 1, 0, 0);
         check(!llm_turn(s, "assistant", NULL), "%s", llm_error());
         check(llm_generate(s, NULL, 0, &(llm_sampling){ 0 }, listen, &mind) > 0, "%s", llm_error());
+        llm_write(s, -1, listen, &mind);
         check(!strcmp(mind.thought, cases[i].thought) && !strcmp(mind.answer, cases[i].answer),
               "%s: thought \"%s\", answer \"%s\", expected \"%s\", \"%s\"", cases[i].format,
               mind.thought, mind.answer, cases[i].thought, cases[i].answer);
@@ -396,12 +397,102 @@ static void test_stops(void)
         Mind mind = { .session = s };
         check((s == NULL) == (cases[i].tokens < 0), "an empty stop text: %s", llm_error());
         if (s) llm_generate(s, NULL, cases[i].max, &(llm_sampling){ 0 }, listen, &mind);
+        if (s) llm_write(s, -1, listen, &mind);
         check(!strcmp(mind.answer, cases[i].heard), "%s: \"%s\", expected \"%s\"", cases[i].chain,
               mind.answer, cases[i].heard);
         check(!s || !strcmp(text_of(s) + 3, cases[i].heard), "the session has \"%s\"", text_of(s));
         check(!s || llm_position(s) == 1 + cases[i].tokens, "%s: %d tokens", cases[i].chain,
               s ? llm_position(s) : 0);
         llm_session_free(s);
+        llm_close(m);
+        free(file.data);
+    }
+}
+
+typedef struct {
+    const llm_session *session;
+    char thought[4096], answer[4096];
+} Transcript;
+
+static int take_down(void *user, const char *text, size_t len)
+{
+    Transcript *heard = user;
+    char *to = llm_is_thought(heard->session) ? heard->thought : heard->answer;
+    if (strlen(to) + len < sizeof heard->thought) strcat(to, text);
+    return 0;
+}
+
+/* Ways to write n tokens: in one call, in short ones, by hand, by hand beside another session. */
+enum { AT_ONCE, ONE_BY_ONE, UNEVEN, BY_HAND, BESIDE, N_WAYS };
+
+static void write_tokens(llm_session *s, int way, int n, const llm_sampling *p, Transcript *heard)
+{
+    llm_session *other = way == BESIDE ? llm_fork(s) : NULL, *both[] = { other, s };
+    int ended = 0, step = way == AT_ONCE ? n : 1;
+    for (int done = 0; done < n && !ended; done += step) {
+        if (way == UNEVEN) step = done % 4 + 1 < n - done ? done % 4 + 1 : n - done;
+        if (way < BY_HAND) {
+            int wrote = llm_generate(s, NULL, step, p, take_down, heard);
+            check(wrote >= 0, "%s", llm_error());
+            ended = wrote < step;
+            continue;
+        }
+        int token = llm_position(s) < llm_context(s) ? llm_sample(s, p) : -1;
+        ended = llm_write(s, token, take_down, heard);
+        check(ended >= 0, "%s", llm_error());
+        if (ended) break;
+        if (way == BY_HAND) check(llm_eval(s, &token, 1), "%s", llm_error());
+        int two[] = { token, token };
+        if (way == BESIDE) check(!llm_eval_many(both, two, 2), "%s", llm_error());
+    }
+    llm_write(s, -1, take_down, heard);
+    llm_session_free(other);
+}
+
+/* The text does not depend on who steps the session, or how far at a time: characters, stop texts
+ * and thoughts in pieces. */
+static void test_slices(void)
+{
+    static const struct {
+        const char *format, *chain, *stops[3];
+    } cases[] = {
+        { NULL, "^etENDo\2", { "END" } },
+        { NULL, "^et\xc3\xa9o\xe2\x82\xacr\2", { "x" } },
+        { NULL, "^et\xe2\x82o\xf0\x9f\2", { "\xe2\x82\xac" } },
+        { NULL, "^e\1tEEN\1Dooo\2", { "END" } },
+        { NULL, "^etENDo\2", { "DX", "tE", "END" } },
+        { "qwen3", "\n\1<thi\1nk>\nhm\1</th\1ink>yes\2", { "x" } },
+        { "qwen3", "\n\1<thi\1nk>\nhm\1</th\1ink>yes\2", { "es" } },
+        { "qwq", "\nhm\1</th\1ink>yes\2", { "x" } },
+        { NULL, NULL, { "the", "was a" } },
+        { NULL, NULL, { "\n" } },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases) + 20; i++) {
+        Bytes file = { 0 };
+        size_t c = i < ARRAY_LEN(cases) ? i : ARRAY_LEN(cases) - 1 - i % 2;
+        const char *stops[4] = { cases[c].stops[0], cases[c].stops[1], cases[c].stops[2], NULL };
+        const char *format = cases[c].format, *chain = cases[c].chain;
+        llm_model *m = chain ? spelling_model(chain, 300, &file) : llm_open(BUNDLED);
+        llm_sampling p = { .temperature = chain ? 0 : 1 };
+        Transcript heard[N_WAYS] = { 0 };
+        State states[N_WAYS];
+        for (int way = 0; way < N_WAYS; way++) {
+            llm_session *s = llm_session_new(
+                m, &(llm_options){ .chat_format = format, .stops = stops, .seed = i, .threads = 1 });
+            heard[way].session = s;
+            if (format) talk(s, &(Said){ "user", "tea?" }, 1, 0, 0);
+            if (format) check(!llm_turn(s, "assistant", NULL), "%s", llm_error());
+            if (!format) check(llm_eval(s, &m->facts.bos, 1), "%s", llm_error());
+            write_tokens(s, way, 60, &p, &heard[way]);
+            states[way] = state_of(s);
+            states[way].has_logits = 0;
+            check(!strcmp(heard[way].answer, heard[0].answer) &&
+                      !strcmp(heard[way].thought, heard[0].thought) &&
+                      same_state(states[way], states[0]),
+                  "number %zu, way %d: \"%s\" \"%s\", at once \"%s\" \"%s\"", i, way,
+                  heard[way].thought, heard[way].answer, heard[0].thought, heard[0].answer);
+            llm_session_free(s);
+        }
         llm_close(m);
         free(file.data);
     }
@@ -746,6 +837,7 @@ static void test_library_chat(void)
     test_thoughts_go(m);
     test_thoughts_heard();
     test_stops();
+    test_slices();
     test_stop_lengths(m);
     test_save(m);
     test_white_space();
