@@ -138,8 +138,7 @@ void llm_seed(llm_session *s, uint64_t seed);
 /* Writes the session to a file, which appears when it is whole: tokens, KV cache, turns, random
  * state, and a fingerprint of the model. llm_load makes a session what the saved one was; it fails
  * and changes nothing if the file is damaged, of another model or chat format, has a cache of
- * another format, more positions than the session's context, or other rotations, which
- * some models have in a longer context. */
+ * another format, or more positions than the session's context. */
 int llm_save(llm_session *s, const char *path);
 int llm_load(llm_session *s, const char *path);
 
@@ -1205,7 +1204,7 @@ struct llm_model {
     int n_rot;    /* dimensions of a head that are rotated, 0: none */
     Rope ropes[N_ROPES];
     int window;         /* positions that layers with a window see; 0: none has one */
-    int short_context;  /* sessions with a longer one have LONG_ROPE, if there is one */
+    int short_context;  /* longer texts have LONG_ROPE, if there is one */
     float query_growth; /* see temper */
     float embedding_scale, residual_scale, logit_scale;
     float score_scale, score_cap, logit_cap; /* attention scores; caps: see cap */
@@ -2251,6 +2250,7 @@ struct llm_session {
     int context, threads, position;
     int valid; /* positions whose keys and values are in the cache; fewer than position only after
                   an interruption */
+    int long_rope; /* the valid ones have LONG_ROPE */
     int has_logits;
     int warm; /* a batch was evaluated: the weights are in memory */
     uint64_t random;
@@ -2577,7 +2577,7 @@ llm_session *llm_fork(const llm_session *s)
     }
     t->n_turns = s->n_turns;
     t->position = s->position;
-    t->valid = s->valid;
+    t->valid = s->valid, t->long_rope = s->long_rope;
     t->warm = s->warm;
     t->has_logits = s->has_logits;
     t->random = s->random;
@@ -3096,19 +3096,13 @@ static void norm(const llm_session *s, float *y, const float *x, const Norm *w, 
     }
 }
 
-/* Whether a session's context is so long that its positions have LONG_ROPE. */
-static int has_long_rope(const llm_session *s)
-{
-    return s->model->ropes[LONG_ROPE].turns && s->context > s->model->short_context;
-}
-
 /* The rotations of each row's position. */
 static void rope_angles(llm_session *s, int n)
 {
     const llm_model *m = s->model;
     int half = m->n_rot / 2;
     for (int t = 0; t < n; t++) {
-        int kind = has_long_rope(s->rows[t].session) ? LONG_ROPE : ROPE;
+        int kind = s->rows[t].session->long_rope ? LONG_ROPE : ROPE;
         const Rope *ropes[] = { &m->ropes[kind], &m->ropes[LOCAL_ROPE] };
         for (int i = 0; i < half * (m->window ? 2 : 1); i++) {
             const Rope *rope = ropes[i / half];
@@ -3768,6 +3762,16 @@ static int check_tokens(const llm_session *s, const int *tokens, int n)
     return 0;
 }
 
+/* A text of `length` tokens needs other rotations when it passes the context that the model was
+ * first made for, or falls below it again: all of it is evaluated anew then, so that it has the
+ * same numbers however it came about (LongRoPE, arxiv.org/abs/2402.13753). */
+static void choose_rope(llm_session *s, int length)
+{
+    int wanted = s->model->ropes[LONG_ROPE].turns && length > s->model->short_context;
+    if (wanted != s->long_rope) s->valid = 0;
+    s->long_rope = wanted;
+}
+
 /* Appends n tokens, which fit, and evaluates in chunks what is not in the cache yet. all (n,
  * vocab_size) gets the logits of each, if it is not NULL. */
 static int eval(llm_session *s, const int *tokens, int n, float *all)
@@ -3775,6 +3779,7 @@ static int eval(llm_session *s, const int *tokens, int n, float *all)
     size_t vocab = (size_t)s->model->facts.vocab_size;
     int first = s->position, end = first + n;
     if (n > 0) memcpy(s->tokens + first, tokens, (size_t)n * sizeof *tokens);
+    if (n > 0) choose_rope(s, end);
     if (s->valid < end) s->has_logits = 1;
     while (s->valid < end) {
         int rows = end - s->valid < CHUNK ? end - s->valid : CHUNK;
@@ -3834,6 +3839,7 @@ int llm_eval_many(llm_session *const *sessions, const int *tokens, int n)
             return fail("sessions 0 and %d are of different models", i);
         }
         int status = check_tokens(sessions[i], tokens + i, 1);
+        if (!status) choose_rope(sessions[i], sessions[i]->position + 1);
         if (status || (status = eval(sessions[i], NULL, 0, NULL))) return status;
         for (int j = 0; j < i; j++) {
             if (sessions[i] == sessions[j]) return fail("sessions %d and %d are the same", j, i);
@@ -5081,7 +5087,7 @@ static void save_all(Saver *w, const llm_session *s)
                 .position = s->position,
                 .valid = s->valid,
                 .has_logits = (int16_t)s->has_logits,
-                .long_rope = (int16_t)has_long_rope(s),
+                .long_rope = (int16_t)s->long_rope,
                 .n_turns = s->n_turns };
     memcpy(h.magic, saved_magic, sizeof h.magic);
     snprintf(h.cache, sizeof h.cache, "%s", s->cache->name);
@@ -5171,10 +5177,6 @@ static int check_saved(const llm_session *s, const Saved *h, const File *f)
     if (h->position < 0 || h->position > s->context || h->valid < 0 || h->valid > h->position) {
         return fail("this session has %d positions, the context %d", h->position, s->context);
     }
-    if (!h->long_rope != !has_long_rope(s)) {
-        return fail("this session has the rotations of a context of %s %d positions",
-                    h->long_rope ? "more than" : "at most", s->model->short_context);
-    }
     return 0;
 }
 
@@ -5200,7 +5202,7 @@ static int load_saved(llm_session *s, const Saved *h, Cursor c)
     }
     free_turns(s->turns, s->n_turns);
     s->turns = turns, s->n_turns = h->n_turns;
-    s->position = h->position, s->valid = h->valid;
+    s->position = h->position, s->valid = h->valid, s->long_rope = h->long_rope != 0;
     s->has_logits = !!logits, s->random = h->random;
     memcpy(s->tokens, tokens, (size_t)h->position * sizeof *s->tokens);
     begin_writing(s);

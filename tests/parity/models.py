@@ -507,19 +507,29 @@ def take_weights(model, path):
             state[f"{names[name]}.{part}"].copy_(torch.from_numpy(w))
 
 
-def three_ways(model, tokens, cache):
-    """(label, logits): all at once, one by one, in growing pieces."""
-    context = len(tokens) + 1
+def other_rotations(config):
+    """Texts of at most that many tokens have other rotations than longer ones; 0: all have the same."""
+    rotations = getattr(config, "rope_parameters", None) or {}
+    return rotations.get("original_max_position_embeddings", 0) if (
+        rotations.get("rope_type") == "longrope") else 0
+
+
+def three_ways(model, tokens, cache, border=0):
+    """(label, first, logits): all at once, one by one, in growing pieces. Steps and pieces see
+    shorter texts, so those of a longer one than border count from its first position on only that
+    has the same rotations."""
+    context = len(tokens) + 30
+    first = border if len(tokens) > border else 0
     with model.session(context=context, cache=cache) as session:
-        yield "at once", session.eval_all(tokens)
+        yield "at once", 0, session.eval_all(tokens)
     with model.session(context=context, cache=cache) as session:
-        yield "steps", np.stack([session.eval([t]) for t in tokens])
+        yield "steps", first, np.stack([session.eval([t]) for t in tokens])
     with model.session(context=context, cache=cache) as session:
         pieces, start, size = [], 0, 1
         while start < len(tokens):
             pieces.append(session.eval_all(tokens[start : start + size]))
             start, size = start + size, size % 50 * 2 + 1
-        yield "pieces", np.concatenate(pieces)
+        yield "pieces", first, np.concatenate(pieces)
 
 
 def machine_kernels(path):
@@ -560,7 +570,8 @@ def check_logits(checks, label, logits, reference, typical, largest):
     return most
 
 
-def check_file(checks, label, path, tokens, references, original=None, kind="f32", room=1.0):
+def check_file(checks, label, path, tokens, references, original=None, kind="f32", room=1.0,
+               border=0):
     """Evaluates the file with every row of kernels and both formats of the cache. references holds
     the logits to compare with by that format, original those of the model before export.py.
     Returns {(kernels, cache): largest difference from the reference}."""
@@ -580,15 +591,16 @@ def check_file(checks, label, path, tokens, references, original=None, kind="f32
                 typical, largest = TILES_TYPICAL, TILES_LARGEST
             typical, largest = room * typical, room * largest
             with kernels(name), llm.Model(path) as model:
-                ways = list(three_ways(model, tokens, cache))
-            for way, logits in ways:
+                ways = list(three_ways(model, tokens, cache, border))
+            for way, first, logits in ways:
                 where = f"{label}, {name}, {cache} cache, {way}"
-                most = check_logits(checks, where, logits, reference, typical, largest)
+                logits, wanted = logits[first:], reference[first:]
+                most = check_logits(checks, where, logits, wanted, typical, largest)
                 report[name, cache] = max(report.get((name, cache), 0.0), most)
                 limit = FROM_ORIGINAL.get((kind, cache))
                 if original is not None and limit:
-                    check_logits(checks, f"{where}, from the original", logits, original, limit,
-                                 limit)
+                    check_logits(checks, f"{where}, from the original", logits,
+                                 original[first:], limit, limit)
     return report
 
 
@@ -682,20 +694,20 @@ def evaluate(path, tokens):
             return session.eval_all(tokens).astype(float)
 
 
-def check_half_cache(checks, label, path, tokens, reference, room):
+def check_half_cache(checks, label, path, tokens, reference, room, border):
     """Keys and values in float16, which is what sessions have if nothing else is said."""
     limit = room * FROM_ORIGINAL["f32", "f16"]
     with llm.Model(path) as model:
-        for way, logits in three_ways(model, tokens, "f16"):
-            check_logits(checks, f"{label}, f16 cache, {way}", logits, reference[:len(tokens)],
-                         limit, limit)
+        for way, first, logits in three_ways(model, tokens, "f16", border):
+            check_logits(checks, f"{label}, f16 cache, {way}", logits[first:],
+                         reference[first:len(tokens)], limit, limit)
 
 
 def check_family(checks, case):
     """A case that Paper does not know."""
     folder, tokens = llm.folder() / case.name, some_tokens(case)
     model = save(case, folder)
-    reference = transformers_logits(model, tokens)
+    reference, border = transformers_logits(model, tokens), other_rotations(model.config)
     for what, value in case.alter.items():
         d = distance(transformers_logits(altered(model, what, value), tokens), reference)
         checks.that(d > NOTICED, f"{case.name} would not notice another {what} (moves {d:.2g})")
@@ -713,10 +725,14 @@ def check_family(checks, case):
             checks.that(False, f"{label}: {e}")
             continue
         report = check_file(checks, label, path, plain, {"f32": reference[:len(plain)]},
-                            kind=rounded, room=case.room)
+                            kind=rounded, room=case.room, border=border)
         if kind == "f32":
             check_half_cache(checks, label, path, tokens[:case.steady], reference,
-                             case.room)
+                             case.room, border)
+        if kind == "f32" and border and len(tokens) > border:
+            short = tokens[:border]
+            check_file(checks, f"{label}, a short text in a long session", path, short,
+                       {"f32": transformers_logits(model, short)})
         line += [f"{kind} {name} {worst:.1e}" for (name, _), worst in report.items()]
     print(f"{case.name:15} " + "  ".join(line), flush=True)
 
