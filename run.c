@@ -14,7 +14,8 @@
  *   llm_close(m);
  *
  * Errors: a function that fails returns NULL or -1, and llm_error() says in one sentence what was
- * found and what was expected. Nothing here prints, exits or aborts. Destructors take NULL.
+ * found and what was expected; a missing argument is an error too. Nothing here prints, exits or
+ * aborts. Destructors take NULL.
  * Threads: a model is read-only and may be shared; a session is used by one thread at a time.
  */
 
@@ -332,6 +333,12 @@ __attribute__((format(printf, 1, 2))) static int fail(const char *format, ...)
 const char *llm_error(void)
 {
     return error_text;
+}
+
+/* Whether an argument of a public function is missing, which is an error. */
+static int lacks(const void *argument, const char *what)
+{
+    return argument ? 0 : (fail("no %s was given", what), 1);
 }
 
 /* The memory of an object: a chain of zeroed blocks that are freed together. Once one can't be had,
@@ -2069,10 +2076,7 @@ static llm_model *finish_open(llm_model *m)
 
 llm_model *llm_open(const char *path)
 {
-    if (!path) {
-        fail("no path was given");
-        return NULL;
-    }
+    if (lacks(path, "path")) return NULL;
     llm_model *m = calloc(1, sizeof *m);
     if (!m) fail("out of memory");
     if (m && map_file(&m->file, path)) {
@@ -2088,9 +2092,8 @@ llm_model *llm_open(const char *path)
 llm_model *llm_open_memory(const void *data, size_t size)
 {
     llm_model *m = NULL;
-    if (!data) {
-        fail("there is no buffer");
-    } else if ((uintptr_t)data % 8) {
+    if (lacks(data, "buffer")) return NULL;
+    if ((uintptr_t)data % 8) {
         fail("the buffer is not aligned to 8 bytes");
     } else if (!(m = calloc(1, sizeof *m))) {
         fail("out of memory");
@@ -2112,11 +2115,15 @@ void llm_close(llm_model *m)
 
 const llm_facts *llm_info(const llm_model *m)
 {
+    if (lacks(m, "model")) return NULL;
     return &m->facts;
 }
 
 int llm_encode(const llm_model *m, const char *text, size_t len, int flags, int *tokens, int max)
 {
+    if (lacks(m, "model") ||
+        (len > 0 && lacks(text, "text")) ||
+         (max > 0 && lacks(tokens, "room for tokens"))) return -1;
     char why[256];
     if (!m->tokenizer) return fail("the model file has no vocabulary");
     int n = tokenizer_encode(m->tokenizer, text, len, flags, tokens, max, why, sizeof why);
@@ -2125,6 +2132,8 @@ int llm_encode(const llm_model *m, const char *text, size_t len, int flags, int 
 
 size_t llm_decode(const llm_model *m, const int *tokens, int n, int flags, char *text, size_t size)
 {
+    if (lacks(m, "model") || (n > 0 && lacks(tokens, "token"))) return 0;
+    if (size && lacks(text, "room")) return 0;
     if (m->tokenizer) return tokenizer_decode(m->tokenizer, tokens, n, flags, text, size);
     if (size) *text = 0;
     return 0;
@@ -2132,6 +2141,7 @@ size_t llm_decode(const llm_model *m, const int *tokens, int n, int flags, char 
 
 int llm_is_stop(const llm_model *m, int token)
 {
+    if (lacks(m, "model")) return -1;
     for (int i = 0; i < m->n_stops; i++) {
         if (m->stops[i] == token) return 1;
     }
@@ -2485,6 +2495,7 @@ static int choose(llm_session *s, const llm_options *o)
 
 llm_session *llm_session_new(const llm_model *m, const llm_options *options)
 {
+    if (lacks(m, "model")) return NULL;
     llm_options o = options ? *options : (llm_options){ 0 };
     llm_session *s = calloc(1, sizeof *s);
     if (!s) {
@@ -2559,6 +2570,7 @@ static void copy_writing(llm_session *to, const llm_session *s)
 
 llm_session *llm_fork(const llm_session *s)
 {
+    if (lacks(s, "session")) return NULL;
     const llm_facts *c = &s->model->facts;
     llm_options same = { .context = s->context,
                          .threads = s->threads,
@@ -2592,21 +2604,25 @@ llm_session *llm_fork(const llm_session *s)
 
 int llm_position(const llm_session *s)
 {
+    if (lacks(s, "session")) return -1;
     return s->position;
 }
 
 int llm_context(const llm_session *s)
 {
+    if (lacks(s, "session")) return -1;
     return s->context;
 }
 
 int llm_threads(const llm_session *s)
 {
+    if (lacks(s, "session")) return -1;
     return s->threads;
 }
 
 const int *llm_tokens(const llm_session *s)
 {
+    if (lacks(s, "session")) return NULL;
     return s->tokens;
 }
 
@@ -2620,6 +2636,7 @@ static void cut(llm_session *s, int position)
 
 int llm_rewind(llm_session *s, int position)
 {
+    if (lacks(s, "session")) return -1;
     if (position < 0 || position > s->position) {
         return fail("cannot go to position %d, expected 0 to %d", position, s->position);
     }
@@ -2636,11 +2653,13 @@ int llm_rewind(llm_session *s, int position)
 
 void llm_seed(llm_session *s, uint64_t seed)
 {
+    if (lacks(s, "session")) return;
     s->random = spread_seed(seed);
 }
 
 const float *llm_logits(const llm_session *s)
 {
+    if (lacks(s, "session")) return NULL;
     if (s->has_logits) return s->logits;
     fail("there are no logits: nothing was evaluated since the session was made or rewound");
     return NULL;
@@ -3752,6 +3771,7 @@ static int full(const llm_session *s, int n, int position)
 static int check_tokens(const llm_session *s, const int *tokens, int n)
 {
     if (n < 1) return fail("%d tokens to evaluate, expected at least 1", n);
+    if (lacks(tokens, "token")) return -1;
     if (n > s->context - s->position) return full(s, n, s->position);
     for (int i = 0; i < n; i++) {
         if (tokens[i] < 0 || tokens[i] >= s->model->facts.vocab_size) {
@@ -3822,11 +3842,13 @@ static int replace(llm_session *s, int from, const int *tokens, int n)
 
 const float *llm_eval(llm_session *s, const int *tokens, int n)
 {
+    if (lacks(s, "session")) return NULL;
     return check_tokens(s, tokens, n) || eval(s, tokens, n, NULL) ? NULL : s->logits;
 }
 
 int llm_eval_all(llm_session *s, const int *tokens, int n, float *logits)
 {
+    if (lacks(s, "session") || lacks(logits, "room for logits")) return -1;
     int status = check_tokens(s, tokens, n);
     return status ? status : eval(s, tokens, n, logits);
 }
@@ -3834,7 +3856,9 @@ int llm_eval_all(llm_session *s, const int *tokens, int n, float *logits)
 int llm_eval_many(llm_session *const *sessions, const int *tokens, int n)
 {
     if (n < 1 || n > CHUNK) return fail("%d sessions to evaluate, expected 1 to %d", n, CHUNK);
+    if (lacks(sessions, "session") || lacks(tokens, "token")) return -1;
     for (int i = 0; i < n; i++) {
+        if (lacks(sessions[i], "session")) return -1;
         if (sessions[i]->model != sessions[0]->model) {
             return fail("sessions 0 and %d are of different models", i);
         }
@@ -3950,6 +3974,7 @@ static int check_sampling(const llm_sampling *p)
 
 int llm_sample(llm_session *s, const llm_sampling *sampling)
 {
+    if (lacks(s, "session")) return -1;
     const llm_sampling *p = sampling ? sampling : &s->model->facts.sampling;
     int n = s->model->facts.vocab_size, best = 0;
     Choice *c = s->candidates;
@@ -4673,6 +4698,7 @@ static int make_room(llm_session *s, int used)
 
 int llm_drop(llm_session *s, int first, int count)
 {
+    if (lacks(s, "session")) return -1;
     if (first < 0 || count < 1 || count > s->n_turns || first > s->n_turns - count) {
         return fail("%d turns from number %d on, of %d", count, first, s->n_turns);
     }
@@ -4683,6 +4709,7 @@ int llm_drop(llm_session *s, int first, int count)
 
 int llm_turn(llm_session *s, const char *role, const char *text)
 {
+    if (lacks(s, "session") || lacks(role, "role")) return -1;
     int r = 0, open = in_turn(s), status = 0, n = s->n_turns;
     int from = open ? s->turns[n - 1].from : s->position;
     Tokens list = { 0 };
@@ -4729,21 +4756,25 @@ int llm_turn(llm_session *s, const char *role, const char *text)
 
 int llm_turns(const llm_session *s)
 {
+    if (lacks(s, "session")) return -1;
     return s->n_turns;
 }
 
 int llm_turn_start(const llm_session *s, int turn)
 {
+    if (lacks(s, "session")) return -1;
     return turn >= 0 && turn < s->n_turns ? s->turns[turn].from : -1;
 }
 
 const char *llm_turn_role(const llm_session *s, int turn)
 {
+    if (lacks(s, "session")) return NULL;
     return turn >= 0 && turn < s->n_turns ? roles[s->turns[turn].role] : NULL;
 }
 
 const char *llm_turn_text(const llm_session *s, int turn)
 {
+    if (lacks(s, "session")) return NULL;
     return turn >= 0 && turn < s->n_turns ? s->turns[turn].text : NULL;
 }
 
@@ -4972,6 +5003,7 @@ static int write_token(Writer *w, int token)
 int llm_write(llm_session *s, int token, int (*on_text)(void *user, const char *text, size_t len),
               void *user)
 {
+    if (lacks(s, "session")) return -1;
     Writer w = { s, on_text, user, 0, 0 };
     if (!s->model->tokenizer) return fail("the model file has no vocabulary");
     if (token >= 0 && !llm_is_stop(s->model, token) && check_tokens(s, &token, 1)) return -1;
@@ -4981,12 +5013,14 @@ int llm_write(llm_session *s, int token, int (*on_text)(void *user, const char *
 
 int llm_is_thought(const llm_session *s)
 {
+    if (lacks(s, "session")) return -1;
     return s->thinking;
 }
 
 int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_sampling *sampling,
                  int (*on_text)(void *user, const char *text, size_t len), void *user)
 {
+    if (lacks(s, "session")) return -1;
     Writer w = { s, on_text, user, 0, 0 };
     int count = 0, status, ended = 0, prompted = prompt && *prompt;
     if (!s->model->tokenizer) return fail("the model file has no vocabulary");
@@ -5110,6 +5144,7 @@ static void save_all(Saver *w, const llm_session *s)
 
 int llm_save(llm_session *s, const char *path)
 {
+    if (lacks(s, "session") || lacks(path, "path")) return -1;
     char *part = malloc(strlen(path) + 5);
     if (!part) return fail("out of memory");
     sprintf(part, "%s.tmp", path);
@@ -5215,6 +5250,7 @@ static int load_saved(llm_session *s, const Saved *h, Cursor c)
 
 int llm_load(llm_session *s, const char *path)
 {
+    if (lacks(s, "session") || lacks(path, "path")) return -1;
     File f = { 0 };
     Saved h = { 0 };
     int status = map_file(&f, path);

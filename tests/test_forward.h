@@ -418,6 +418,40 @@ static void test_kinds(void)
     unlink(file_name);
 }
 
+/* GLM-4.7-Flash without a key for it scores experts by sigmoids; what is not of its shape, or says
+ * otherwise, does not. */
+static void test_glm_flash(void)
+{
+    static const struct {
+        const char *arch;
+        int layers, rows, key, gating;
+    } cases[] = {
+        { "deepseek2", 47, 154880, 0, SIGMOID }, { "deepseek2", 48, 154880, 0, SIGMOID },
+        { "deepseek2", 46, 154880, 0, SOFTMAX }, { "deepseek2", 47, 154879, 0, SOFTMAX },
+        { "qwen3moe", 48, 154880, 0, SOFTMAX },  { "deepseek2", 47, 154880, SOFTMAX, SOFTMAX },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        Builder b = { .random = 5 };
+        Shape shape = { .arch = cases[i].arch };
+        add_arch_int(&b, &shape, "expert_count", 4);
+        add_arch_int(&b, &shape, "expert_used_count", 2);
+        if (cases[i].key) add_arch_int(&b, &shape, "expert_gating_func", cases[i].key);
+        add_stack(&b, "token_embd.weight", F32, 1, cases[i].rows, 1, 1, 0);
+        Bytes file = finish(&b);
+        llm_model m = { .file = { .data = file.data, .size = file.size } };
+        for (size_t a = 0; a < ARRAY_LEN(archs); a++) {
+            if (!strcmp(archs[a].name, cases[i].arch)) m.arch = &archs[a];
+        }
+        check(!parse_file(&m.file), "%s", llm_error());
+        m.facts.n_layers = cases[i].layers;
+        load_expert_keys(&m);
+        check(!m.failed && m.gating == cases[i].gating, "%s, %d layers, %d tokens: gating %d",
+              cases[i].arch, cases[i].layers, cases[i].rows, m.gating);
+        close_file(&m.file);
+        free(file.data);
+    }
+}
+
 /* The factor of a longer context goes by two names. */
 static void test_scale_names(void)
 {
@@ -688,6 +722,7 @@ static void test_forward(void)
     pick_kernels();
     test_refusals();
     test_scale_names();
+    test_glm_flash();
     test_long_rope();
     test_cache_blocks();
 }

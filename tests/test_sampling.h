@@ -135,8 +135,33 @@ static void test_seeds(void)
     check(spread_seed(0) == 0xe220a8397b1dcdaf, "splitmix64 of seed 0");
 }
 
+/* A number of the sampling that is none is an error, not a choice. */
+static void test_bad_numbers(void)
+{
+    static const float bad[] = { NAN, INFINITY, -INFINITY };
+    static const char *const names[] = { "temperature", "top_p", "min_p", "repeat_penalty" };
+    Bytes file;
+    llm_model *m = open_tiny(&small_shape, &file);
+    llm_session *s = llm_session_new(m, NULL);
+    check(llm_eval(s, &(int){ 3 }, 1), "%s", llm_error());
+    uint64_t before = s->random;
+    for (size_t i = 0; i < ARRAY_LEN(bad) * ARRAY_LEN(names); i++) {
+        llm_sampling p = { .temperature = 1 };
+        float *fields[] = { &p.temperature, &p.top_p, &p.min_p, &p.repeat_penalty };
+        *fields[i % 4] = bad[i / 4];
+        check(llm_sample(s, &p) == -1 && strstr(llm_error(), names[i % 4]), "%s %g: %s",
+              names[i % 4], (double)bad[i / 4], llm_error());
+        check(llm_generate(s, NULL, 2, &p, NULL, NULL) == -1 && s->random == before,
+              "%s %g: a text was generated", names[i % 4], (double)bad[i / 4]);
+    }
+    llm_session_free(s);
+    llm_close(m);
+    free(file.data);
+}
+
 static void test_sampling(void)
 {
+    test_bad_numbers();
     test_frequencies();
     test_sampling_edges();
     test_seeds();

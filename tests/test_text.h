@@ -259,8 +259,117 @@ static void test_real_vocabulary(const char *name)
     llm_close(m);
 }
 
+/* A missing argument is an error with a sentence, in every public function. */
+static void test_missing_arguments(void)
+{
+    Bytes file;
+    llm_model *m = open_tiny(&small_shape, &file);
+    llm_session *s = llm_session_new(m, NULL);
+    int token = 1;
+    char text[8];
+    const struct {
+        int failed;
+        const char *lacking;
+    } calls[] = {
+        { llm_open(NULL) == NULL && strstr(llm_error(), "path") != NULL, "llm_open" },
+        { !llm_open_memory(NULL, 9) && strstr(llm_error(), "buffer"), "llm_open_memory" },
+        { !llm_info(NULL) && strstr(llm_error(), "model"), "llm_info" },
+        { llm_encode(NULL, "a", 1, 0, &token, 1) == -1, "llm_encode" },
+        { llm_encode(m, NULL, 1, 0, &token, 1) == -1 && strstr(llm_error(), "text"), "a text" },
+        { llm_encode(m, "a", 1, 0, NULL, 1) == -1 && strstr(llm_error(), "room"), "room" },
+        { llm_decode(NULL, &token, 1, 0, text, 8) == 0, "llm_decode" },
+        { llm_decode(m, NULL, 1, 0, text, 8) == 0, "tokens" },
+        { llm_decode(m, &token, 1, 0, NULL, 8) == 0, "room of llm_decode" },
+        { llm_is_stop(NULL, 1) == -1, "llm_is_stop" },
+        { !llm_session_new(NULL, NULL) && strstr(llm_error(), "model"), "llm_session_new" },
+        { !llm_fork(NULL) && strstr(llm_error(), "session"), "llm_fork" },
+        { llm_position(NULL) == -1, "llm_position" },
+        { llm_context(NULL) == -1, "llm_context" },
+        { llm_threads(NULL) == -1, "llm_threads" },
+        { !llm_tokens(NULL), "llm_tokens" },
+        { llm_rewind(NULL, 0) == -1, "llm_rewind" },
+        { llm_save(NULL, "x") == -1, "llm_save" },
+        { llm_save(s, NULL) == -1 && strstr(llm_error(), "path"), "a path to save" },
+        { llm_load(NULL, "x") == -1, "llm_load" },
+        { llm_load(s, NULL) == -1 && strstr(llm_error(), "path"), "a path to load" },
+        { !llm_eval(NULL, &token, 1), "llm_eval" },
+        { !llm_eval(s, NULL, 1) && strstr(llm_error(), "token"), "tokens to evaluate" },
+        { llm_eval_all(NULL, &token, 1, NULL) == -1, "llm_eval_all" },
+        { llm_eval_all(s, &token, 1, NULL) == -1 && strstr(llm_error(), "logits"), "logits" },
+        { llm_eval_many(NULL, &token, 1) == -1, "llm_eval_many" },
+        { llm_eval_many((llm_session *[]){ NULL }, &token, 1) == -1, "one of many" },
+        { llm_eval_many(&s, NULL, 1) == -1 && strstr(llm_error(), "token"), "their tokens" },
+        { !llm_logits(NULL), "llm_logits" },
+        { llm_sample(NULL, NULL) == -1, "llm_sample" },
+        { llm_turn(NULL, "user", "a") == -1, "llm_turn" },
+        { llm_turn(s, NULL, "a") == -1 && strstr(llm_error(), "role"), "a role" },
+        { llm_turns(NULL) == -1, "llm_turns" },
+        { llm_turn_start(NULL, 0) == -1, "llm_turn_start" },
+        { !llm_turn_role(NULL, 0), "llm_turn_role" },
+        { !llm_turn_text(NULL, 0), "llm_turn_text" },
+        { llm_drop(NULL, 0, 1) == -1, "llm_drop" },
+        { llm_is_thought(NULL) == -1, "llm_is_thought" },
+        { llm_generate(NULL, "a", 1, NULL, NULL, NULL) == -1, "llm_generate" },
+        { llm_write(NULL, 1, NULL, NULL) == -1, "llm_write" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(calls); i++) check(calls[i].failed, "%s", calls[i].lacking);
+    llm_seed(NULL, 1), llm_close(NULL), llm_session_free(NULL);
+    check(llm_position(s) == 0, "a failed call has changed the session");
+    llm_session_free(s);
+    llm_close(m);
+    free(file.data);
+}
+
+/* The arrays of a vocabulary may hold any type of number that fits. */
+static void test_array_types(void)
+{
+    static const struct {
+        const char *name;
+        int of;
+        double value; /* of token 0; the others are 0 in scores, 1 in types */
+        const char *why;
+    } cases[] = {
+        { "scores", I32, -7, NULL },      { "scores", U8, 9, NULL },
+        { "scores", FLOAT64, 0.1, NULL }, { "scores", I64, 16777217, "does not fit f32" },
+        { "scores", STRING, 0, "array of numbers" },
+        { "token_type", U32, 2, NULL },   { "token_type", I64, 2, NULL },
+        { "token_type", U8, 2, NULL },    { "token_type", FLOAT32, 2, NULL },
+        { "token_type", FLOAT32, 1.5, "does not fit i32" },
+        { "token_type", U64, 4294967296.0, "does not fit i32" },
+        { "token_type", FLOAT64, NAN, "does not fit i32" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        Builder b = { 0 };
+        int of = cases[i].of, scores = !strcmp(cases[i].name, "scores");
+        static const char *const tokens[] = { "<unk>", "<s>", "</s>", "a" };
+        add_string(&b, "general.architecture", "llama");
+        add_string(&b, "tokenizer.ggml.model", "llama");
+        add_array(&b, "tokenizer.ggml.tokens", STRING, 4);
+        for (int t = 0; t < 4; t++) put_text(&b.keys, tokens[t]);
+        add_array(&b, scores ? "tokenizer.ggml.scores" : "tokenizer.ggml.token_type", of, 4);
+        for (int t = 0; t < 4; t++) {
+            double v = t == 0 ? cases[i].value : scores ? 0 : 1;
+            float f = (float)v;
+            if (of == STRING) put_text(&b.keys, "0");
+            if (of == FLOAT32) put(&b.keys, &f, 4);
+            if (of == FLOAT64) put(&b.keys, &v, 8);
+            if (of < FLOAT32 || of > ARRAY) {
+                if (of != FLOAT64) put_int(&b.keys, (uint64_t)(int64_t)v, value_types[of].bytes);
+            }
+        }
+        Bytes file = finish(&b);
+        llm_model *m = llm_open_memory(file.data, file.size);
+        check(cases[i].why ? !m && strstr(llm_error(), cases[i].why) != NULL : m != NULL,
+              "%s as %s: %s", cases[i].name, value_types[of].name, m ? "" : llm_error());
+        llm_close(m);
+        free(file.data);
+    }
+}
+
 static void test_text(void)
 {
+    test_missing_arguments();
+    test_array_types();
     static const char *const names[] = { "llama-spm", "phi-3", "gpt-2",
                                          "llama-bpe", "qwen2", "deepseek-llm" };
     test_generate();
