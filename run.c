@@ -2245,7 +2245,7 @@ typedef struct {
 } Turn;
 
 /* Text of which each byte knows whether it belongs to a token that is a mark. */
-enum { PLAIN, MARK, HIDDEN }; /* HIDDEN: a control token's, which is never given out */
+enum { OF_TEXT, OF_MARK, OF_CONTROL }; /* the last ones are never given out */
 typedef struct {
     char *text, *kinds;
     size_t n;
@@ -4389,6 +4389,12 @@ static int add_parts(const llm_model *m, Tokens *list, const tokenizer_part *par
     return status;
 }
 
+/* LLM_BEGIN where text begins behind a token, -1: none. */
+static int begins_behind(const llm_model *m, int token)
+{
+    return token < 0 || tokenizer_is_special(m->tokenizer, token) ? LLM_BEGIN : 0;
+}
+
 /* Writes a text of the format as parts, with the end token for EOS; returns their number. */
 static int mark(const llm_model *m, tokenizer_part *parts, const char *text)
 {
@@ -4470,7 +4476,8 @@ static int render(const llm_session *s, Tokens *list, int from, int i)
     }
     if (text) parts[n++] = plain(t, turn->role, text);
     if (text) n += mark(m, parts + n, t->turns[turn->role].close);
-    if (add_parts(m, list, parts, n, at_start && !bos ? LLM_BEGIN : 0)) return -1;
+    int before = list->n ? list->data[list->n - 1] : from ? s->tokens[from - 1] : -1;
+    if (add_parts(m, list, parts, n, begins_behind(m, before))) return -1;
     if (bos && list->n > 1 && list->data[1] == c->bos) { /* the format has it too */
         memmove(list->data, list->data + 1, (size_t)--list->n * sizeof *list->data);
     }
@@ -4481,9 +4488,9 @@ static int render(const llm_session *s, Tokens *list, int from, int i)
 static int kind_of(const llm_model *m, int token)
 {
     if (llm_decode(m, &token, 1, LLM_SPECIAL, NULL, 0) != llm_decode(m, &token, 1, 0, NULL, 0)) {
-        return HIDDEN;
+        return OF_CONTROL;
     }
-    return tokenizer_is_special(m->tokenizer, token) ? MARK : PLAIN;
+    return tokenizer_is_special(m->tokenizer, token) ? OF_MARK : OF_TEXT;
 }
 
 /* Appends n bytes, for which there is room. */
@@ -4496,16 +4503,16 @@ static void add_marked(Marked *to, const char *text, size_t n, int kind)
 
 /* Writes a text of the format as the model would: with the vocabulary's own tokens, where it has
  * them, so that their text in other tokens is nothing but text. */
-static void spell(llm_session *s, Marked *to, const char *text)
+static void spell_mark(llm_session *s, Marked *to, const char *text)
 {
     const llm_model *m = s->model;
     size_t len = text ? strlen(text) : 0;
     *to = (Marked){ take(&s->arena, len + 1, 1), take(&s->arena, len + 1, 1), 0 };
     for (size_t at = 0, n; to->text && to->kinds && at < len; at += n) {
-        int kind = PLAIN;
+        int kind = OF_TEXT;
         for (n = len - at; n > 1; n--) {
             int id = m->tokenizer ? tokenizer_find(m->tokenizer, text + at, n) : -1;
-            if (id >= 0 && (kind = kind_of(m, id)) != PLAIN) break;
+            if (id >= 0 && (kind = kind_of(m, id)) != OF_TEXT) break;
         }
         add_marked(to, text + at, n, kind);
     }
@@ -4545,10 +4552,10 @@ static const char *rest_of_open(const llm_session *s)
 static void spell_marks(llm_session *s)
 {
     const Template *t = s->template;
-    spell(s, &s->marks[THOUGHT_OPEN], t ? t->think[0] : NULL);
-    spell(s, &s->marks[THOUGHT_CLOSE], t ? t->think[1] : NULL);
-    spell(s, &s->marks[TURN_CLOSE], t && t->think[0] ? t->turns[ASSISTANT].close : NULL);
-    spell(s, &s->marks[REST_OF_OPEN], t ? rest_of_open(s) : NULL);
+    spell_mark(s, &s->marks[THOUGHT_OPEN], t ? t->think[0] : NULL);
+    spell_mark(s, &s->marks[THOUGHT_CLOSE], t ? t->think[1] : NULL);
+    spell_mark(s, &s->marks[TURN_CLOSE], t && t->think[0] ? t->turns[ASSISTANT].close : NULL);
+    spell_mark(s, &s->marks[REST_OF_OPEN], t ? rest_of_open(s) : NULL);
 }
 
 /* The length of a generated text without marks that close a turn at its end: only the last of them
@@ -4627,7 +4634,7 @@ static char *said(const llm_session *s, int *unchanged)
     *unchanged = kept.text.len == whole && !strcmp(asking(s), s->template->turns[ASSISTANT].open);
     from = (size_t)(kept.text.data - text.text);
     for (size_t i = from; i < from + kept.text.len; i++) {
-        if (text.kinds[i] != HIDDEN) text.text[len++] = text.text[i];
+        if (text.kinds[i] != OF_CONTROL) text.text[len++] = text.text[i];
     }
     text.text[len] = 0;
     free(text.kinds);
@@ -4783,7 +4790,9 @@ static int append(llm_session *s, const char *text)
 {
     Tokens list = { 0 };
     tokenizer_part part = { { text, strlen(text) }, 0 };
-    int status = add_parts(s->model, &list, &part, 1, s->position ? 0 : LLM_BEGIN | LLM_BOS);
+    int before = s->position ? s->tokens[s->position - 1] : -1;
+    int flags = begins_behind(s->model, before) | (s->position ? 0 : LLM_BOS);
+    int status = add_parts(s->model, &list, &part, 1, flags);
     if (!status && list.n > s->context - s->position) status = full(s, list.n, s->position);
     if (!status && list.n) status = eval(s, list.data, list.n, NULL);
     free(list.data);
@@ -4833,19 +4842,17 @@ static void take_characters(llm_session *s, int kind, int last)
 /* LLM_BEGIN where the text that is written has nothing in front of it but special tokens. */
 static int begins_text(const llm_session *s)
 {
-    int begins = s->start == 0 ||
-                 (s->start == 1 && tokenizer_is_special(s->model->tokenizer, s->tokens[0]));
-    return begins ? LLM_BEGIN : 0;
+    return s->start > 1 ? 0 : begins_behind(s->model, s->start ? s->tokens[0] : -1);
 }
 
 /* Appends a token to the text. */
 static void take_token(llm_session *s, int token)
 {
     int kind = kind_of(s->model, token), flags = s->written == s->start ? begins_text(s) : 0;
-    if (kind != PLAIN) take_characters(s, PLAIN, 1);
+    if (kind != OF_TEXT) take_characters(s, OF_TEXT, 1);
     s->n_piece += llm_decode(s->model, &token, 1, LLM_SPECIAL | flags, s->piece + s->n_piece,
                              s->model->max_piece + 1);
-    take_characters(s, kind, kind != PLAIN);
+    take_characters(s, kind, kind != OF_TEXT);
     s->written++;
 }
 
@@ -4858,7 +4865,7 @@ static void give(Writer *w, size_t n, size_t skip)
     char next = t->text[n];
     for (size_t i = 0; i < n; i++) {
         int space = len == 0 && s->skip_space && (t->text[i] == ' ' || t->text[i] == '\n');
-        if (t->kinds[i] != HIDDEN && !space) t->text[len++] = t->text[i];
+        if (t->kinds[i] != OF_CONTROL && !space) t->text[len++] = t->text[i];
     }
     t->text[len] = 0;
     if (len > 0) s->skip_space = 0;
@@ -4981,7 +4988,7 @@ static int unsay(llm_session *s, int token)
 static void end_writing(Writer *w)
 {
     llm_session *s = w->s;
-    if (s->position < s->context) take_characters(s, PLAIN, 1);
+    if (s->position < s->context) take_characters(s, OF_TEXT, 1);
     give_text(w, 1);
     restart_text(s);
 }
