@@ -669,10 +669,22 @@ typedef struct {
     size_t size, used; /* size: a power of two, or 0 */
 } Table;
 
+/* What a token is to encode. Its type tells, and its form where types tell too little: files have
+ * marks of type USER_DEFINED, NORMAL or without types, and byte tokens of type NORMAL. */
+enum role {
+    UNREACHABLE, /* no text becomes it */
+    PIECE,       /* a piece of text */
+    CUT_OUT,     /* cut out of text before anything else: user-defined */
+    MARK,        /* the same, but only where TOKENIZER_SPECIAL is set: what a chat, a thought or a
+                    call of a tool is marked with */
+    SINGLE_BYTE
+};
+
 struct tokenizer {
     tokenizer_vocab vocab;
     Table spellings;          /* hash of a spelling -> token */
     size_t longest;           /* spelling, in bytes */
+    uint8_t *roles;           /* (n_tokens) enum role */
     char *raw;                /* the bytes that the tokens stand for, one after the other */
     size_t *raw_at;           /* (n_tokens + 1) where those of each token begin */
     int byte_tokens[256];     /* the token of each single byte, or NO_TOKEN */
@@ -768,8 +780,7 @@ static int is_control(const tokenizer *t, int id)
 
 int tokenizer_is_special(const tokenizer *t, int id)
 {
-    return id >= 0 && id < t->vocab.n_tokens &&
-           (is_control(t, id) || type_of(t, id) == TOKEN_USER_DEFINED);
+    return id >= 0 && id < t->vocab.n_tokens && (t->roles[id] == MARK || t->roles[id] == CUT_OUT);
 }
 
 int tokenizer_find(const tokenizer *t, const char *text, size_t len)
@@ -785,8 +796,7 @@ int tokenizer_find(const tokenizer *t, const char *text, size_t len)
 static int find_piece(const tokenizer *t, const char *text, size_t len)
 {
     int id = tokenizer_find(t, text, len);
-    int plain = id >= 0 && (type_of(t, id) == TOKEN_NORMAL || type_of(t, id) == TOKEN_USER_DEFINED);
-    return plain ? id : NO_TOKEN;
+    return id >= 0 && (t->roles[id] == PIECE || t->roles[id] == CUT_OUT) ? id : NO_TOKEN;
 }
 
 /* Fills the table of spellings: the first of equal ones counts, empty ones never. */
@@ -830,17 +840,88 @@ static int byte_value(tokenizer_text token)
     return high && low ? (int)((high - digits) % 16 * 16 + (low - digits) % 16) : -1;
 }
 
-/* Writes the bytes that a token stands for, no more than its spelling has; returns how many. */
-static size_t unpack_token(const tokenizer *t, int id, char *raw)
+/* Names of HTML elements that are text in tags: Gemma's vocabulary has user-defined tokens for
+ * <table>, </h1> and the like, which its models have read in web pages. Sorted. */
+static const char *const html_names[] = {
+    "a", "b", "blockquote", "body", "br", "caption", "code", "dd", "del", "div", "dl", "dt", "em",
+    "h1", "h2", "h3", "h4", "h5", "h6", "head", "hr", "html", "i", "img", "ins", "kbd", "li",
+    "ol", "p", "pre", "s", "small", "span", "strong", "sub", "sup", "table", "tbody", "td",
+    "tfoot", "th", "thead", "title", "tr", "u", "ul",
+};
+
+/* Whether all bytes are in the ranges: "az09" are those from a to z and from 0 to 9. */
+static int made_of(const char *text, size_t len, const char *ranges)
+{
+    for (size_t i = 0; i < len; i++) {
+        const unsigned char *r = (const unsigned char *)ranges, c = (unsigned char)text[i];
+        while (*r && (c < r[0] || c > r[1])) r += 2;
+        if (!*r) return 0;
+    }
+    return 1;
+}
+
+static int is_html(const tokenizer *t, const char *name, size_t len)
+{
+    /* but <s> begins a text in vocabularies that don't have other tags as well */
+    if (len == 1 && *name == 's') return tokenizer_find(t, "<strong>", 8) >= 0;
+    for (size_t i = 0; i < sizeof html_names / sizeof *html_names; i++) {
+        if (strlen(html_names[i]) == len && memcmp(html_names[i], name, len) == 0) return 1;
+    }
+    return 0;
+}
+
+/* Whether a text looks like a mark. To add a form: a row. */
+static int looks_like_mark(const tokenizer *t, const char *text, size_t len)
+{
+    static const char visible[] = "!~\x80\xFF", name_chars[] = "azAZ09__--..::\x80\xFF";
+    static const struct {
+        const char *open, *close, *first, *rest; /* ranges of what is between them */
+        size_t least;                            /* bytes between them */
+    } forms[] = {
+        { "<|", "|>", visible, visible, 1 },           /* <|im_end|> */
+        { "<\uFF5C", "\uFF5C>", visible, visible, 1 }, /* DeepSeek's wide bars */
+        { "[|", "|]", visible, visible, 1 },           /* [|endofturn|] */
+        { "</", ">", "azAZ", name_chars, 1 },          /* </think> */
+        { "<", ">", "azAZ", name_chars, 1 },           /* <end_of_turn> */
+        { "[/", "]", "AZ__", "AZ__", 2 },              /* [/INST] */
+        { "[", "]", "AZ__", "AZ__", 2 },               /* [TOOL_CALLS] */
+        { "[gMASK", "]", "", "", 0 },                  /* GLM's */
+    };
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        size_t open = strlen(forms[i].open), close = strlen(forms[i].close), n = len - open - close;
+        const char *name = text + open;
+        if (len < open + close + forms[i].least || memcmp(text, forms[i].open, open) ||
+            memcmp(text + len - close, forms[i].close, close)) {
+            continue;
+        }
+        int tag = *forms[i].close == '>';
+        if (tag && is_html(t, name, n)) return 0;
+        int begins = made_of(name, n > 0, forms[i].first);
+        if (begins && made_of(name, n, forms[i].rest)) return 1;
+    }
+    return 0;
+}
+
+/* What a token is to encode; raw: what it stands for. In byte-level BPE <0x0A> may be text. */
+static enum role role_of(const tokenizer *t, int id, const char *raw, size_t len)
+{
+    int type = type_of(t, id), spm = t->vocab.kind == TOKENIZER_SPM;
+    int byte = byte_value(t->vocab.tokens[id]) >= 0;
+    if (is_control(t, id)) return MARK;
+    if (byte && (type == TOKEN_BYTE || (type == TOKEN_NORMAL && spm))) return SINGLE_BYTE;
+    if (type != TOKEN_NORMAL && type != TOKEN_USER_DEFINED) return UNREACHABLE;
+    if (looks_like_mark(t, raw, len)) return MARK;
+    return type == TOKEN_NORMAL ? PIECE : CUT_OUT;
+}
+
+/* Writes the bytes that a token stands for, no more than its spelling has, and finds its role;
+ * returns how many. */
+static size_t unpack_token(tokenizer *t, int id, char *raw)
 {
     tokenizer_text token = t->vocab.tokens[id];
     int spm = t->vocab.kind == TOKENIZER_SPM, type = type_of(t, id);
     int plain = is_control(t, id) || (type == TOKEN_USER_DEFINED && !spm);
     size_t n = 0;
-    if (type == TOKEN_BYTE && byte_value(token) >= 0) {
-        raw[0] = (char)byte_value(token);
-        return 1;
-    }
     for (size_t i = 0, len; i < token.len; i += len) {
         uint32_t code;
         len = read_char(token.data + i, token.len - i, &code);
@@ -852,7 +933,10 @@ static size_t unpack_token(const tokenizer *t, int id, char *raw)
             n += len;
         }
     }
-    return n;
+    t->roles[id] = (uint8_t)role_of(t, id, raw, n);
+    if (t->roles[id] != SINGLE_BYTE) return n;
+    raw[0] = (char)byte_value(token);
+    return 1;
 }
 
 /* Unpacks all tokens, and finds the tokens of single bytes. */
@@ -865,16 +949,19 @@ static int unpack_tokens(tokenizer *t)
     }
     t->raw = malloc(total);
     t->raw_at = calloc(n + 1, sizeof *t->raw_at);
-    if (!t->raw || !t->raw_at) return -1;
+    t->roles = calloc(n, sizeof *t->roles);
+    if (!t->raw || !t->raw_at || !t->roles) return -1;
+    for (int id = 0; id < t->vocab.n_tokens; id++) {
+        t->raw_at[id + 1] = t->raw_at[id] + unpack_token(t, id, t->raw + t->raw_at[id]);
+    }
     for (int byte = 0; byte < 256; byte++) {
         char spelling[2], raw = (char)byte;
         int id = find_piece(t, spelling, spell(spelling, &raw, 1));
         t->byte_tokens[byte] = t->vocab.kind == TOKENIZER_BPE ? id : NO_TOKEN;
     }
     for (int id = 0; id < t->vocab.n_tokens; id++) {
-        int byte = type_of(t, id) == TOKEN_BYTE ? byte_value(t->vocab.tokens[id]) : -1;
+        int byte = t->roles[id] == SINGLE_BYTE ? byte_value(t->vocab.tokens[id]) : -1;
         if (byte >= 0 && t->byte_tokens[byte] == NO_TOKEN) t->byte_tokens[byte] = id;
-        t->raw_at[id + 1] = t->raw_at[id] + unpack_token(t, id, t->raw + t->raw_at[id]);
     }
     return 0;
 }
@@ -885,8 +972,7 @@ static int index_special(tokenizer *t)
     for (int id = 0; id < t->vocab.n_tokens; id++) {
         const char *raw = t->raw + t->raw_at[id];
         size_t len = t->raw_at[id + 1] - t->raw_at[id];
-        if (!is_control(t, id) && type_of(t, id) != TOKEN_USER_DEFINED) continue;
-        if (len == 0 || len > MAX_SPECIAL) continue;
+        if (!tokenizer_is_special(t, id) || len == 0 || len > MAX_SPECIAL) continue;
         uint64_t hash = HASH_START;
         Slot *slot = NULL;
         for (size_t i = 0; i < len; i++) {
@@ -900,6 +986,13 @@ static int index_special(tokenizer *t)
     return 0;
 }
 
+/* Whether text may become this special token. */
+static int is_wanted(const tokenizer *t, int id, int flags)
+{
+    int defined = flags & TOKENIZER_USER_DEFINED && type_of(t, id) == TOKEN_USER_DEFINED;
+    return t->roles[id] == CUT_OUT || flags & TOKENIZER_SPECIAL || defined;
+}
+
 /* The longest special token that text (len > 0) begins with, or NO_TOKEN; writes its length. */
 static int find_special(const tokenizer *t, const char *text, size_t len, int flags, size_t *length)
 {
@@ -910,7 +1003,7 @@ static int find_special(const tokenizer *t, const char *text, size_t len, int fl
         const Slot *slot = look_up(&t->special, hash | 1);
         if (!slot) break;
         int id = slot->id;
-        if (id == NO_TOKEN || (is_control(t, id) && !(flags & TOKENIZER_SPECIAL))) continue;
+        if (id == NO_TOKEN || !is_wanted(t, id, flags)) continue;
         if (t->raw_at[id + 1] - t->raw_at[id] != i + 1) continue;
         if (memcmp(t->raw + t->raw_at[id], text, i + 1) != 0) continue; /* an equal hash */
         best = id;
@@ -1387,14 +1480,17 @@ static void encode_plain(Work *w, const char *text, size_t len)
     free(normal);
 }
 
-/* Encodes text, which is the parts joined. As in Hugging Face transformers (legacy=False), the
- * space prefix of SentencePiece goes to the beginning of the text only, not behind special tokens
- * or in front of one. */
+/* Encodes text, which is the parts joined. The space prefix of SentencePiece goes in front of every
+ * piece of text that lies behind a special token, as in llama.cpp and in the tokenizer.json of the
+ * models that have it. A few have a tokenizer that puts it at the beginning of the text alone (the
+ * prepend_scheme "first"), or that looks for some of its special tokens in text that has its prefix
+ * already ("normalized"): GGUF says neither, so they are taken for the others. */
 static void encode_text(Work *w, const char *text, const tokenizer_part *part, size_t len,
                         int flags)
 {
     size_t end = part->text.len; /* of the part that is looked at */
-    w->prefix = w->t->vocab.add_space_prefix && flags & TOKENIZER_BEGIN;
+    int prefix = w->t->vocab.add_space_prefix;
+    w->prefix = prefix && (flags & TOKENIZER_BEGIN || w->count > 0);
     flags &= ~TOKENIZER_SPECIAL;
     for (size_t start = 0, at = 0; start < len && !w->failed; start = at) {
         size_t length = 0;
@@ -1407,7 +1503,7 @@ static void encode_text(Work *w, const char *text, const tokenizer_part *part, s
         }
         if (at > start) encode_plain(w, text + start, at - start);
         if (id >= 0) emit(w, id);
-        w->prefix = 0;
+        w->prefix = prefix;
         at += length;
         for (Char c; id >= w->t->swallowing && at < len;) {
             size_t next = next_char(w->t->categories, 0, text, at, len, &c);
@@ -1479,21 +1575,22 @@ size_t tokenizer_decode(const tokenizer *t, const int *tokens, int n, int flags,
 {
     size_t total = 0;
     int spm = t->vocab.kind == TOKENIZER_SPM;
-    int begins = spm && flags & TOKENIZER_BEGIN && t->vocab.add_space_prefix;
-    for (int i = 0; i < n; i++) {
+    int prefix = spm && flags & TOKENIZER_BEGIN && t->vocab.add_space_prefix;
+    for (int i = 0, begins = prefix; i < n; i++) {
         int id = tokens[i];
         if (id < 0 || id >= t->vocab.n_tokens) continue;
-        int control = is_control(t, id);
-        if (control && !(flags & TOKENIZER_SPECIAL)) continue;
+        /* an unknown token mostly stands for a character, which the same text goes on behind */
+        int special = tokenizer_is_special(t, id), unknown = type_of(t, id) == TOKEN_UNKNOWN;
         const char *raw = t->raw + t->raw_at[id];
         size_t len = t->raw_at[id + 1] - t->raw_at[id];
-        if (begins && !control && len > 0) {
-            /* encode puts nothing in front of a user-defined token */
-            int prefix = raw[0] == ' ' && type_of(t, id) != TOKEN_USER_DEFINED;
-            raw += prefix;
-            len -= (size_t)prefix;
+        if (begins && !special && len > 0) {
+            int space = raw[0] == ' ';
+            raw += space;
+            len -= (size_t)space;
             begins = 0;
         }
+        if (special && !unknown) begins = prefix;
+        if (is_control(t, id) && !(flags & TOKENIZER_SPECIAL)) continue;
         if (total < size) memcpy(text + total, raw, len < size - total ? len : size - total);
         total += len;
     }
@@ -1525,8 +1622,11 @@ static int add_merge(tokenizer *t, tokenizer_text merge, int rank, char *joined)
     memcpy(joined, merge.data, left_len);
     memcpy(joined + left_len, space + 1, right_len);
     int left = find_piece(t, joined, left_len), right = find_piece(t, space + 1, right_len);
-    int id = find_piece(t, joined, left_len + right_len);
+    int id = tokenizer_find(t, joined, left_len + right_len);
     if (left < 0 || right < 0 || id < 0) return 0;
+    /* what a merge makes was seen in texts, like the "<s>" of Qwen2's vocabulary, and is no mark */
+    if (t->roles[id] == MARK && type_of(t, id) == TOKEN_NORMAL) t->roles[id] = PIECE;
+    if (t->roles[id] != PIECE && t->roles[id] != CUT_OUT) return 0;
     Slot *slot = add_slot(&t->merges, ((uint64_t)left << 32 | (uint32_t)right) + 1);
     if (!slot) return -1;
     if (slot->id == NO_TOKEN) *slot = (Slot){ slot->key, (uint32_t)rank, id };
@@ -1591,14 +1691,14 @@ static int find_swallowing(const tokenizer *t)
 static int make_tables(tokenizer *t)
 {
     int unfit = 0;
-    if (index_spellings(t) < 0 || unpack_tokens(t) < 0 || index_special(t) < 0) return -1;
+    if (index_spellings(t) < 0 || unpack_tokens(t) < 0) return -1;
     choose_rule(t);
     t->swallowing = find_swallowing(t);
-    int result = compile_rule(t);
-    if (result < 0 || t->vocab.kind == TOKENIZER_SPM) return result;
-    result = index_merges(t, &unfit);
+    int result = compile_rule(t), bpe = t->vocab.kind == TOKENIZER_BPE;
+    if (result == 0 && bpe) result = index_merges(t, &unfit);
+    if (result == 0) result = index_special(t); /* merges tell what is none */
     size_t n = strlen(t->warning);
-    if (unfit > 0 || t->vocab.n_merges == 0) {
+    if (bpe && (unfit > 0 || t->vocab.n_merges == 0)) {
         snprintf(t->warning + n, sizeof t->warning - n, "%s%d of %d merges fit the tokens",
                  n ? "; " : "", t->vocab.n_merges - unfit, t->vocab.n_merges);
     }
@@ -1636,6 +1736,7 @@ void tokenizer_free(tokenizer *t)
     free(t->spellings.slots);
     free(t->raw);
     free(t->raw_at);
+    free(t->roles);
     free(t->special.slots);
     free(t->merges.slots);
     free(t->patterns);

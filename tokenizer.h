@@ -25,21 +25,31 @@ typedef struct {
 
 enum tokenizer_kind { TOKENIZER_SPM, TOKENIZER_BPE };
 
-/* What a token is; the numbers are those of SentencePiece and of GGUF. */
+/* What a token is; the numbers are those of SentencePiece and of GGUF.
+ *
+ * A mark is what a chat, a thought or a call of a tool is marked with: a token of the types CONTROL
+ * and UNKNOWN, and one of the types NORMAL and USER_DEFINED that looks like a mark, as many files
+ * don't tell the type: <|im_end|>, [|endofturn|], <think>, </s>, [INST], but not <0x0A>, the tags
+ * of HTML, or what a merge of byte-level BPE makes. Text becomes a mark only where a flag says so.
+ * Byte tokens of SPM are known by their form too. */
 enum tokenizer_type {
     TOKEN_NORMAL = 1,   /* text */
     TOKEN_UNKNOWN,      /* stands for what the vocabulary can't spell */
-    TOKEN_CONTROL,      /* <s>, <|im_end|>: found in text only where TOKENIZER_SPECIAL is set */
-    TOKEN_USER_DEFINED, /* found in text always, before anything else */
+    TOKEN_CONTROL,      /* <s>, <|im_end|>: a mark */
+    TOKEN_USER_DEFINED, /* found in text always, before anything else, if it is no mark */
     TOKEN_UNUSED,
     TOKEN_BYTE /* <0x0A>: one byte */
 };
 
 enum {
-    TOKENIZER_BEGIN = 1,  /* the text begins here: the leading space is added or removed */
+    TOKENIZER_BEGIN = 1,  /* the text begins here, or behind a special token of an earlier call:
+                             SentencePiece's space prefix is added in front of its first piece too;
+                             decode: it is removed, here and behind special tokens */
     TOKENIZER_BOS = 2,    /* encode: put the beginning-of-text token in front, if there is one */
-    TOKENIZER_SPECIAL = 4 /* encode: the text of control tokens becomes these tokens;
-                             decode: control tokens give their text, else nothing */
+    TOKENIZER_SPECIAL = 4, /* encode: the text of marks becomes these tokens; decode: tokens of the
+                             types CONTROL and UNKNOWN give their text, else nothing */
+    TOKENIZER_USER_DEFINED = 8 /* encode: the text of marks of type USER_DEFINED becomes these
+                             tokens, as the models' own tokenizers do in all text */
 };
 
 /* The description of a vocabulary. The arrays and the bytes they point to must live as long as the
@@ -59,7 +69,8 @@ typedef struct {
     int bos;              /* id that TOKENIZER_BOS puts in front, -1: none */
     int unknown;          /* SPM: id for what can't be spelt, -1: it is an error in encode;
                                      BPE leaves out the bytes that have no token */
-    int add_space_prefix; /* SPM: a space goes in front of text that begins */
+    int add_space_prefix; /* SPM: a space goes in front of text that begins, and of each piece of
+                                     text behind a special token */
 } tokenizer_vocab;
 
 /* Makes a tokenizer. On failure returns NULL and writes one sentence into error (size bytes). */
@@ -81,7 +92,7 @@ int tokenizer_encode(const tokenizer *t, const char *text, size_t len, int flags
 /* A part of a text. */
 typedef struct {
     tokenizer_text text;
-    int special; /* as TOKENIZER_SPECIAL does: the text of control tokens becomes these tokens */
+    int special; /* as TOKENIZER_SPECIAL does: the text of marks becomes these tokens */
 } tokenizer_part;
 
 /* The same for a text that is given in n_parts. They are encoded as one text, in which words may
@@ -99,7 +110,8 @@ size_t tokenizer_decode(const tokenizer *t, const int *tokens, int n, int flags,
  * -1: these bytes are none. */
 int tokenizer_char(const char *text, size_t len);
 
-/* Whether a token is cut out of text before the rest is split: a control or user-defined one. */
+/* Whether a token is one that is cut out of text, a mark or user-defined, so that text behind it is
+ * encoded with TOKENIZER_BEGIN. Ids outside the vocabulary aren't. */
 int tokenizer_is_special(const tokenizer *t, int id);
 
 /* The id of the token spelt exactly so in the vocabulary (stored spelling), or -1. */

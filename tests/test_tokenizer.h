@@ -357,11 +357,12 @@ static void tok_test_swallowing(void)
     for (int i = 0; i < 3; i++) {
         tok_add(v, names[i], TOKEN_CONTROL, 0);
     }
+#define TOK_SPACE "\xE2|\x96|\x81" /* the bytes of U+2581 */
     const char *text = "<|assistant|>\n\u2003 a <|endoftext|>\n<s> ";
     tokenizer *t = tok_make(v, TOKENIZER_SPM, NULL, 0);
     TOK_PIECES(t, text, TOKENIZER_SPECIAL,
-               "<|assistant|>|a|\xE2|\x96|\x81|<|endoftext|>|\n|<s>|"
-               "\xE2|\x96|\x81");
+               "<|assistant|>|" TOK_SPACE "|a|" TOK_SPACE "|<|endoftext|>|" TOK_SPACE "|\n|<s>|"
+               TOK_SPACE "|" TOK_SPACE);
     TOK_PIECES(t, "<|assistant|>\n ", TOKENIZER_SPECIAL, "<|assistant|>");
     TOK_PIECES(t, "<|\n", 0, "<|||\n");
     tokenizer_part parts[] = { { { "<|assistant|>\n", 14 }, 1 },
@@ -369,13 +370,13 @@ static void tok_test_swallowing(void)
                                { { " \n ", 3 }, 0 },
                                { { "\na<|assistant|>", 15 }, 0 } };
     int ids[32], n = tokenizer_encode_parts(t, parts, 4, 0, ids, 32, NULL, 0);
-    check(n == 15 && ids[0] == 260 && ids[1] == 3 + 'a' && ids[2] == 3 + '<',
+    check(n == 18 && ids[0] == 260 && ids[4] == 3 + 'a' && ids[5] == 3 + '<',
           "white space in several parts: %d tokens", n);
     tokenizer_free(t);
     v->types[v->n - 1] = TOKEN_NORMAL;
     v->tokens[v->n - 1].len--;
     t = tok_make(v, TOKENIZER_SPM, NULL, 0);
-    TOK_PIECES(t, "<|assistant|>\na", TOKENIZER_SPECIAL, "<|assistant|>|\n|a");
+    TOK_PIECES(t, "<|assistant|>\na", TOKENIZER_SPECIAL, "<|assistant|>|" TOK_SPACE "|\n|a");
     tokenizer_free(t);
     tok_free(v);
 }
@@ -390,7 +391,7 @@ static void tok_test_spm(void)
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
         tok_add(v, pieces[i], TOKEN_NORMAL, scores[i]);
     }
-    tok_add(v, "<user>", TOKEN_USER_DEFINED, 0);
+    tok_add(v, "<h1>", TOKEN_USER_DEFINED, 0);
     tokenizer *t = tok_make(v, TOKENIZER_SPM, NULL, 0);
     check(!tokenizer_warning(t), "SPM warns: %s", tokenizer_warning(t));
     TOK_PIECES(t, "hello", 0, "he|llo");
@@ -399,9 +400,9 @@ static void tok_test_spm(void)
     TOK_PIECES(t, "\u00FC\u00E9", 0, "\u00FC|\xC3|\xA9");
     TOK_PIECES(t, "</s>", 0, "<|/|s|>");
     TOK_PIECES(t, "<0x0A>", 0, "<|0|x|0|A|>");
-    TOK_PIECES(t, "he</s>he", TOKENIZER_SPECIAL | TOKENIZER_BEGIN, " he|</s>|he");
-    TOK_PIECES(t, "</s>he", TOKENIZER_SPECIAL | TOKENIZER_BEGIN, "</s>|he");
-    TOK_PIECES(t, "he<user> he", 0, "he|<user>| he");
+    TOK_PIECES(t, "he</s>he", TOKENIZER_SPECIAL | TOKENIZER_BEGIN, " he|</s>| he");
+    TOK_PIECES(t, "</s>he", TOKENIZER_SPECIAL | TOKENIZER_BEGIN, "</s>| he");
+    TOK_PIECES(t, "he<h1> he", 0, "he|<h1>| | he");
     TOK_PIECES(t, "", TOKENIZER_BEGIN, "");
     char text[32];
     int ids[8], n = tokenizer_encode(t, "hello", 5, TOKENIZER_BEGIN, ids + 1, 7, NULL, 0);
@@ -420,6 +421,176 @@ static void tok_test_spm(void)
     ids[1] = -7;
     check(tokenizer_encode(t, "hello", 5, 0, ids, 1, NULL, 0) == 2 && ids[1] == -7 && ids[0] == 264,
           "encode writes no more than max");
+    tokenizer_free(t);
+    tok_free(v);
+}
+
+/* The space prefix stands in front of each piece of text between special tokens, and decode takes
+ * it away again. */
+static void tok_test_prefix(void)
+{
+    static const char *const pieces[] = { "\u2581",  "u",        "s",           "\n",
+                                          "us", "\u2581us", "\u2581\u2581" };
+    static const char *const texts[] = { "us<tag>us", "<tag>\nus", "</s>us</s></s>  us", "<s>",
+                                         " us",       "<h1>u\n",   "<tag> us<s>\n <tag>" };
+    tok_vocab *v = tok_bytes_spm();
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
+        tok_add(v, pieces[i], TOKEN_NORMAL, (float)i);
+    }
+    int tag = tok_add(v, "<tag>", TOKEN_NORMAL, 0);
+    int word = tok_add(v, "<h1>", TOKEN_USER_DEFINED, 0);
+    int bos = tok_add(v, "<bos>", TOKEN_CONTROL, 0), flags = TOKENIZER_SPECIAL | TOKENIZER_BEGIN;
+    tokenizer *t = tok_make(v, TOKENIZER_SPM, NULL, 0);
+    TOK_PIECES(t, "us<tag>us</s><s>us us", TOKENIZER_SPECIAL, "us|<tag>| us|</s>|<s>| us| us");
+    TOK_PIECES(t, "<tag>\nus", flags, "<tag>| |\n|us");
+    TOK_PIECES(t, "<tag> us", flags, "<tag>|  |us");
+    TOK_PIECES(t, "us", TOKENIZER_BOS, "<bos>| us");
+    TOK_PIECES(t, "us", 0, "us");
+    tokenizer_part parts[] = { { { "<tag>", 5 }, 1 }, { { "us<tag>", 7 }, 0 } };
+    int ids[16], n = tokenizer_encode_parts(t, parts, 2, 0, ids, 16, NULL, 0);
+    check(n == 7 && ids[0] == tag && ids[1] == word - 3, "a prefix in the next part: %d tokens", n);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        check(tok_round_trip(t, texts[i], strlen(texts[i]), flags), "%s doesn't come back",
+              texts[i]);
+    }
+    int unknown[] = { 0, word - 3 };
+    char text[16];
+    tokenizer_decode(t, unknown, 2, TOKENIZER_SPECIAL, text, sizeof text);
+    check(strcmp(text, "<unk> us") == 0, "text goes on behind an unknown character: %s", text);
+    const int special[] = { 0, 1, 2, tag, word, bos };
+    const int plain[] = { -1, 3, 258, 259, tag - 1, v->n };
+    for (int i = 0; i < 6; i++) {
+        check(tokenizer_is_special(t, special[i]) && !tokenizer_is_special(t, plain[i]),
+              "tokenizer_is_special of %d and %d", special[i], plain[i]);
+    }
+    tokenizer_free(t);
+    tok_free(v);
+}
+
+/* Marks, whose text only a part with TOKENIZER_SPECIAL may become, and what only looks so. */
+static const char *const tok_marks[] = {
+    "<|im_end|>", "<|a|>", "<\uFF5CUser\uFF5C>", "<\uFF5Ctool\u2581call\uFF5C>", "[|endofturn|]",
+    "<think>", "</think>", "<end_of_turn>", "<unused12>", "<tool\u2581call>", "<pad>", "</s>",
+    "<s>", "<unk>", "<fim-prefix>", "<seed:think>", "<EOT>", "[INST]", "[/INST]", "[TOOL_CALLS]",
+    "[gMASK]",
+};
+static const char *const tok_words[] = {
+    "<0x0A>", "<table>", "</h1>", "<strong>", "</ul>", "<|>", "<||>", "<|a b|>", "<>", "</>",
+    "<1>", "<a b>", "<a", "a>", "[|]", "[I]", "[Inst]", "[/]", "[]", "[gMASKS]", "\n\n", "word",
+    "<\uFF5C>",
+};
+
+/* Says what the text of a token gives: 'm': the token where it is special, 't': the token also in
+ * plain text, 'n': other tokens; '?': something else, or the text doesn't come back. */
+static int tok_finds(const tok_vocab *v, const tokenizer *t, int id)
+{
+    const char *text = v->tokens[id].data;
+    int ids[64], found[2];
+    for (int special = 0; special < 2; special++) {
+        int n = tokenizer_encode(t, text, strlen(text), special ? TOKENIZER_SPECIAL : 0, ids, 64,
+                                 NULL, 0);
+        found[special] = n == 1 && ids[0] == id;
+        if (!tok_round_trip(t, text, strlen(text), special ? TOKENIZER_SPECIAL : 0)) return '?';
+    }
+    int defined = tokenizer_encode(t, text, strlen(text), TOKENIZER_USER_DEFINED, ids, 64, NULL, 0);
+    defined = defined == 1 && ids[0] == id;
+    if (defined != (v->types[id] == TOKEN_USER_DEFINED || found[0])) return '?';
+    if (tokenizer_is_special(t, id) != (found[1] != found[0] || v->types[id] == 4)) return '?';
+    return found[0] ? found[1] ? 't' : '?' : found[1] ? 'm' : 'n';
+}
+
+static void tok_test_marks(void)
+{
+    static const int types[] = { TOKEN_NORMAL, TOKEN_USER_DEFINED, TOKEN_CONTROL, TOKEN_UNKNOWN };
+    size_t n_marks = sizeof tok_marks / sizeof *tok_marks;
+    size_t n = n_marks + sizeof tok_words / sizeof *tok_words;
+    for (size_t i = 0; i < 8 * n; i++) {
+        int spm = i / n / 4 != 0, type = types[i / n % 4], mark = i % n < n_marks;
+        const char *text = mark ? tok_marks[i % n] : tok_words[i % n - n_marks];
+        if (spm && strstr(text, "\u2581")) continue; /* a space there */
+        tok_vocab *v = spm ? tok_bytes_spm() : tok_bytes_bpe();
+        if (spm) tok_add(v, "\u2581", TOKEN_NORMAL, 0);
+        if (spm) v->tokens[0].len = v->tokens[1].len = v->tokens[2].len = 0; /* tested here */
+        int id = tok_add(v, text, type, 0);
+        tok_add(v, "<bos>", TOKEN_CONTROL, 0);
+        tokenizer *t = tok_make(v, spm ? TOKENIZER_SPM : TOKENIZER_BPE, "llama-bpe", -1);
+        int found = tok_finds(v, t, id), same = 0;
+        int wanted = mark || type == TOKEN_CONTROL || type == TOKEN_UNKNOWN ? 'm'
+                     : type == TOKEN_USER_DEFINED                          ? 't'
+                                                                           : 0;
+        char out[64];
+        same = tokenizer_decode(t, &id, 1, 0, out, sizeof out) == strlen(text);
+        check(!wanted || found == wanted, "%s of type %d in %s: %c, not %c", text, type,
+              spm ? "SPM" : "BPE", found, wanted);
+        check(wanted || found == 'n' || found == 't', "%s: %c", text, found);
+        check(type == TOKEN_CONTROL || type == TOKEN_UNKNOWN || same || strstr(text, "0x"),
+              "%s of type %d doesn't decode to its text", text, type);
+        tokenizer_free(t);
+        tok_free(v);
+    }
+}
+
+/* What merges make is no mark, unless its type says so; <s> is a tag of HTML beside others. Files
+ * without types. */
+static void tok_test_untyped(void)
+{
+    static const char *const merges[] = { "< s", "<s >", "< /", "</ s", "</s >" };
+    for (int i = 0; i < 4; i++) {
+        tok_vocab *v = tok_bytes_bpe();
+        tok_add(v, "<s", TOKEN_NORMAL, 0);
+        tok_add(v, "</", TOKEN_NORMAL, 0);
+        tok_add(v, "</s", TOKEN_NORMAL, 0);
+        tok_add(v, "<s>", i == 1 ? TOKEN_USER_DEFINED : TOKEN_NORMAL, 0);
+        tok_add(v, "</s>", TOKEN_NORMAL, 0);
+        tok_add(v, i == 3 ? "<strong>" : "<|end|>", TOKEN_USER_DEFINED, 0);
+        for (size_t k = 0; k < (i == 2 || i == 3 ? 0 : 5); k++) tok_merge(v, merges[k]);
+        tokenizer *t = tok_make(v, TOKENIZER_BPE, "gpt-2", -1);
+        const char *warning = tokenizer_warning(t), *fit = i == 1 ? "4 of 5" : "0 of 0";
+        check(i == 0 ? !warning : warning && strstr(warning, fit), "%s",
+              warning ? warning : "no warning");
+        TOK_PIECES(t, "<s>", 0, "<|s|>");
+        TOK_PIECES(t, "<s></s>", TOKENIZER_SPECIAL, i == 0   ? "<|s|>|</|s|>"
+                                                    : i == 1 ? "<s>|</|s|>"
+                                                    : i == 2 ? "<s>|</s>"
+                                                             : "<|s|>|<|/|s|>");
+        tokenizer_free(t);
+        tok_free(v);
+    }
+}
+
+/* Byte tokens without their type: the bytes of a character, and "<0x0A>" stays text. */
+static void tok_test_byte_form(void)
+{
+    static const int types[] = { TOKEN_BYTE, TOKEN_NORMAL, 0 };
+    tok_vocab *v = tok_bytes_spm();
+    for (const char *c = "<0xA>"; *c; c++) {
+        char one[2] = { *c, 0 };
+        tok_add(v, one, TOKEN_NORMAL, 0);
+    }
+    int long_piece = tok_add(v, "<0x", TOKEN_NORMAL, 0);
+    tok_add(v, "0x", TOKEN_NORMAL, 0);
+    tok_add(v, "0A", TOKEN_NORMAL, 0);
+    tok_add(v, "0A>", TOKEN_NORMAL, 0);
+    for (int i = 0; i < 3; i++) {
+        for (int byte = 0; byte < 256; byte++) v->types[3 + byte] = types[i];
+        tokenizer *t = tok_make(v, TOKENIZER_SPM, NULL, 0);
+        TOK_PIECES(t, "\u00E9\n", 0, "\xC3|\xA9|\n");
+        TOK_PIECES(t, "<0x0A>", 0, "<0x|0A>");
+        TOK_PIECES(t, "<0x0A>", TOKENIZER_SPECIAL, "<0x|0A>");
+        int id = 3 + '\n';
+        char text[8];
+        check(tokenizer_decode(t, &id, 1, 0, text, sizeof text) == 1 && *text == '\n',
+              "a byte token of type %d decodes to %s", types[i], text);
+        check(!tokenizer_is_special(t, id) && !tokenizer_is_special(t, long_piece), "not special");
+        tokenizer_free(t);
+    }
+    tok_free(v);
+    v = tok_bytes_bpe();
+    int id = tok_add(v, "<0x0A>", TOKEN_NORMAL, 0);
+    tokenizer *t = tok_make(v, TOKENIZER_BPE, "llama-bpe", -1);
+    TOK_PIECES(t, "<0x0A>", 0, "<|0|x|0|A|>");
+    char text[8];
+    check(tokenizer_decode(t, &id, 1, 0, text, sizeof text) == 6, "in BPE it is text: %s", text);
     tokenizer_free(t);
     tok_free(v);
 }
@@ -584,6 +755,10 @@ static void test_tokenizer(void)
     tok_test_normal();
     tok_test_swallowing();
     tok_test_spm();
+    tok_test_prefix();
+    tok_test_marks();
+    tok_test_untyped();
+    tok_test_byte_form();
     tok_test_bytes();
     tok_test_hostile();
     tok_test_time();
