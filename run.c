@@ -2126,6 +2126,7 @@ int llm_encode(const llm_model *m, const char *text, size_t len, int flags, int 
          (max > 0 && lacks(tokens, "room for tokens"))) return -1;
     char why[256];
     if (!m->tokenizer) return fail("the model file has no vocabulary");
+    flags |= TOKENIZER_USER_DEFINED; /* only what is said in a chat has no marks of any type */
     int n = tokenizer_encode(m->tokenizer, text, len, flags, tokens, max, why, sizeof why);
     return n < 0 ? fail("%s", why) : n;
 }
@@ -4791,7 +4792,8 @@ static int append(llm_session *s, const char *text)
     Tokens list = { 0 };
     tokenizer_part part = { { text, strlen(text) }, 0 };
     int before = s->position ? s->tokens[s->position - 1] : -1;
-    int flags = begins_behind(s->model, before) | (s->position ? 0 : LLM_BOS);
+    int flags = TOKENIZER_USER_DEFINED | begins_behind(s->model, before);
+    if (s->position == 0) flags |= LLM_BOS;
     int status = add_parts(s->model, &list, &part, 1, flags);
     if (!status && list.n > s->context - s->position) status = full(s, list.n, s->position);
     if (!status && list.n) status = eval(s, list.data, list.n, NULL);

@@ -168,6 +168,37 @@ static void unpack_categories(uint8_t *table)
     }
 }
 
+/* The columns of a terminal that characters take, from tests/unicode.py */
+static const char *const column_runs =
+    "$`'d$c$$X(W0QR/l%HA@ACACAF&V_A@%L}o@'vRDODCAI$j@$Z$P'W_%qXY@$HIAXAFAL%CF%tX%@$GA$c%eFAtAR]C$W"
+    "F%k@ARDCDFY@]C$N@DF%k@ALJCDFG@$ZCG@`F%k@AUAFAF{C$BOAF%k@ARDCDFML]C$Z@%tLGFAIY@$yL%h@ARAFAISC`"
+    "C$WF%k@ARAFAISC`Cl@cI%hCARAFAIY@]C$WF&V@JOA@AUuC%z@DRcU'm@DX`R&`C$Q@A@A@JC%UzACM_A$lY@'sz$EIJ"
+    "FAFDRGIfbA@]I'm'h*l3vF$4oI$TF$WC$ZC&D$`Y@%IL(hC$g@(kbJb-dL%n[A$VD@%R&FlL%Oq$sXcF$Ze%kh%Rz*TFA"
+    "}J@P@DF,c&C<QL$HR%Un'g$c=nEfE,JKGBDB<KE~E$NWod%CB]QGBfBVErEMEVBMB~BSEABJBDBSBJE$TB$jBABJHAB%z"
+    "H$HBiB$0bE%[BJB6pF)r@'g$`)J$OA'Rc-U$N%rOmD'IDC'wM%DA%]@%AA'IY%SA$zV$92DG%i7_IA[$aC&uC0H@G@J@$"
+    "ELJ@&~C%Xt$Ntf@$sU$Kec$XGI%Oh$m@&Mhc@VC%IF%X@AFDCMCA@$|LMC.XUACu6+dc&t13o;p$Z@$*hn^Pn$kAyAK*E"
+    "@A'h&A@&ATYb;r@-y@*KL%;qFACMI$yFJ@*|C>lI&GL2SC$ZL$an&V_%UI(wF%bk$|@DC]I%I_S@%zF$mhoC%F@cF%RhV"
+    "IAC'ZbP@D@*db~I%hCARDCDFY@]CDRGL&MXA@D@AIALA@iC&{t$E@&xz.URDX$QC&{q(Fe'vk/Vk.tOACDIA@AC)rRDRG"
+    "@$T[$yRAIV@Y_%Ln,cU,fUAU&{$AAh(wOG@ACARA@&JLACAL'N@/]IYCA@%RRGL$E@,)AqPk69kt'+oL%tR$9k@A%gSI&"
+    "lK@`CNY/8Z$m$h'd(cf$3Mi%]0+~KATAEA1VYB$WHDBiNS6I'*OCAI+&X%KD$D:LC%wLG$ADR$ZI*HF`FVCD@$aC)D'LY"
+    "$F%;z%gJ%WV@i@$BLAk%,qRAqDRACAL's@*mR5G@%zI;cI/PC.n@D@SCM@9yR(OR%>OB,oB,JBD^xB%h$Xf%GJZSEiQ*Z"
+    "$ecZA&WA$Cc%DJNcsGBG&ZABA,BD&BfKA$IuB$NEfB'H'F%R&WPBGHDNDK`ESZ-jBMdJB0j%PA^A+{(XgG&ZABGvAgGd%"
+    ")I'$)~D'$)~$//2B*%I.;6D";
+
+int tokenizer_columns(const char *text, int length)
+{
+    uint32_t code, n = 0;
+    if (length <= 0) return 0;
+    read_char(text, (size_t)length, &code);
+    if (code >= INVALID) return 1;
+    for (const char *s = column_runs; *s;) { /* some hundred steps, for what is typed */
+        n = read_number(&s);
+        if (code <= n / 3) return (int)(n % 3);
+        code -= n / 3 + 1;
+    }
+    return 1;
+}
+
 /* The printable character as which byte-level BPE spells a byte: itself if it is one in Latin-1,
  * else one from U+0100 on, in order. */
 static unsigned byte_to_char(unsigned byte)

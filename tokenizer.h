@@ -114,6 +114,10 @@ int tokenizer_char(const char *text, size_t len);
  * encoded with TOKENIZER_BEGIN. Ids outside the vocabulary aren't. */
 int tokenizer_is_special(const tokenizer *t, int id);
 
+/* The columns that a UTF-8 character takes on a terminal, 0 (what combines with the one before, and
+ * control characters), 1 (also a byte that is no character) or 2. */
+int tokenizer_columns(const char *text, int length);
+
 /* The id of the token spelt exactly so in the vocabulary (stored spelling), or -1. */
 int tokenizer_find(const tokenizer *t, const char *text, size_t len);
 

@@ -747,6 +747,31 @@ static void tok_test_time(void)
     }
 }
 
+/* Columns of a terminal, those of the Python package wcwidth. */
+static void tok_test_columns(void)
+{
+    static const char *const none[] = { "\u0301", "\u0E31", "\u0E49", "\u093F", "\u0941", "\u05B4",
+                                        "\u064B", "\u200B", "\u200D", "\uFE0F", "\u20DD", "\n",
+                                        "\x7F",   "\u1160" };
+    static const char *const one[] = { "a",      "~",      "\u00E9", "\u0E01", "\u0915",
+                                       "\u05D0", "\u0627", "\u00AD", "\u2190", "\u2764",
+                                       "\uFF71", "\U0001D400" };
+    static const char *const two[] = { "\u231A", "\u4E2D",     "\uAC00",     "\u3042",    "\u1100",
+                                       "\uFF21", "\U0001F600", "\U0001F1E9", "\u3000" };
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        check(tokenizer_columns(none[i], (int)strlen(none[i])) == 0, "none: number %zu", i);
+    }
+    for (size_t i = 0; i < sizeof one / sizeof *one; i++) {
+        check(tokenizer_columns(one[i], (int)strlen(one[i])) == 1, "one: %s", one[i]);
+    }
+    for (size_t i = 0; i < sizeof two / sizeof *two; i++) {
+        check(tokenizer_columns(two[i], (int)strlen(two[i])) == 2, "two: %s", two[i]);
+    }
+    check(tokenizer_columns("", 0) == 0 && tokenizer_columns("\xFF", 1) == 1 &&
+              tokenizer_columns("\xF4\x8F\xBF\xBF", 4) == 1,
+          "columns of nothing, of a byte and of the last character");
+}
+
 static void test_tokenizer(void)
 {
     tok_test_bpe();
@@ -761,5 +786,6 @@ static void test_tokenizer(void)
     tok_test_byte_form();
     tok_test_bytes();
     tok_test_hostile();
+    tok_test_columns();
     tok_test_time();
 }

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Makes the two tables of Unicode in tokenizer.c: general categories and canonical forms (NFC).
+"""Makes the tables of Unicode in tokenizer.c: general categories, canonical forms (NFC), and the columns
+of a terminal that characters take.
 
     python3 tests/unicode.py            prints the tables
     python3 tests/unicode.py --write    puts them into tokenizer.c
     python3 tests/unicode.py --check    compares them with tokenizer.c, exit code 1 if they differ
 
-Both are numbers written with 90 characters: the last digit is one of LAST, those before it are of
+All are numbers written with 90 characters: the last digit is one of LAST, those before it are of
 FIRST, so that no number needs a mark for its end.
 
 unicode_runs is a list of runs of code points from U+0000 on, each a number: its length less one,
@@ -20,6 +21,10 @@ second are written as differences too, a negative one -n as 2n - 1, another as 2
 combining classes follow: their number, then for each class its difference from the class before, the
 number of its runs of code points, and for each run the gap in front of it and its length less one.
 Hangul syllables are left out, as they can be computed.
+
+column_runs is a list of runs of code points like unicode_runs: the length less one, times 3, plus the
+columns. They are those of the PyPI package wcwidth (version COLUMNS or one with the same Unicode), with 0
+for control characters. Without it this table is neither checked nor written.
 
 The categories must be those of the Unicode version that the patterns of Hugging Face tokenizers use,
 16.0: Python 3.14 has it, older ones get it from the PyPI package unicodedata2 (version 16.0.0). Their
@@ -42,7 +47,13 @@ try:
 except ImportError:
     pass
 
+try:
+    import wcwidth
+except ImportError:
+    wcwidth = None
+
 VERSION = "16.0.0"
+COLUMNS = "18.0.0"  # the Unicode of the package wcwidth 0.9.4
 CATEGORIES = ["Lu", "Ll", "Lt", "Lm", "Lo", "M", "Nd", "N", "P", "S", "Z", "C"]
 FIRST = "".join(map(chr, range(ord("#"), ord("?"))))
 LAST = "".join(map(chr, range(ord("@"), 127))).replace("\\", "")
@@ -183,11 +194,49 @@ def unpack_canonical(text):
     return entries
 
 
+# ---- columns ----
+
+
+def pack_columns():
+    """The packed table as one string."""
+    found = []
+    for columns in (max(0, wcwidth.wcwidth(chr(code))) for code in range(0x110000)):
+        if found and found[-1][0] == columns:
+            found[-1][1] += 1
+        else:
+            found.append([columns, 1])
+    return "".join(number((length - 1) * 3 + columns) for columns, length in found)
+
+
+def unpack_columns(text):
+    """The columns of each code point of a packed table."""
+    columns = []
+    for n in numbers(text):
+        columns += [n % 3] * (n // 3 + 1)
+    return columns
+
+
+def check_columns(stored):
+    """Compares the table of tokenizer.c with wcwidth's; returns whether they agree."""
+    if not wcwidth:
+        print("column_runs: skipped, the package wcwidth is absent")
+        return True
+    if wcwidth.list_versions()[-1] == COLUMNS:
+        same = stored == pack_columns()
+        print("column_runs: %s" % ("ok" if same else "differs, run tests/unicode.py --write"))
+        return same
+    pairs = zip(unpack_columns(stored), unpack_columns(pack_columns()))
+    different = sum(a != b for a, b in pairs)
+    print("column_runs: wcwidth has another Unicode than %s; %d differ" % (COLUMNS, different))
+    return different < 2048  # an old version lacks the marks of several hundred new characters
+
+
 # ---- tables ----
 
 TABLES = {
     "unicode_runs": (pack_categories, unpack_categories),
     "canonical_forms": (pack_canonical, unpack_canonical),
+    "column_runs": (pack_columns, unpack_columns),
 }
 
 
@@ -199,6 +248,8 @@ def block(text):
 
 def check(name, stored):
     """Compares a table of tokenizer.c with this Python's; returns whether they agree."""
+    if name == "column_runs":
+        return check_columns(stored)
     pack, unpack = TABLES[name]
     if unicodedata.unidata_version == VERSION:
         same = stored == pack()
@@ -216,6 +267,12 @@ def check(name, stored):
     return len(different) < 64
 
 
+def writable_tables():
+    """The tables that can be made with the packages at hand."""
+    names = ["unicode_runs", "canonical_forms"] if unicodedata.unidata_version == VERSION else []
+    return names + ["column_runs"] * bool(wcwidth and wcwidth.list_versions()[-1] == COLUMNS)
+
+
 def main():
     source = SOURCE.read_text(encoding="utf-8")
     found = {name: re.search(BLOCK % name, source) for name in TABLES}
@@ -224,12 +281,14 @@ def main():
     if sys.argv[1:] == ["--check"]:
         stored = {name: "".join(re.findall('"(.*)"', found[name].group(2))) for name in TABLES}
         sys.exit(0 if all([check(name, stored[name]) for name in TABLES]) else 1)
-    if unicodedata.unidata_version != VERSION:
+    writable = writable_tables()
+    if not writable:
         sys.exit(
             "Unicode %s is needed, this Python has %s: pip install unicodedata2==%s"
             % (VERSION, unicodedata.unidata_version, VERSION)
         )
-    for name, (pack, _) in TABLES.items():
+    for name in writable:
+        pack = TABLES[name][0]
         if sys.argv[1:] == ["--write"]:
             match = re.search(BLOCK % name, source)
             source = source[: match.start(2)] + block(pack()) + source[match.end(2) :]
