@@ -647,10 +647,9 @@ def conform(source, table, form):
     """Returns the table if it has this form."""
     found = misfit(table, form)
     if found:
-        where, value, expected = found
-        raise ExportError(f"{source} lacks {where.strip('.')}" if value is None else
-                          f"{source}: {where.strip('.')} is {json.dumps(value)[:40]}, expected "
-                          f"{expected}")
+        where, value, expected = found[0].strip(".") or "all", *found[1:]
+        raise ExportError(f"{source} lacks {where}" if value is None else
+                          f"{source}: {where} is {json.dumps(value)[:40]}, expected {expected}")
     return table
 
 
@@ -684,7 +683,6 @@ def read_json(path, data=None, missing=None, form=dict):
         table = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise ExportError(f"{path} is not JSON: {error}")
-    require(isinstance(table, dict), f"{path}: JSON of {type(table).__name__}, expected an object")
     return conform(path, table, form)
 
 
@@ -912,33 +910,34 @@ def named_errors(path, read, *arguments):
     """What read returns; an error of its own kind names the file."""
     try:
         return read(*arguments)
-    except (ArithmeticError, AttributeError, EOFError, LookupError, TypeError, ValueError,
-            pickle.UnpicklingError, struct.error, zipfile.BadZipFile) as error:
+    except (ExportError, OSError):
+        raise
+    except Exception as error:
         raise ExportError(f"{path} is damaged: {type(error).__name__} {error}")
 
 
 def chat_template(folder, settings):
     """The template's text or None. In newer directories it is a file of its own, else a setting:
-    a text, or several by name. Models that see had it in chat_template.json."""
+    a text, or several by name. Models that see have it apart."""
     path, more = (os.path.join(folder, name) for name in (
         "chat_template.jinja", "additional_chat_templates"))
     if os.path.exists(path):
         return read_text(path)
-    path = os.path.join(folder, "chat_template.json")
-    found = settings.get("chat_template") or read_json(
-        path, missing={}, form=TEMPLATES).get("chat_template")
+    found = settings.get("chat_template")
+    for name in ("chat_template.json", "processor_config.json"):
+        found = found or read_json(os.path.join(folder, name), missing={},
+                                   form=TEMPLATES).get("chat_template")
+    if not found and os.path.isdir(more):
+        found = [{"name": name.removesuffix(".jinja"), "template": read_text(f"{more}/{name}")}
+                 for name in sorted(os.listdir(more)) if name.endswith(".jinja")]
     if isinstance(found, list):
         found = {entry["name"]: entry["template"] for entry in found}
-    if not found and os.path.isdir(more):
-        found = {name[:-6]: read_text(os.path.join(more, name))
-                 for name in sorted(os.listdir(more)) if name.endswith(".jinja")}
-    if isinstance(found, dict) and found:
-        name = "default" if "default" in found else next(iter(found))
-        if name != "default":
-            notes.append(f"of the chat templates {', '.join(found)} none is the default: "
-                         f"{name} is taken")
-        return found[name]
-    return found
+    if not isinstance(found, dict) or not found:
+        return found
+    if "default" not in found:
+        notes.append(f"of the chat templates {', '.join(found)} none is the default: the first is "
+                     "taken")
+    return found.get("default", next(iter(found.values())))
 
 
 # Tokens by whose names run.c knows that they end a text.
@@ -949,16 +948,15 @@ ENDS = set("<|endoftext|> <|im_end|> <|eot_id|> <|eom_id|> <|end|> <|end_of_text
 
 def end_tokens(vocabulary, ends):
     """The first is eos. Two more have a place in GGUF; names that are known do without."""
+    texts = {end: vocabulary.tokens[end][0] for end in ends}
     found = {"eos": ends[0]} if ends else {}
-    rest = sorted(ends[1:], key=lambda end: vocabulary.tokens[end][0] in ENDS)
-    for end in rest:
-        text = vocabulary.tokens[end][0]
-        places = ("eom", "eot") if text == "<|eom_id|>" else ("eot", "eom")
+    for end in sorted(ends[1:], key=lambda end: texts[end] in ENDS):
+        places = ("eom", "eot") if texts[end] == "<|eom_id|>" else ("eot", "eom")
         place = next((place for place in places if place not in found), None)
         if place:
             found[place] = end
-        elif text not in ENDS:
-            notes.append(f"a GGUF file has three end tokens: {text} ({end}) is left out, and "
+        elif texts[end] not in ENDS:
+            notes.append(f"a GGUF file has three end tokens: {texts[end]} ({end}) is left out, and "
                          "texts don't end there")
     return found
 
@@ -1606,7 +1604,7 @@ def read_rope(source, row, config, sizes):
     sizes how much of each head is rotated."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     local = rope.get("sliding_attention") or {}
-    rope = dict(rope["full_attention"] if "full_attention" in rope else rope)
+    rope = dict(rope.get("full_attention") or rope)
     theta = rope["rope_theta"] = number(source, dict(config, **rope), "rope_theta", 10000.0, float)
     kind = rope.get("rope_type") or rope.get("type") or "default"
     part = number(source, dict(config, **rope), "partial_rotary_factor", 1.0, float, 0)
@@ -1748,6 +1746,7 @@ def read_llama2c_header(path):
     with open(path, "rb") as file:
         head = file.read(256).ljust(256, b"\0")
     refuse_stranger(path, head)
+    require(head[:2] != b"PK", f"{path} is PyTorch's: give the model's directory, with safetensors")
     magic, version = struct.unpack_from("<Ii", head)
     start, length = 8, 256
     if magic != LLAMA2C_MAGIC:
@@ -1810,6 +1809,8 @@ class TensorUnpickler(pickle.Unpickler):
 
     def __init__(self, path, archive):
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        require(all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist()),
+                f"{path} is compressed")
         require(len(pickles) == 1, f"{path} has {len(pickles)} files data.pkl, expected 1")
         data = archive.read(pickles[0])
         for code, value, _ in pickletools.genops(data):  # a memo has room up to its largest number
@@ -1833,7 +1834,6 @@ class TensorUnpickler(pickle.Unpickler):
     def persistent_load(self, reference):
         """Returns (type, offset in the file, bytes) of a storage: a file in the archive."""
         entry = self.archive.getinfo(f"{self.folder}/data/{reference[2]}")
-        require(entry.compress_type == zipfile.ZIP_STORED, f"{self.path} is compressed")
         with open(self.path, "rb") as file:  # the length of this header is only in itself
             file.seek(entry.header_offset + 26)
             lengths = struct.unpack("<HH", file.read(4))
@@ -1854,8 +1854,10 @@ def read_pth(path):
     with open(path, "rb") as file:
         refuse_stranger(path, file.read(64))
     require(zipfile.is_zipfile(path), f"{path} is no zip archive: damaged, or of an old torch.save")
-    with zipfile.ZipFile(path) as archive:
-        found = named_errors(path, lambda: TensorUnpickler(path, archive).load())
+    def load():
+        with zipfile.ZipFile(path) as archive:
+            return TensorUnpickler(path, archive).load()
+    found = named_errors(path, load)
     require(isinstance(found, dict) and all(isinstance(t, Tensor) for t in found.values()),
             f"{path} does not hold a dict of tensors")
     return {name: tensor for name, tensor in found.items() if name != "rope.freqs"}
@@ -1875,7 +1877,7 @@ def read_meta(path, tokenizer):
     config = {key: params.get(word) for key, word in (
         ("hidden_size", "dim"), ("num_hidden_layers", "n_layers"), ("rope_theta", "rope_theta"),
         ("num_attention_heads", "n_heads"), ("num_key_value_heads", "n_kv_heads"))}
-    config["rms_norm_eps"] = params.get("norm_eps", 1e-5)
+    config["rms_norm_eps"] = number(source, params, "norm_eps", 1e-5, float, 0)
     for key, name in (("vocab_size", "output.weight"),
                       ("intermediate_size", "layers.0.feed_forward.w1.weight")):
         require(name in found, f"{folder} lacks the tensor {name}")
@@ -1965,7 +1967,7 @@ def join_all_mxfp4(source, found):
 # What folders have instead of model.safetensors, by a pattern of the name. To add one: a row here.
 OTHER_WEIGHTS = (
     (r"model-\d+-of-\d+\.safetensors", "and no model.safetensors.index.json: fetch that, too"),
-    (r"adapter_model\.", "which adapts another model: merge the two first (peft's merge_and_unload)"),
+    (r"adapter_model\.", "which changes another model: merge the two first"),
     (r"consolidated.*\.safetensors", "with Mistral's own names: fetch the files of transformers"),
     (r".*\.(bin|pt|pth|ckpt|h5|msgpack|onnx|gguf)", "expected safetensors: load the model in "
      "transformers and save it with save_pretrained"),
@@ -2010,7 +2012,7 @@ def sampling_keys(source, generation):
         if type(value) in (int, float) and least <= value <= most and kind(value) == value:
             keys[key] = max(kind(value), kind(0))  # -1 is none, as 0 is
         elif value is not None:
-            notes.append(f"{source}: {word} is {json.dumps(value)[:40]}, expected {kind.__name__} "
+            notes.append(f"{source}: {word} is {json.dumps(value)[:40]}, expected {KINDS[kind]} "
                          f"from {least} to {most}: it is left out")
     return keys
 
