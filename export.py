@@ -442,8 +442,8 @@ BOUNDS = {
 }
 
 
-def check_bounds(metadata, tensors):
-    """What run.c would refuse must not be written."""
+def check_bounds(source, metadata, tensors):
+    """What run.c would refuse must not be written. source is for messages."""
     arch = metadata["general.architecture"]
     facts = {key.removeprefix(f"{arch}."): value for key, value in metadata.items()}
     heads, kv_heads, dim, experts, groups = (facts.get(key, 0) for key in (
@@ -453,20 +453,21 @@ def check_bounds(metadata, tensors):
     for key, (least, most) in BOUNDS.items():
         most = facts.get(most, 0) if isinstance(most, str) else most
         require(least <= facts.get(key, least) <= most or key not in facts,
-                f"{key} is {facts.get(key)}, which run can't take: from {least} to {most}")
-    require(heads // kv_heads <= 128, f"{heads} heads share {kv_heads} key/value heads: run can't "
-            "take more than 128 each")
+                f"{source}: {key} is {facts.get(key)}, which run can't take: {least} to {most}")
+    require(heads // kv_heads <= 128, f"{source}: {heads} heads share {kv_heads} key/value heads, "
+            "which run can't take: at most 128 each")
     for width in (heads * size, *(heads * facts.get(f"attention.{word}_length_mla", 0)
                                   for word in ("key", "value")),
                   *(tensor.shape[-2] for name, tensor in tensors.items() if ".ffn_up_" in name)):
-        require(width <= WIDTH, f"a width of {width}: run can't take more than {WIDTH}")
+        require(width <= WIDTH, f"{source}: a width of {width}, which run can't take: at most "
+                f"{WIDTH}")
     require(not groups or experts % groups == 0 and facts["expert_used_count"] <= experts // groups
-            * facts.get("expert_group_used_count", groups), f"{experts} experts in {groups} groups "
-            f"don't give {facts.get('expert_used_count')}")
+            * facts.get("expert_group_used_count", groups), f"{source}: {experts} experts in "
+            f"{groups} groups don't give {facts.get('expert_used_count')}")
     for kind in ("bos", "eos", "eot", "eom", "unknown"):
         token = facts.get(f"tokenizer.ggml.{kind}_token_id", 0)
         require(token < facts["vocab_size"],
-                f"the {kind} token is {token} of {facts['vocab_size']}")
+                f"{source}: the {kind} token is {token} of {facts['vocab_size']}")
 
 
 def pack_string(text):
@@ -551,7 +552,6 @@ def write_gguf(path, metadata, tensors, wanted):
     """Write to a temporary name and rename, so that nobody ever finds half a file at path."""
     require(not os.path.isdir(path), f"{path} is a directory, expected a file name")
     metadata = dict(metadata, **{"general.file_type": TYPES[wanted].file_type})
-    check_bounds(metadata, tensors)
     formats = choose_formats(metadata, tensors, wanted)
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
@@ -1003,11 +1003,11 @@ def added_tokens(vocabulary, folder, settings):
     vocabulary.flagged += [mark["content"] for mark in marks
                            if isinstance(mark, dict) and any(map(mark.get, FLAGS))]
     for text, token in added.items():
-        known = vocabulary.tokens.get(token, (text, 0, NORMAL))
-        require(known[0] in (text, text.replace(SPACE, " ")), f"{path}: {text} has the id {token}, "
-                f"which is {known[0]}")
         if token not in vocabulary.tokens:
             vocabulary.add(token, text, text in special)
+        elif vocabulary.tokens[token][0] not in (text, text.replace(SPACE, " ")):
+            notes.append(f"{path}: {text} has the id {token} of {vocabulary.tokens[token][0]}: it "
+                         "is left out")
     for token, entry in (settings.get("added_tokens_decoder") or {}).items():
         require(token.isdecimal(), f"{folder}/tokenizer_config.json: added_tokens_decoder has an "
                 f"id {token}")
@@ -1638,7 +1638,8 @@ def take_weight(source, original, shape, found, used):
     lost = [name for name in names if name not in found]
     require(not lost, f"{source} lacks the tensor {min(lost, default='')}")
     used.update(names)
-    parts = [join_shards(name, found[name], shape[1:] if stacked else shape) for name in names]
+    parts = [join_shards(f"{source}: {name}", found[name], shape[1:] if stacked else shape)
+             for name in names]
     return in_turn(parts, shape) if stacked else parts[0]
 
 
@@ -2109,6 +2110,7 @@ def main():
     output = options.output or re.sub(r"\.(bin|pth)$", "", os.path.abspath(options.input)) + ".gguf"
     try:
         metadata, tensors = read_model(options.input, options.tokenizer)
+        check_bounds(options.input, metadata, tensors)
         write_gguf(output, metadata, tensors, options.type)
         for note in notes + [f"wrote {output}, {os.path.getsize(output) / 1e6:.1f} MB"]:
             say(note)

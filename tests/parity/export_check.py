@@ -717,7 +717,7 @@ def check_added(folder):
     check(fields["tokenizer.ggml.token_type"][n:] == [3, 4], "types of added tokens")
     check(fields["tokenizer.ggml.eos_token_id"] == n, "eos of special_tokens_map.json")
     write_json(source, "added_tokens.json", {"<|im_end|>": 1})
-    fails(source, "added_tokens.json", "<|im_end|>", "<s>")
+    says(source, "added_tokens.json", "<|im_end|>", "<s>")
     os.unlink(os.path.join(source, "added_tokens.json"))
     write_json(source, "tokenizer_config.json", {})
     write_json(source, "tokenizer.json", {
@@ -1100,12 +1100,15 @@ def check_mutations(folder):
             write_json(source, name, wrong)
             tried += 1
             try:
-                module.write_gguf(path, *module.read_model(source, None), "f32")
+                metadata, tensors = module.read_model(source, None)
+                module.check_bounds(source, metadata, tensors)
+                module.write_gguf(path, metadata, tensors, "f32")
                 written += 1
                 why = refused(path)
                 check(not why, f"{name} with {str(wrong)[:200]}: {why}")
             except module.ExportError as error:
-                check(len(str(error)) < 1000, f"{name}: {error}")
+                check(source in str(error) or "half a character" in str(error)
+                      or "not known" in str(error), f"{name}: {error}")
             except Exception as error:
                 check(False, f"{name} with {str(wrong)[:200]}: {type(error).__name__} {error}")
         write_json(source, name, table)
@@ -1155,7 +1158,7 @@ def check_damaged_llama2c(folder):
             (patch(24, 3), ("3 key/value heads",)), (patch(28, 2**31 - 1), ()),
             (patch(32, 0), ("max_position_embeddings is 0",)),
             (good[:36] + b"\7" + good[37:], ("7",)),
-            (b"\x93NUMPY" + bytes(5000), ()), (os.urandom(4096), ())):
+            (b"PK\3\4" + bytes(5000), ("PyTorch",)), (b"\x93NUMPY" + bytes(5000), ()), (os.urandom(4096), ())):
         spoil(data, *words)
     write_stories(source, 2, s, weights, 1, 32)
     with open(source, "rb") as file:
