@@ -1158,7 +1158,8 @@ def check_damaged_llama2c(folder):
             (patch(24, 3), ("3 key/value heads",)), (patch(28, 2**31 - 1), ()),
             (patch(32, 0), ("max_position_embeddings is 0",)),
             (good[:36] + b"\7" + good[37:], ("7",)),
-            (b"PK\3\4" + bytes(5000), ("PyTorch",)), (b"\x93NUMPY" + bytes(5000), ()), (os.urandom(4096), ())):
+            (b"PK\3\4" + bytes(5000), ("PyTorch",)), (b"\x93NUMPY" + bytes(5000), ()),
+            (os.urandom(4096), ())):
         spoil(data, *words)
     write_stories(source, 2, s, weights, 1, 32)
     with open(source, "rb") as file:
