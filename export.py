@@ -14,11 +14,13 @@ write_gguf can pass the weights through memory a few rows at a time.
 """
 import argparse
 import collections
+import io
 import itertools
 import json
 import math
 import os
 import pickle
+import pickletools
 import re
 import signal
 import struct
@@ -410,8 +412,69 @@ def pad(size):
     return -size % ALIGNMENT
 
 
+# What run.c takes of the keys that are written here: from, to, as in its sections 1 and 4. A word
+# is another key. Those of the family are without its name.
+WIDTH, HEAD, POSITIONS, TOKENS = 1 << 20, 640, 1 << 24, 1 << 24
+BOUNDS = {
+    "block_count": (1, 1024), "context_length": (1, POSITIONS), "embedding_length": (1, WIDTH),
+    "feed_forward_length": (1, WIDTH), "vocab_size": (1, TOKENS),
+    "attention.head_count": (1, 1024), "attention.head_count_kv": (1, "attention.head_count"),
+    "attention.key_length": (1, HEAD), "attention.value_length": (1, HEAD),
+    "attention.kv_lora_rank": (1, HEAD), "attention.q_lora_rank": (0, WIDTH),
+    "attention.layer_norm_epsilon": (0, 1), "attention.layer_norm_rms_epsilon": (0, 1),
+    "attention.scale": (1e-6, 1e6), "attn_logit_softcapping": (0, 1e6),
+    "final_logit_softcapping": (0, 1e6), "embedding_scale": (-1e6, 1e6),
+    "residual_scale": (-1e6, 1e6), "logit_scale": (1e-6, 1e6),
+    "attention.sliding_window": (0, POSITIONS), "attention.temperature_scale": (0, 1e3),
+    "expert_count": (0, 1024), "expert_used_count": (1, "expert_count"),
+    "expert_weights_scale": (0, 1e6), "leading_dense_block_count": (0, "block_count"),
+    "expert_group_count": (0, "expert_count"),
+    "expert_group_used_count": (0, "expert_group_count"),
+    "rope.freq_base": (1.001, 1e12), "rope.freq_base_swa": (1.001, 1e12),
+    "rope.dimension_count": (2, "attention.key_length"),
+    "rope.scaling.factor": (1e-3, 1e6), "rope.scaling.attn_factor": (1e-3, 1e3),
+    "rope.scaling.original_context_length": (1, POSITIONS),
+    "rope.scaling.yarn_beta_fast": (1e-3, 1e6), "rope.scaling.yarn_beta_slow": (1e-3, 1e6),
+    "rope.scaling.yarn_log_multiplier": (0, 1e3),
+    "general.sampling.temp": (0, 1e6), "general.sampling.top_p": (0, 1),
+    "general.sampling.top_k": (-1, TOKENS), "general.sampling.min_p": (0, 1),
+    "general.sampling.penalty_repeat": (0, 1e3),
+}
+
+
+def check_bounds(source, metadata, tensors):
+    """What run.c would refuse must not be written. source is for messages."""
+    arch = metadata["general.architecture"]
+    facts = {key.removeprefix(f"{arch}."): value for key, value in metadata.items()}
+    heads, kv_heads, dim, experts, groups = (facts.get(key, 0) for key in (
+        "attention.head_count", "attention.head_count_kv", "embedding_length", "expert_count",
+        "expert_group_count"))
+    size = facts.setdefault("attention.key_length", dim // heads)
+    for key, (least, most) in BOUNDS.items():
+        most = facts.get(most, 0) if isinstance(most, str) else most
+        require(least <= facts.get(key, least) <= most or key not in facts,
+                f"{source}: {key} is {facts.get(key)}, which run can't take: {least} to {most}")
+    require(heads // kv_heads <= 128, f"{source}: {heads} heads share {kv_heads} key/value heads, "
+            "which run can't take: at most 128 each")
+    for width in (heads * size, *(heads * facts.get(f"attention.{word}_length_mla", 0)
+                                  for word in ("key", "value")),
+                  *(tensor.shape[-2] for name, tensor in tensors.items() if ".ffn_up_" in name)):
+        require(width <= WIDTH, f"{source}: a width of {width}, which run can't take: at most "
+                f"{WIDTH}")
+    require(not groups or experts % groups == 0 and facts["expert_used_count"] <= experts // groups
+            * facts.get("expert_group_used_count", groups), f"{source}: {experts} experts in "
+            f"{groups} groups don't give {facts.get('expert_used_count')}")
+    for kind in ("bos", "eos", "eot", "eom", "unknown"):
+        token = facts.get(f"tokenizer.ggml.{kind}_token_id", 0)
+        require(token < facts["vocab_size"],
+                f"{source}: the {kind} token is {token} of {facts['vocab_size']}")
+
+
 def pack_string(text):
-    data = text.encode("utf-8")
+    try:
+        data = text.encode("utf-8")
+    except ValueError:  # which JSON can say, but UTF-8 can't
+        raise ExportError(f"the text {text[:40]!r} has half a character")
     return struct.pack("<Q", len(data)) + data
 
 
@@ -516,7 +579,99 @@ def unique(pairs):
     return dict(pairs)
 
 
-def read_json(path, data=None, missing=None):
+# Forms of JSON: a type, or alternatives in a tuple; [form of each], {"*": form of each},
+# {name: form}, where a name with "!" must be there. null is as good as absence. number() sees to
+# the numbers that are read by it.
+IDS = (int, [int])
+FLAGS = ("lstrip", "rstrip", "single_word")
+ADDED = {"content!": str, "special": bool, **dict.fromkeys(FLAGS, bool)}
+MARK = (str, ADDED)
+TEMPLATES = {"chat_template": (str, [{"name!": str, "template!": str}], {"*": str})}
+SETTINGS = {
+    **TEMPLATES, "added_tokens_decoder": {"*": ADDED}, "additional_special_tokens": [MARK],
+    **dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), MARK),
+    **dict.fromkeys(("add_bos_token", "add_eos_token", "legacy"), bool)}
+STEP = {
+    "type!": str, "pattern": {"*": str}, "single": [dict], "prepend_scheme": str,
+    **dict.fromkeys(("use_regex", "individual_digits", "add_prefix_space"), bool)}
+STEP.update(dict.fromkeys(("pretokenizers", "normalizers", "processors"), [STEP]))
+TOKENIZER = {
+    "model!": {"type": str, "byte_fallback": bool}, "added_tokens": [{"id!": int, **ADDED}],
+    **dict.fromkeys(("pre_tokenizer", "normalizer", "post_processor"), STEP)}
+BPE = {"vocab!": {"*": int}, "merges!": [(str, [str])], "unk_token": str, "ignore_merges": bool}
+ROPE = {
+    **dict.fromkeys(("type", "rope_type"), str), "truncate": bool, "long_factor": [float],
+    "short_factor": [float], **dict.fromkeys(("mscale", "mscale_all_dim", "rope_theta"), float)}
+SPECIAL_IDS = ("bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id")
+CONFIG = {
+    "architectures": [str], "text_config": dict, "quantization_config": dict,
+    "rope_scaling": {**ROPE, "full_attention": ROPE, "sliding_attention": ROPE},
+    "layer_types": [str], "sliding_window_pattern": (int, str), "hidden_size": int,
+    "intermediate_size": int, **dict.fromkeys(SPECIAL_IDS, IDS),
+    **dict.fromkeys((
+        "attention_bias", "mlp_bias", "qkv_bias", "use_qkv_bias", "use_qk_norm", "qk_layernorm",
+        "use_parallel_residual", "norm_topk_prob", "tie_word_embeddings"), bool)}
+CONFIG["rope_parameters"] = CONFIG["rope_scaling"]
+PARAMS = {
+    "norm_eps": float, "rope_theta": float, "use_scaled_rope": bool, "rope_scaling_factor": float,
+    "rope_high_freq_factor": float}
+KINDS = {str: "a text", bool: "true or false", int: "a whole number", float: "a number",
+         list: "a list", dict: "an object"}
+
+
+def misfit(value, form):
+    """None if the value has this form, else where it has not, what is there, what was expected."""
+    forms = form if isinstance(form, tuple) else (form,)
+    kinds = [each if isinstance(each, type) else type(each) for each in forms]
+    for form, kind in zip(forms, kinds):
+        if type(value) is kind or kind is float and type(value) is int:
+            break
+    else:
+        return "", value, " or ".join(KINDS[kind] for kind in kinds)
+    inner = ()
+    if isinstance(form, list):
+        inner = ((f"[{i}]", item, form[0]) for i, item in enumerate(value))
+    elif isinstance(form, dict) and "*" in form:
+        inner = ((f".{key}", item, form["*"]) for key, item in value.items())
+    elif isinstance(form, dict):
+        inner = ((f".{key.rstrip('!')}", value.get(key.rstrip("!")), each) for key, each in
+                 form.items() if key[-1] == "!" or value.get(key) is not None)
+    for where, item, each in inner:
+        found = misfit(item, each)
+        if found:
+            return where + found[0], *found[1:]
+    return None
+
+
+def conform(source, table, form):
+    """Returns the table if it has this form."""
+    found = misfit(table, form)
+    if found:
+        where, value, expected = found[0].strip(".") or "all", *found[1:]
+        raise ExportError(f"{source} lacks {where}" if value is None else
+                          f"{source}: {where} is {json.dumps(value)[:40]}, expected {expected}")
+    return table
+
+
+def refuse_stranger(path, data):
+    """What lies there instead of a file when a download went wrong, by its first bytes."""
+    require(not data.startswith(b"version https://git-lfs"), f"{path} is a git-lfs pointer, not "
+            "the file itself: fetch that with `git lfs pull`")
+    require(not data.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")),
+            f"{path} is a web page: the download went wrong")
+
+
+def read_text(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except ValueError as error:
+        raise ExportError(f"{path} is not UTF-8: {error}")
+    refuse_stranger(path, text.encode())
+    return text
+
+
+def read_json(path, data=None, missing=None, form=dict):
     """The object in a JSON file, or in data from it; missing for a file that is not there."""
     if data is None and missing is not None and not os.path.exists(path):
         return missing
@@ -524,11 +679,11 @@ def read_json(path, data=None, missing=None):
         if data is None:
             with open(path, "rb") as file:
                 data = file.read()
+        refuse_stranger(path, data)
         table = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise ExportError(f"{path} is not JSON: {error}")
-    require(isinstance(table, dict), f"{path}: JSON of {type(table).__name__}, expected an object")
-    return table
+    return conform(path, table, form)
 
 
 class Vocabulary:
@@ -538,9 +693,12 @@ class Vocabulary:
         self.source, self.model = source, model  # "llama": SentencePiece; "gpt2": byte-level BPE
         self.tokens = {}                         # id: (text, score, type)
         self.settings = {}                       # the rest of tokenizer.ggml.*
+        self.flagged = []                        # texts of those with FLAGS
 
-    def add(self, token, text, special):
+    def add(self, token, text, special, flags={}):
         """A token that is found in text as it stands, before anything is merged."""
+        if any(map(flags.get, FLAGS)):
+            self.flagged.append(text)
         if self.tokens.get(token, (text, 0, NORMAL))[2] != UNKNOWN:
             plain = text if special or self.model == "gpt2" else text.replace(SPACE, " ")
             self.tokens[token] = plain, -1000.0, CONTROL if special else USER_DEFINED
@@ -548,6 +706,8 @@ class Vocabulary:
     def keys(self, rows):
         """The metadata. The embedding may have more rows than there are tokens, not fewer."""
         size = max(self.tokens, default=-1) + 1
+        require(min(self.tokens, default=0) >= 0,
+                f"{self.source} has a token with the id {min(self.tokens, default=0)}")
         require(0 < size <= rows, f"{self.source} has {size} tokens, the embedding has {rows} rows")
         unused = {i: (f"[PAD{i}]", -10000.0, UNUSED) for i in range(rows)}
         texts, scores, types = zip(*(self.tokens.get(i, unused[i]) for i in range(rows)))
@@ -612,6 +772,8 @@ def read_sentencepiece(path, data):
         if field == 1:
             piece = dict(protobuf(value))
             text, kind = piece[1].decode("utf-8"), piece.get(3, NORMAL)
+            require(NORMAL <= kind <= BYTE, f"{path}: token {len(vocabulary.tokens)} is of type "
+                    f"{kind}")
             text = text.replace(SPACE, " ") if kind == USER_DEFINED else text
             score = struct.unpack("<f", piece.get(2, bytes(4)))[0]
             vocabulary.tokens[len(vocabulary.tokens)] = text, score, kind
@@ -685,15 +847,22 @@ def name_pre_tokenizer(path, table):
     return "default"
 
 
+FIRST = ("%s puts a space in front of the first word only, a GGUF file of SentencePiece also "
+         "behind each special token: there, texts may become other tokens")
+
+
 def read_tokenizer_json(path, data):
     """Hugging Face's tokenizer.json, if it is byte-level BPE or was made from SentencePiece."""
-    table = read_json(path, data)
+    table = read_json(path, data, form=TOKENIZER)
     model, splitters = table["model"], steps(table.get("pre_tokenizer"))
     byte_level = any(step["type"] == "ByteLevel" for step in splitters)
     require(model.get("type", "BPE") == "BPE" and (byte_level or model.get("byte_fallback")),
             f"{path} is of type {model.get('type')}, expected BPE down to bytes")
+    conform(path, model, BPE)
     vocabulary = Vocabulary(path, "gpt2" if byte_level else "llama")
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+    odd = next((pair for pair in pairs if len(pair) != 2), None)
+    require(odd is None, f"{path}: a merge of {odd}, expected two parts")
     if byte_level:
         vocabulary.tokens = {token: (text, 0.0, NORMAL) for text, token in model["vocab"].items()}
         vocabulary.settings["pre"] = name_pre_tokenizer(path, table)
@@ -710,10 +879,12 @@ def read_tokenizer_json(path, data):
             step["type"] == "Prepend" or step["type"] == "Metaspace" and
             step.get("prepend_scheme", "always") != "never" and step.get("add_prefix_space", True)
             for step in steps(table.get("normalizer")) + splitters)
-    for token in table.get("added_tokens", []):
-        vocabulary.add(token["id"], token["content"], token["special"])
+        if any(step.get("prepend_scheme") == "first" for step in splitters):
+            notes.append(FIRST % path)
+    for token in table.get("added_tokens") or []:
+        vocabulary.add(token["id"], token["content"], token.get("special"), token)
     vocabulary.settings["add_bos_token"] = any(
-        step["type"] == "TemplateProcessing" and "SpecialToken" in step["single"][0]
+        step["type"] == "TemplateProcessing" and "SpecialToken" in (step.get("single") or [{}])[0]
         for step in steps(table.get("post_processor")))
     return vocabulary
 
@@ -722,28 +893,72 @@ def read_vocabulary(path):
     """Any of the tokenizer files above; which one it is shows in the first bytes."""
     with open(path, "rb") as file:
         data = file.read()
+    refuse_stranger(path, data)
+    reader = read_tokenizer_bin
     if data[3:4] == b"\0":  # the number in front of llama2.c's, which is far below 2^24
-        return read_tokenizer_bin(path, data)
-    if data.lstrip()[:1] == b"{":
-        return read_tokenizer_json(path, data)
-    if data[:1] == b"\n" and data[2:3] == b"\n":  # field 1, some length, field 1: the first piece
-        return read_sentencepiece(path, data)
+        pass
+    elif data.lstrip()[:1] == b"{":
+        reader = read_tokenizer_json
+    elif data[:1] == b"\n" and data[2:3] == b"\n":  # field 1, some length, field 1: a first piece
+        reader = read_sentencepiece
     require(not re.match(rb"[A-Za-z0-9+/]+=* \d+\n", data), f"{path} is a list for tiktoken: give "
             "the tokenizer.json of the same model at Hugging Face with --tokenizer FILE")
-    return read_tokenizer_bin(path, data)
+    return named_errors(path, reader, path, data)
+
+
+def named_errors(path, read, *arguments):
+    """What read returns; an error of its own kind names the file."""
+    try:
+        return read(*arguments)
+    except (ExportError, OSError):
+        raise
+    except Exception as error:
+        raise ExportError(f"{path} is damaged: {type(error).__name__} {error}")
 
 
 def chat_template(folder, settings):
     """The template's text or None. In newer directories it is a file of its own, else a setting:
-    a text, or a list of named ones."""
-    path = os.path.join(folder, "chat_template.jinja")
+    a text, or several by name. Models that see have it apart."""
+    path, more = (os.path.join(folder, name) for name in (
+        "chat_template.jinja", "additional_chat_templates"))
     if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    template = settings.get("chat_template")
-    if isinstance(template, list):
-        return {entry["name"]: entry["template"] for entry in template}.get("default")
-    return template
+        return read_text(path)
+    found = settings.get("chat_template")
+    for name in ("chat_template.json", "processor_config.json"):
+        found = found or read_json(os.path.join(folder, name), missing={},
+                                   form=TEMPLATES).get("chat_template")
+    if not found and os.path.isdir(more):
+        found = [{"name": name.removesuffix(".jinja"), "template": read_text(f"{more}/{name}")}
+                 for name in sorted(os.listdir(more)) if name.endswith(".jinja")]
+    if isinstance(found, list):
+        found = {entry["name"]: entry["template"] for entry in found}
+    if not isinstance(found, dict) or not found:
+        return found
+    if "default" not in found:
+        notes.append(f"of the chat templates {', '.join(found)} none is the default: the first is "
+                     "taken")
+    return found.get("default", next(iter(found.values())))
+
+
+# Tokens by whose names run.c knows that they end a text.
+ENDS = set("<|endoftext|> <|im_end|> <|eot_id|> <|eom_id|> <|end|> <|end_of_text|> <|return|> "
+           "<|call|> <|END_OF_TURN_TOKEN|> <end_of_turn> <|endofturn|> "
+           "<\uff5cend\u2581of\u2581sentence\uff5c>".split())
+
+
+def end_tokens(vocabulary, ends):
+    """The first is eos. Two more have a place in GGUF; names that are known do without."""
+    texts = {end: vocabulary.tokens[end][0] for end in ends}
+    found = {"eos": ends[0]} if ends else {}
+    for end in sorted(ends[1:], key=lambda end: texts[end] in ENDS):
+        places = ("eom", "eot") if texts[end] == "<|eom_id|>" else ("eot", "eom")
+        place = next((place for place in places if place not in found), None)
+        if place:
+            found[place] = end
+        elif texts[end] not in ENDS:
+            notes.append(f"a GGUF file has three end tokens: {texts[end]} ({end}) is left out, and "
+                         "texts don't end there")
+    return found
 
 
 def special_tokens(vocabulary, settings, config):
@@ -753,21 +968,62 @@ def special_tokens(vocabulary, settings, config):
 
     def named(kind):
         entry = settings.get(f"{kind}_token")
-        return ids.get(entry["content"] if isinstance(entry, dict) else entry)
+        text = entry["content"] if isinstance(entry, dict) else entry
+        if text and text not in ids and kind in ("bos", "eos"):
+            notes.append(f"{kind}_token is {text}, which is no token of the vocabulary")
+        return ids.get(text)
 
-    found, ends = {}, config.get("eos_token_id")
-    for end in (ends if isinstance(ends, list) else [ends]) + [named("eos")]:
-        if end in vocabulary.tokens and end not in found.values():
-            key = "eom" if vocabulary.tokens[end][0] == "<|eom_id|>" else "eot"
-            found.setdefault(key if "eos" in found else "eos", end)
+    ends, own = config.get("eos_token_id"), named("eos")
+    ends = ends if isinstance(ends, list) else [ends]
+    ends = ends if own in ends else [own, *ends]
+    lost = [end for end in ends if end is not None and end >= 0 and end not in vocabulary.tokens]
+    if lost:
+        notes.append(f"eos_token_id has {lost}, which is no token of the vocabulary")
+    ends = [end for end in dict.fromkeys(ends) if end in vocabulary.tokens]
+    found = end_tokens(vocabulary, ends)
     for key, kind in (("bos", "bos"), ("unknown", "unk"), ("padding", "pad")):
-        found[key] = named(kind) if f"{kind}_token" in settings else config.get(f"{kind}_token_id")
+        token = named(kind) if f"{kind}_token" in settings else config.get(f"{kind}_token_id")
+        found[key] = token[0] if isinstance(token, list) and token else token
     vocabulary.settings.update((f"{key}_token_id", token) for key, token in found.items()
-                               if token in vocabulary.tokens)
+                               if isinstance(token, int) and token in vocabulary.tokens)
     for key in ("add_bos_token", "add_eos_token"):
         if isinstance(settings.get(key), bool):
             vocabulary.settings[key] = settings[key]
     vocabulary.settings["add_bos_token"] &= "bos_token_id" in vocabulary.settings
+
+
+def added_tokens(vocabulary, folder, settings):
+    """Adds what stands beside the tokenizer file: in tokenizer_config.json, or, in older folders,
+    in added_tokens.json, where special_tokens_map.json says which are special."""
+    path = os.path.join(folder, "added_tokens.json")
+    added = read_json(path, missing={}, form={"*": int})
+    marks = [settings.get(f"{kind}_token") for kind in ("bos", "eos", "unk", "pad")]
+    marks += settings.get("additional_special_tokens") or []
+    special = [mark["content"] if isinstance(mark, dict) else mark for mark in marks]
+    vocabulary.flagged += [mark["content"] for mark in marks
+                           if isinstance(mark, dict) and any(map(mark.get, FLAGS))]
+    for text, token in added.items():
+        if token not in vocabulary.tokens:
+            vocabulary.add(token, text, text in special)
+        elif vocabulary.tokens[token][0] not in (text, text.replace(SPACE, " ")):
+            notes.append(f"{path}: {text} has the id {token} of {vocabulary.tokens[token][0]}: it "
+                         "is left out")
+    for token, entry in (settings.get("added_tokens_decoder") or {}).items():
+        require(token.isdecimal(), f"{folder}/tokenizer_config.json: added_tokens_decoder has an "
+                f"id {token}")
+        vocabulary.add(int(token), entry["content"], entry.get("special"), entry)
+    if vocabulary.flagged:
+        texts = list(dict.fromkeys(vocabulary.flagged))
+        notes.append(f"{len(texts)} tokens, such as {texts[0]}, have {', '.join(FLAGS[:2])} or "
+                     f"{FLAGS[2]}, which GGUF has no place for: texts with spaces or words beside "
+                     "them may become other tokens")
+
+
+def read_settings(folder):
+    path = os.path.join(folder, "tokenizer_config.json")
+    settings = read_json(path, missing={}, form=SETTINGS)
+    marks = read_json(os.path.join(folder, "special_tokens_map.json"), missing={}, form=SETTINGS)
+    return dict(marks, **settings) if "added_tokens_decoder" in settings else {**settings, **marks}
 
 
 def vocabulary_keys(candidates, rows, config):
@@ -777,11 +1033,11 @@ def vocabulary_keys(candidates, rows, config):
         notes.append(f"there is no {candidates[0]}: the GGUF file has no vocabulary")
         return {}
     folder = os.path.dirname(path)
-    vocabulary = read_vocabulary(path)
-    settings = read_json(os.path.join(folder, "tokenizer_config.json"), missing={})
-    for token, entry in (settings.get("added_tokens_decoder") or {}).items():
-        vocabulary.add(int(token), entry["content"], entry["special"])
+    vocabulary, settings = read_vocabulary(path), read_settings(folder)
+    added_tokens(vocabulary, folder, settings)
     special_tokens(vocabulary, settings, config)
+    if path.endswith(".model") and settings.get("legacy") is False:
+        notes.append(FIRST % path)
     keys = vocabulary.keys(rows)
     template = chat_template(folder, settings)
     return dict(keys, **{"tokenizer.chat_template": template}) if template else keys
@@ -963,7 +1219,7 @@ def sliding_windows(period, listed=False, needed=True):
         usual = [(layer + 1) % period != 0 for layer in range(sizes["layers"])]
         pattern, kinds = config.get("sliding_window_pattern") or period, config.get("layer_types")
         if isinstance(pattern, int):
-            pattern = "L" * (pattern - 1) + "G"
+            pattern = "L" * (min(pattern, sizes["layers"] + 1) - 1) + "G"
         layers = [kind == "sliding_attention" for kind in kinds] if kinds else [
             pattern[layer % len(pattern)] == "L" for layer in range(sizes["layers"])]
         if config.get("sliding_window") is None and not needed:
@@ -1028,7 +1284,7 @@ COLUMNS = {
 
 def family(arch, names, only={}, defaults={}, **columns):
     """A row of ARCHS from what is not as usual."""
-    return dict(COLUMNS, arch=arch, names=names, only={"hidden_act": "silu", **only},
+    return dict(COLUMNS, arch=arch, names=names, only={"hidden_act": ("silu", "swish"), **only},
                 defaults={"hidden_act": "silu", **defaults}, **columns)
 
 
@@ -1039,6 +1295,7 @@ WHOLE_NORMS = {"attn_q_norm": ("q_dim",), "attn_k_norm": ("kv_dim",)}
 EACH_HEAD_NORMS = {"attn_q_norm": ("heads", "head_dim"), "attn_k_norm": ("kv_heads", "head_dim")}
 CHOICE = ("expert_count", "expert_used_count")
 NO_BIAS = {"attention_bias": (None, False), "mlp_bias": (None, False)}
+GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")  # names of one function
 NO_WINDOW = {"use_sliding_window": (None, False)}
 ALL_ROUTED = {"decoder_sparse_step": (None, 1), "mlp_only_layers": (None, []), **NO_WINDOW}
 GEMMA = {
@@ -1048,8 +1305,9 @@ GEMMA = {
              "hidden_activation": (None, "gelu_pytorch_tanh"),
              "use_bidirectional_attention": (None, False)},
 }
+BIASES = {"attention_bias": QKV + ("attn_output",), "mlp_bias": FFN}
 GRANITE = {
-    "change": PAIRS, "only": NO_BIAS, "defaults": dict.fromkeys((
+    "change": PAIRS, "biases": BIASES, "defaults": dict.fromkeys((
         "attention_multiplier", "embedding_multiplier", "residual_multiplier", "logit_scale"), 1.0),
     "keys": ("attention.scale", "embedding_scale", "residual_scale", "logit_scale"),
 }
@@ -1094,9 +1352,7 @@ GLM = {
 #   rename    pairs of a pattern in the source's names and what to put in its place
 #   ignore    pattern of names that are not part of the model; @ is the number of layers
 ARCHS = {
-    "LlamaForCausalLM": family(
-        "llama", HUGGINGFACE_NAMES, change=PAIRS,
-        biases={"attention_bias": QKV + ("attn_output",), "mlp_bias": FFN}),
+    "LlamaForCausalLM": family("llama", HUGGINGFACE_NAMES, change=PAIRS, biases=BIASES),
     "MistralForCausalLM": family(
         "llama", HUGGINGFACE_NAMES, change=PAIRS, keys=("attention.sliding_window",),
         defaults={"sliding_window": 4096, "num_key_value_heads": 8}),
@@ -1167,7 +1423,7 @@ ARCHS = {
                 (r"(experts\.\w+_proj)_bias$", r"\1.bias")),
         only={"swiglu_limit": (None, 7), "swiglu_alpha": (None, 1.702), "attention_bias": True},
         defaults={"rms_norm_eps": 1e-5, "rope_theta": 150000.0, "attention_bias": True,
-                  "moe_intermediate_size": lambda config: config["intermediate_size"]}),
+                  "moe_intermediate_size": lambda config: config.get("intermediate_size")}),
     "DeepseekV2ForCausalLM": family(
         **DEEPSEEK, defaults={"topk_method": "greedy", "scoring_func": "softmax"},
         only={**NO_BIAS, "topk_method": ("greedy", "group_limited_greedy"),
@@ -1186,11 +1442,11 @@ ARCHS = {
         stored={"attn_qkv": ("dim", "qkv_dim"), "attn_output": ("q_dim", "dim"),
                 "ffn_up": ("dim", "hidden"), "ffn_down": ("hidden", "dim")},
         change=dict.fromkeys(("attn_qkv", "attn_output", "ffn_up", "ffn_down"), turned),
-        only={"hidden_act": "gelu_new", "scale_attn_weights": (None, True),
+        only={"hidden_act": GELU, "scale_attn_weights": (None, True),
               "scale_attn_by_inverse_layer_idx": (None, False),
               "add_cross_attention": (None, False)},
         defaults={"hidden_act": "gelu_new", "layer_norm_eps": 1e-5, "tie_word_embeddings": True,
-                  "intermediate_size": lambda config: 4 * config["hidden_size"]}),
+                  "intermediate_size": lambda config: 4 * (config.get("hidden_size") or 0)}),
     "CohereForCausalLM": family(
         "command-r", cohere_names, keys=("logit_scale",), only=NO_BIAS, shapes=EACH_HEAD_NORMS,
         defaults={"layer_norm_eps": 1e-5, "logit_scale": 0.0625, "tie_word_embeddings": True}),
@@ -1209,7 +1465,7 @@ ARCHS = {
         "starcoder2", names(FFN, ffn_up="mlp.c_fc", ffn_down="mlp.c_proj"),
         biases={None: QKV + LAYER_NORMS + ("attn_output", "ffn_up", "ffn_down")},
         keys=("attention.sliding_window",),
-        only={"hidden_act": "gelu_pytorch_tanh", "use_bias": (None, True)},
+        only={"hidden_act": GELU, "use_bias": (None, True)},
         defaults={"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-5,
                   "tie_word_embeddings": True}),
 }
@@ -1228,6 +1484,8 @@ def number(source, table, key, default=None, kind=int, least=1):
     value = table.get(key)
     value = default if value is None else value
     require(value is not None, f"{source} lacks {key}")
+    if kind is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
     require(isinstance(value, (int, kind)) and not isinstance(value, bool)
             and least <= value < (2**31 if kind is int else math.inf),
             f"{source}: {key} is {json.dumps(value)[:40]}, expected a number from {least} up")
@@ -1246,7 +1504,6 @@ def read_sizes(source, config):
             f"{source}: {heads} heads do not go with a width of {sizes['dim']} and {kv_heads} "
             "key/value heads")
     head_dim = number(source, config, "head_dim", sizes["dim"] // heads)
-    require(head_dim % 2 == 0, f"{source}: heads of {head_dim}, expected an even size")
     q_dim, kv_dim = heads * head_dim, kv_heads * head_dim
     sizes.update(kv_heads=kv_heads, head_dim=head_dim, q_dim=q_dim, kv_dim=kv_dim,
                  qkv_dim=q_dim + 2 * kv_dim, expert_hidden=sizes["hidden"])
@@ -1274,6 +1531,7 @@ def measure(source, words, sizes):
 
 def vector(values):
     values = np.array(values, np.float32)
+    require(np.all((values > 0) & np.isfinite(values)), "rope has a factor that is not above 0")
     return Tensor(values.shape, lambda index: values[None])
 
 
@@ -1322,8 +1580,8 @@ def llama3_scaling(source, rope, sizes):
 def longrope_scaling(source, rope, sizes):
     """https://arxiv.org/abs/2402.13753: two lists of divisors, for texts that are as long as those
     of the first training and for longer ones."""
-    original = number(source, rope, "original_max_position_embeddings")
-    factor = number(source, rope, "factor", sizes["context"] / original, float)
+    original = number(source, rope, "original_max_position_embeddings", least=2)
+    factor = number(source, rope, "factor", sizes["context"] / original, float, 0)
     attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
     attention = number(source, rope, "attention_factor", attention, float, 0)
     tensors = {}
@@ -1346,13 +1604,17 @@ def read_rope(source, row, config, sizes):
     sizes how much of each head is rotated."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     local = rope.get("sliding_attention") or {}
-    rope = dict(rope["full_attention"] if "full_attention" in rope else rope)
+    rope = dict(rope.get("full_attention") or rope)
     theta = rope["rope_theta"] = number(source, dict(config, **rope), "rope_theta", 10000.0, float)
     kind = rope.get("rope_type") or rope.get("type") or "default"
     part = number(source, dict(config, **rope), "partial_rotary_factor", 1.0, float, 0)
     rotated = sizes["rotated"] = int(sizes["head_dim"] * part)
-    require(kind in SCALINGS and (part == 1 or "partial_rotary_factor" in row["defaults"])
-            and local.get("rope_type", "default") == "default" and rotated % 2 == 0,
+    require(rotated % 2 == 0, f"{source}: rope of {rotated} numbers of each head, expected an even "
+            "size")
+    near = local.get("rope_type") or local.get("type") or "default"
+    require(near == "default", f"{source}: rope of type {near} in layers with a window "
+            "(sliding_attention) is not known, expected default")
+    require(kind in SCALINGS and (part == 1 or "partial_rotary_factor" in row["defaults"]),
             f"{source}: rope of type {kind} for {rotated} of {sizes['head_dim']} is not known, "
             f"expected {', '.join(SCALINGS)}")
     rope["original_max_position_embeddings"] = (
@@ -1376,18 +1638,38 @@ def take_weight(source, original, shape, found, used):
     lost = [name for name in names if name not in found]
     require(not lost, f"{source} lacks the tensor {min(lost, default='')}")
     used.update(names)
-    parts = [join_shards(name, found[name], shape[1:] if stacked else shape) for name in names]
+    parts = [join_shards(f"{source}: {name}", found[name], shape[1:] if stacked else shape)
+             for name in names]
     return in_turn(parts, shape) if stacked else parts[0]
+
+
+def same_values(shards, others):
+    """Whether two weights are equal, be they one or in shards."""
+    if shards is others:
+        return True
+    if [tensor.shape for tensor in shards] != [tensor.shape for tensor in others]:
+        return False
+    step = max(1, SLICE // shards[0].columns)
+    return all(np.array_equal(a.read(part), b.read(part)) for a, b in zip(shards, others)
+               for part in (slice(row, min(row + step, a.rows)) for row in range(0, a.rows, step)))
 
 
 def take_tensors(source, row, config, sizes, found):
     """{GGUF name: Tensor} of a whole model in the order of the file: the embedding, layer by layer,
     the rest. found is {name in the source: its shards}."""
     stems = row["names"](config) if callable(row["names"]) else dict(row["names"])
+    embedding, output = (f"{stems[stem]}.weight" for stem in ("token_embd", "output"))
     tensors, used, dense = {}, set(), number(source, config, "first_k_dense_replace", 0, least=0)
     dense = dense if any("_exps" in stem for stem in stems) else sizes["layers"]
     if config.get("tie_word_embeddings"):
-        used.add(f"{stems.pop('output')}.weight")
+        found.setdefault(embedding, found.get(output, []))
+        if output in found and not found[embedding]:
+            del found[embedding]
+        if output not in found or same_values(found[output], found[embedding]):
+            used.add(f"{stems.pop('output')}.weight")
+        else:
+            notes.append(f"{source} says that {output} is {embedding}, but the two differ: both "
+                         "are written")
     biased = [stem for key, names in row["biases"].items()
               if key is None or config.get(key) for stem in names]
     plain = [(stem, 0) for stem in stems if "{}" not in stem]
@@ -1422,6 +1704,7 @@ def assemble(source, name, row, config, found):
     eps, kind = ("layer_norm_eps", "layer_norm") if "layer_norm_eps" in row["defaults"] else (
         "rms_norm_eps", "layer_norm_rms")
     tensors = dict(extra, **take_tensors(source, row, config, sizes, found))
+    name = name.encode("utf-8", "replace").decode()  # names of folders may have any bytes
     metadata = {"general.architecture": row["arch"], "general.name": name,
                 "general.alignment": ALIGNMENT, "general.quantization_version": 2}
     values = {
@@ -1463,6 +1746,8 @@ def read_llama2c_header(path):
     """Returns version, config in Hugging Face's words, group size of int8, length of the header."""
     with open(path, "rb") as file:
         head = file.read(256).ljust(256, b"\0")
+    refuse_stranger(path, head)
+    require(head[:2] != b"PK", f"{path} is PyTorch's: give the model's directory, with safetensors")
     magic, version = struct.unpack_from("<Ii", head)
     start, length = 8, 256
     if magic != LLAMA2C_MAGIC:
@@ -1525,8 +1810,14 @@ class TensorUnpickler(pickle.Unpickler):
 
     def __init__(self, path, archive):
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        require(all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist()),
+                f"{path} is compressed")
         require(len(pickles) == 1, f"{path} has {len(pickles)} files data.pkl, expected 1")
-        super().__init__(archive.open(pickles[0]))
+        data = archive.read(pickles[0])
+        for code, value, _ in pickletools.genops(data):  # a memo has room up to its largest number
+            require("PUT" not in code.name or value < len(data),
+                    f"{path}: a pickle of {len(data)} bytes has a memo of {value}")
+        super().__init__(io.BytesIO(data))
         self.path, self.archive, self.folder = path, archive, os.path.dirname(pickles[0])
         self.allowed = {
             "collections.OrderedDict": collections.OrderedDict,
@@ -1544,7 +1835,6 @@ class TensorUnpickler(pickle.Unpickler):
     def persistent_load(self, reference):
         """Returns (type, offset in the file, bytes) of a storage: a file in the archive."""
         entry = self.archive.getinfo(f"{self.folder}/data/{reference[2]}")
-        require(entry.compress_type == zipfile.ZIP_STORED, f"{self.path} is compressed")
         with open(self.path, "rb") as file:  # the length of this header is only in itself
             file.seek(entry.header_offset + 26)
             lengths = struct.unpack("<HH", file.read(4))
@@ -1562,9 +1852,13 @@ class TensorUnpickler(pickle.Unpickler):
 
 def read_pth(path):
     """{name: Tensor} of a file from torch.save: a zip archive with a pickle and raw numbers."""
+    with open(path, "rb") as file:
+        refuse_stranger(path, file.read(64))
     require(zipfile.is_zipfile(path), f"{path} is no zip archive: damaged, or of an old torch.save")
-    with zipfile.ZipFile(path) as archive:
-        found = TensorUnpickler(path, archive).load()
+    def load():
+        with zipfile.ZipFile(path) as archive:
+            return TensorUnpickler(path, archive).load()
+    found = named_errors(path, load)
     require(isinstance(found, dict) and all(isinstance(t, Tensor) for t in found.values()),
             f"{path} does not hold a dict of tensors")
     return {name: tensor for name, tensor in found.items() if name != "rope.freqs"}
@@ -1580,11 +1874,11 @@ def read_meta(path, tokenizer):
             f"{folder}: expected files consolidated.NN.pth, all with the same tensors")
     found = {name: [shard[name] for shard in shards] for name in shards[0]}
     source = os.path.join(folder, "params.json")
-    params = read_json(source)
+    params = read_json(source, form=PARAMS)
     config = {key: params.get(word) for key, word in (
         ("hidden_size", "dim"), ("num_hidden_layers", "n_layers"), ("rope_theta", "rope_theta"),
         ("num_attention_heads", "n_heads"), ("num_key_value_heads", "n_kv_heads"))}
-    config["rms_norm_eps"] = params.get("norm_eps", 1e-5)
+    config["rms_norm_eps"] = number(source, params, "norm_eps", 1e-5, float, 0)
     for key, name in (("vocab_size", "output.weight"),
                       ("intermediate_size", "layers.0.feed_forward.w1.weight")):
         require(name in found, f"{folder} lacks the tensor {name}")
@@ -1613,18 +1907,23 @@ def read_safetensors(path):
     """{name: Tensor}. The file: u64 length, JSON with type, shape and place of tensors, data."""
     size = os.path.getsize(path)
     with open(path, "rb") as file:
+        refuse_stranger(path, file.read(64))
+        file.seek(0)
         length = int.from_bytes(file.read(8), "little")
         require(2 <= length <= min(size - 8, 100 << 20),  # the format's own limit
                 f"{path} has {size} bytes and a header of {length}")
         table = read_json(path, file.read(length))
     tensors, last, room = {}, 0, size - 8 - length
     table.pop("__metadata__", None)
+    conform(path, table, {"*": {"dtype!": str, "shape!": [int], "data_offsets!": [int]}})
+    odd = [name for name, entry in table.items() if len(entry["data_offsets"]) != 2]
+    require(not odd, f"{path}: {odd[:1]} has data_offsets that are not two numbers")
     for name, entry in sorted(table.items(), key=lambda item: item[1]["data_offsets"]):
         stored, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         require(stored in ("F32", "F16", "BF16")
                 or stored in ("U8", "BOOL") and name.endswith(("_blocks", "_scales", ".attn.bias")),
                 f"{path}: {name} is of type {stored}, expected F32, F16 or BF16")
-        require(all(type(n) is int and n >= 0 for n in shape + [begin, end]),
+        require(all(n >= 0 for n in shape + [begin, end]),
                 f"{path}: {name} has a shape or place that is not made of counts")
         require(last <= begin <= end <= room, f"{path}: {name} has the bytes {begin} to {end}, the "
                 f"tensor before it ends at {last} and the file at {room}")
@@ -1666,34 +1965,64 @@ def join_all_mxfp4(source, found):
     return found
 
 
+# What folders have instead of model.safetensors, by a pattern of the name. To add one: a row here.
+OTHER_WEIGHTS = (
+    (r"model-\d+-of-\d+\.safetensors", "and no model.safetensors.index.json: fetch that, too"),
+    (r"adapter_model\.", "which changes another model: merge the two first"),
+    (r"consolidated.*\.safetensors", "with Mistral's own names: fetch the files of transformers"),
+    (r".*\.(bin|pt|pth|ckpt|h5|msgpack|onnx|gguf)", "expected safetensors: load the model in "
+     "transformers and save it with save_pretrained"),
+)
+
+
+def refuse_other_weights(folder):
+    for pattern, advice in OTHER_WEIGHTS:
+        for name in sorted(os.listdir(folder)):
+            if re.match(pattern, name):
+                raise ExportError(f"{folder} has {name} and no model.safetensors, {advice}")
+
+
 def read_shards(folder):
     """{name: [Tensor]} of the one file or the several that a model has."""
-    index = os.path.join(folder, "model.safetensors.index.json")
-    places = read_json(index, missing={}).get("weight_map", {})
-    found = {}
+    index, single = (os.path.join(folder, name) for name in (
+        "model.safetensors.index.json", "model.safetensors"))
+    places = read_json(index, missing={"weight_map": {}}, form={"weight_map!": {"*": str}})
+    places, found = places["weight_map"], {}
+    if not places and not os.path.exists(single):
+        refuse_other_weights(folder)
     for file in sorted(set(places.values())) or ["model.safetensors"]:
+        path = os.path.join(folder, file)
         require(os.path.basename(file) == file, f"{index} leads out of the directory, to {file}")
-        found.update(read_safetensors(os.path.join(folder, file)))
+        require(not places or os.path.exists(path), f"{index} names {file}, which is not there: "
+                "fetch it, or remove the index" + " if model.safetensors is the whole model"
+                * os.path.exists(single))
+        found.update(read_safetensors(path))
     lost = sorted(places.keys() - found.keys())
     require(not lost, f"{folder} lacks the tensor {lost[:1]} that {index} promises")
     return {name: [tensor] for name, tensor in found.items()}
 
 
 def sampling_keys(source, generation):
-    """What the model's makers recommend."""
+    """What the model's makers recommend, but for what can't be used."""
     names = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
              "repetition_penalty": "penalty_repeat"}
-    if generation.get("do_sample") is False:
-        return {}
-    return {f"general.sampling.{name}":
-            number(source, generation, key, None, int if key == "top_k" else float, 0)
-            for key, name in names.items() if generation.get(key) is not None}
+    keys = {}
+    for word, key in names.items() if generation.get("do_sample") is not False else ():
+        value, key = generation.get(word), f"general.sampling.{key}"
+        kind, (least, most) = int if word == "top_k" else float, BOUNDS[key]
+        if type(value) in (int, float) and least <= value <= most and kind(value) == value:
+            keys[key] = max(kind(value), kind(0))  # -1 is none, as 0 is
+        elif value is not None:
+            notes.append(f"{source}: {word} is {json.dumps(value)[:40]}, expected {KINDS[kind]} "
+                         f"from {least} to {most}: it is left out")
+    return keys
 
 
-def complete(row, config):
+def complete(source, row, config):
     """The config with what the code here calls its settings and what it leaves out."""
     config = {ALIASES.get(key, key): value for key, value in config.items()}
     config.update(config.get("text_config") or {})
+    conform(source, config, CONFIG)
     for key, value in row["defaults"].items():
         if not callable(value):
             config.setdefault(key, value)
@@ -1716,11 +2045,12 @@ def take_names(row, config, found):
 
 def read_huggingface(folder, tokenizer):
     source = os.path.join(folder, "config.json")
-    config = read_json(source)
+    config = conform(source, read_json(source), {
+        key: CONFIG[key] for key in ("architectures", "text_config")})
     names = config.get("architectures") or ["none"]
     require(names[0] in ARCHS, f"{source}: architecture {names[0]}, expected {', '.join(ARCHS)}")
     row = ARCHS[names[0]]
-    config = complete(row, config)
+    config = complete(source, row, config)
     if (config.get("quantization_config") or {}).get("quant_method") == "mxfp4":
         del config["quantization_config"]  # which join_mxfp4 sees to
     for key, value in dict(row["only"], quantization_config=None).items():
@@ -1728,16 +2058,17 @@ def read_huggingface(folder, tokenizer):
         require(config.get(key) in values, f"{source}: {key} is {config.get(key)}, expected "
                 f"{' or '.join(map(str, values))}")
     found = take_names(row, config, join_all_mxfp4(source, read_shards(folder)))
-    if "text_config" in config:  # which of the two configs says so has changed
-        config["tie_word_embeddings"] = "lm_head.weight" not in found
+    if config.get("text_config"):  # which of the two configs says so has changed
+        config["tie_word_embeddings"] = True
     name = os.path.basename(os.path.abspath(folder))
     metadata, tensors = assemble(source, name, row, config, found)
     path = os.path.join(folder, "generation_config.json")
-    generation = read_json(path, missing={})
+    generation = read_json(path, missing={}, form=dict.fromkeys(SPECIAL_IDS, IDS))
     metadata.update(sampling_keys(path, generation))
+    config.update((key, value) for key, value in generation.items() if value is not None)
     candidates = [tokenizer] if tokenizer else [
         os.path.join(folder, name) for name in ("tokenizer.json", "tokenizer.model")]
-    vocabulary = vocabulary_keys(candidates, config["vocab_size"], dict(config, **generation))
+    vocabulary = vocabulary_keys(candidates, config["vocab_size"], config)
     return dict(metadata, **vocabulary), tensors
 
 
@@ -1779,6 +2110,7 @@ def main():
     output = options.output or re.sub(r"\.(bin|pth)$", "", os.path.abspath(options.input)) + ".gguf"
     try:
         metadata, tensors = read_model(options.input, options.tokenizer)
+        check_bounds(options.input, metadata, tensors)
         write_gguf(output, metadata, tensors, options.type)
         for note in notes + [f"wrote {output}, {os.path.getsize(output) / 1e6:.1f} MB"]:
             say(note)

@@ -7,16 +7,19 @@ numbers, torch and transformers (where they are installed) make its inputs and t
 Needs numpy and gguf. Prints "N passed, N failed, N skipped"; the exit code is 1 if any failed.
 """
 import base64
+import copy
 import importlib.util
 import json
 import math
 import os
+import re
 import signal
 import struct
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 
 import gguf
 import numpy as np
@@ -24,6 +27,7 @@ from gguf import GGMLQuantizationType as Type
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SAMPLE = os.path.join(os.path.dirname(ROOT), "shared", "data", "stories260k")
+RUN = os.path.join(ROOT, "run")
 SPACE = "\u2581"
 random = np.random.default_rng(1)
 counts = {"passed": 0, "failed": 0, "skipped": 0}
@@ -95,6 +99,26 @@ def read(path):
                for t in reader.tensors}
     check(all(t.data_offset % 32 == 0 for t in reader.tensors), path + " is not aligned")
     return fields, tensors
+
+
+def refused(path):
+    """What run says against a file, "" if it takes it; None where run is not built."""
+    if not os.path.exists(RUN):
+        return None
+    done = subprocess.run([RUN, path, "-j", "1", "-t", "0", "-i", "ab", "-n", "1"],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    said = done.stderr.decode(errors="replace").strip()
+    return "" if done.returncode == 0 or "no vocabulary" in said else said
+
+
+def says(source, *words):
+    """An export that must go well and print notes with all words. Returns metadata and tensors."""
+    path = source + ".out.gguf"
+    code, lines = run(source, "-o", path, "--type", "f32")
+    text = " ".join(lines)
+    check(code == 0 and all(word in text for word in words), f"{words}: {code}, {lines}")
+    check(not refused(path), f"run refuses a file: {refused(path)}")
+    return read(path)
 
 
 def equal(a, b):
@@ -410,6 +434,7 @@ def check_huggingface(folder):
             weights[name.replace("weight", "bias")] = random.standard_normal(
                 weights[name].shape[0], np.float32)
     weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(8, np.float32)
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
     write_model(source, config, weights)
     del weights["lm_head.weight"], weights["model.layers.0.self_attn.rotary_emb.inv_freq"]
     check(same_tensors(read(export(source))[1], gguf_weights(config, weights)), "biases, tied")
@@ -618,6 +643,122 @@ def check_sentencepiece(folder):
     check(fields["tokenizer.ggml.add_bos_token"] is False, "no bos: no add_bos_token")
 
 
+def words_of(folder, changes):
+    """A model with the words a to h, as SentencePiece or byte-level BPE, and JSON files."""
+    write_model(folder, dict(CONFIG, vocab_size=20, eos_token_id=3, bos_token_id=0))
+    write_json(folder, "tokenizer.json", byte_bpe(PRE_TOKENIZERS["gpt-2"], True))
+    for name, table in changes.items():
+        write_json(folder, name, table)
+
+
+def check_ends(folder):
+    source = os.path.join(folder, "ends")
+    words_of(source, {})
+    for ends, named, want, *words in (
+            ([5, 14, 12], "a", (0, 5, 14), "<|im_end|>"), ([5, 6, 7], None, (5, 6, 7)),
+            ([5, 14, 7], None, (5, 7, 14)), ([5, 12, 6, 7], None, (5, 6, 7)),
+            ([5, 6, 7, 8, 99], "nobody", (5, 6, 7), "(8)", "[99]", "nobody"),
+            (None, None, (3, None, None)), (4, "b", (1, 4, None))):
+        words = words[1:] if words and words[0] == "<|im_end|>" else words
+        write_json(source, "generation_config.json", {"eos_token_id": ends})
+        write_json(source, "tokenizer_config.json", {"eos_token": named})
+        fields = says(source, *words)[0]
+        found = tuple(fields.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom"))
+        check(found == want, f"{ends}, {named}: {found}, not {want}")
+
+
+def check_templates(folder):
+    """Where a chat template may lie, from what comes first on."""
+    source = os.path.join(folder, "templates")
+    words_of(source, {})
+    more = os.path.join(source, "additional_chat_templates")
+    os.makedirs(more)
+
+    def expect(text, *words):
+        found = says(source, *words)[0].get("tokenizer.chat_template")
+        check(found == text, f"template {found}, not {text}")
+
+    expect(None)
+    for name in ("tool_use", "rag"):
+        with open(os.path.join(more, name + ".jinja"), "w") as file:
+            file.write(name)
+    expect("rag", "rag, tool_use")
+    for value, text, *words in (("J", "J"), ({"a": "A", "default": "D"}, "D"),
+                                ([{"name": "x", "template": "X"}], "X", "x")):
+        write_json(source, "chat_template.json", {"chat_template": value})
+        expect(text, *words)
+    write_json(source, "tokenizer_config.json", {"chat_template": [
+        {"name": "y", "template": "Y"}, {"name": "z", "template": "Z"}]})
+    expect("Y", "y, z")
+    with open(os.path.join(source, "chat_template.jinja"), "wb") as file:
+        file.write(b"\xff")
+    fails(source, "chat_template.jinja", "UTF-8")
+    with open(os.path.join(source, "chat_template.jinja"), "wb") as file:
+        file.write(b"first")
+    expect("first")
+
+
+def check_added(folder):
+    """Marks that stand in added_tokens.json, what GGUF can't say of a token or of a space."""
+    source = os.path.join(folder, "added")
+    tokens = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3)]
+    tokens += [("<0x%02X>" % b, 0.0, 6) for b in range(256)] + [(SPACE, -1.0, 1), ("a", -2.0, 1)]
+    n = len(tokens)
+    write_model(source, dict(CONFIG, vocab_size=n + 2, eos_token_id=2))
+    with open(os.path.join(source, "tokenizer.model"), "wb") as file:
+        file.write(b"".join(protobuf(1, protobuf(1, t.encode()) + protobuf(2, s) + protobuf(3, k))
+                            for t, s, k in tokens) + protobuf(2, protobuf(3, 2)))
+    write_json(source, "added_tokens.json", {"<|im_end|>": n, "<|im_start|>": n + 1})
+    write_json(source, "special_tokens_map.json", {
+        "eos_token": {"content": "<|im_end|>", "rstrip": True}})
+    write_json(source, "tokenizer_config.json", {"eos_token": "</s>", "legacy": False})
+    fields = says(source, "<|im_end|>", "rstrip", "tokenizer.model", "first word")[0]
+    check(fields["tokenizer.ggml.tokens"][n:] == ["<|im_end|>", "<|im_start|>"], "added tokens")
+    check(fields["tokenizer.ggml.token_type"][n:] == [3, 4], "types of added tokens")
+    check(fields["tokenizer.ggml.eos_token_id"] == n, "eos of special_tokens_map.json")
+    write_json(source, "added_tokens.json", {"<|im_end|>": 1})
+    says(source, "added_tokens.json", "<|im_end|>", "<s>")
+    os.unlink(os.path.join(source, "added_tokens.json"))
+    write_json(source, "tokenizer_config.json", {})
+    write_json(source, "tokenizer.json", {
+        "added_tokens": [{"id": 1, "content": "<s>", "lstrip": True, "special": True}],
+        "pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "first"},
+        "model": {"type": "BPE", "byte_fallback": True, "merges": [],
+                  "vocab": {text: i for i, (text, _, _) in enumerate(tokens)}}})
+    says(source, "tokenizer.json", "first word", "lstrip", "<s>")
+
+
+def check_tied(folder):
+    """What the config says of the output does not win over the output."""
+    source, config = os.path.join(folder, "tied"), dict(CONFIG, tie_word_embeddings=True)
+    weights = huggingface_weights(config)
+    write_model(source, config, weights)
+    check(same_tensors(says(source, "lm_head.weight", "differ")[1], gguf_weights(config, weights)),
+          "an output that differs from the embedding")
+    head = weights.pop("lm_head.weight")
+    write_model(source, config, weights)
+    check(same_tensors(says(source)[1], gguf_weights(config, weights)), "no output")
+    del weights["model.embed_tokens.weight"]
+    write_model(source, config, dict(weights, **{"lm_head.weight": head}))
+    weights["model.embed_tokens.weight"] = head
+    check(same_tensors(says(source)[1], gguf_weights(config, weights)), "the output alone")
+
+
+def check_sampling(folder):
+    source = os.path.join(folder, "sampling")
+    words_of(source, {})
+    for word, key, value, want in (
+            ("top_k", "top_k", -1, 0), ("top_k", "top_k", 50.0, 50), ("top_k", "top_k", 0.5, None),
+            ("top_k", "top_k", "50", None), ("top_p", "top_p", 1.5, None),
+            ("top_p", "top_p", True, None), ("temperature", "temp", -1, None),
+            ("temperature", "temp", 0, 0), ("min_p", "min_p", [], None),
+            ("repetition_penalty", "penalty_repeat", 1e4, None)):
+        write_json(source, "generation_config.json", {"do_sample": True, word: value})
+        fields = says(source, *[word, "left out"] if want is None else [])[0]
+        found = fields.get(f"general.sampling.{key}")
+        check(found == want, f"{word} {value} becomes {found}")
+
+
 # ---- torch and transformers ----------------------------------------------------------------------
 
 
@@ -790,6 +931,42 @@ def check_logits(folder):
         check(error < 1e-4, "{}: logits differ by {:.1e}".format(name, error))
 
 
+def check_in_run(folder):
+    """Models that were refused without need, in run: biases of Granite, odd heads of GPT-2."""
+    if not installed("torch") or not installed("transformers") or not os.path.exists(RUN):
+        return skip("transformers is not installed or run not built: no models in run")
+    import torch
+    import transformers as hf
+    torch.manual_seed(1)
+    sizes = dict(vocab_size=300, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+                 num_attention_heads=4, num_key_value_heads=2, initializer_range=0.2,
+                 max_position_embeddings=128, attention_bias=True, attention_multiplier=0.3,
+                 bos_token_id=None, eos_token_id=None, pad_token_id=None)
+    vocab = {chr(97 + i) if i < 26 else "x%d" % i: i for i in range(300)}
+    for i, config in enumerate((
+            hf.GraniteConfig(**sizes, mlp_bias=True, logits_scaling=2.0),
+            hf.GraniteMoeConfig(**sizes, num_local_experts=4, num_experts_per_tok=2),
+            hf.GPT2Config(vocab_size=300, n_embd=60, n_layer=2, n_head=4, n_positions=128,
+                          activation_function="gelu_pytorch_tanh", initializer_range=0.2,
+                          bos_token_id=None, eos_token_id=None))):
+        model = hf.AutoModelForCausalLM.from_config(config).eval().float()
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.data.add_(torch.randn_like(parameter) * 0.2)
+        source = os.path.join(folder, "run{}".format(i))
+        model.save_pretrained(source)
+        write_json(source, "tokenizer.json", {"pre_tokenizer": byte_level(True), "model": {
+            "type": "BPE", "vocab": vocab, "merges": []}})
+        with torch.no_grad():
+            want = torch.softmax(model(torch.arange(8)[None]).logits[0, -1], -1).topk(4)
+        done = subprocess.run([RUN, export(source), "-j", "1", "-i", "abcdefgh", "-l", "4",
+                               "--cache", "f32"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        found = [line.split("\t")[:2] for line in done.stdout.decode().splitlines()]
+        check([int(token) for token, _ in found] == want.indices.tolist() and all(
+            abs(float(share) - p) < 2e-6 for (_, share), p in zip(found, want.values.tolist())),
+            f"{source}: {found}, not {want}")
+
+
 def check_saved_tokenizer(folder):
     """A tokenizer that the tokenizers library trains and transformers saves with a model."""
     if not installed("torch") or not installed("transformers"):
@@ -824,6 +1001,118 @@ def check_saved_tokenizer(folder):
     with open(os.path.join(source, "tokenizer.json"), encoding="utf-8") as file:
         pairs = json.load(file)["model"]["merges"]
     check(fields["merges"] == [" ".join(pair) for pair in pairs], "saved merges")
+
+
+# ---- the limits of run ----
+
+
+def check_limits(module):
+    """BOUNDS are the ranges of run.c, as its calls of key_int and key_float say them."""
+    with open(os.path.join(ROOT, "run.c"), encoding="utf-8") as file:
+        text = file.read()
+    words = {name: int(value) << int(shift or 0) for name, value, shift in re.findall(
+        r"\b(MAX_\w+) = (\d+)(?: << (\d+))?", text)}
+    found = {}
+    for call in re.finditer(r"key_(?:int|float)\(", text):
+        parts, depth = [""], 0
+        for letter in text[call.end():]:
+            depth += {"(": 1, ")": -1}.get(letter, 0)
+            if depth < 0:
+                break
+            parts = [*parts, ""] if letter == "," and depth == 0 else [*parts[:-1],
+                                                                       parts[-1] + letter]
+        for key in re.findall(r'"\.?([\w.]+)"', parts[1]):
+            found.setdefault(key, [part.strip() for part in parts[-2:]])
+    for key, (least, most) in module.BOUNDS.items():
+        if key in ("vocab_size", "rope.dimension_count"):
+            continue  # of the tokens; by the kind of attention
+        check(key in found, f"run.c reads no {key}")
+        low, high = found.get(key, ("0", "0"))
+        check(float(low.rstrip("f")) == least, f"{key} begins at {low}, not {least}")
+        if isinstance(most, str):
+            check(not high[0].isdigit(), f"{key} ends at {high}, not at {most}")
+        else:
+            check((words[high] if high in words else float(high.rstrip("f"))) == most,
+                  f"{key} ends at {high}, not {most}")
+
+
+def check_refused(folder):
+    """What run does not take is not written."""
+    source = os.path.join(folder, "refused")
+    for changes, word in (
+            ({"num_attention_heads": 2, "head_dim": 642}, "key_length"),
+            ({"num_attention_heads": 258, "num_key_value_heads": 2, "head_dim": 2}, "128"),
+            ({"max_position_embeddings": 2**25}, "context_length"),
+            ({"rope_theta": 1.0}, "freq_base"), ({"rms_norm_eps": 2.0}, "epsilon"),
+            ({"num_hidden_layers": 1025, "hidden_size": 4, "intermediate_size": 4,
+              "num_attention_heads": 2, "vocab_size": 4}, "block_count"),
+            ({"rope_scaling": {"type": "linear", "factor": 1e7}}, "scaling.factor")):
+        write_model(source, dict(CONFIG, **changes))
+        fails(source, word)
+    write_model(source, dict(CONFIG, rope_scaling={
+        "type": "longrope", "long_factor": [0] * 8, "short_factor": [1] * 8,
+        "original_max_position_embeddings": 64}, architectures=["Phi3ForCausalLM"]))
+    fails(source, "above 0")
+
+
+# What must not stand in a JSON file in place of what does.
+WRONG = (None, True, -1, 0, 1.5, math.inf, math.nan, 2**40, "x", "", [], {}, [None], [[]], {"a": 1},
+         [-5], "\ud800")
+
+
+def mutations(value):
+    """Copies of a value with one part wrong or gone."""
+    yield from WRONG
+    parts = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(
+        value, list) else ()
+    for key, part in list(parts):
+        for wrong in mutations(part):
+            changed = copy.copy(value)
+            changed[key] = wrong
+            yield changed
+        changed = copy.copy(value)
+        del changed[key]
+        yield changed
+
+
+def check_mutations(folder):
+    """Whatever stands in the JSON files of a folder, the error is a sentence with the file's name,
+    or run takes the file that is written."""
+    module, source = load_export(), os.path.join(folder, "mutated")
+    path = os.path.join(folder, "mutated.gguf")
+    llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    config = dict(CONFIG, vocab_size=20, eos_token_id=[3], bos_token_id=1, rope_scaling=llama3)
+    mark = {"content": "<|im_end|>", "lstrip": False, "special": True}
+    files = {
+        "config.json": config, "tokenizer.json": byte_bpe(PRE_TOKENIZERS["smollm"], True),
+        "generation_config.json": {"top_k": 5, "top_p": 0.5, "eos_token_id": [5, 14]},
+        "special_tokens_map.json": {"eos_token": "a", "additional_special_tokens": [mark]},
+        "added_tokens.json": {"<|im_end|>": 12, "x": 15},
+        "chat_template.json": {"chat_template": {"default": "D"}},
+        "tokenizer_config.json": {"bos_token": mark, "add_bos_token": True, "legacy": False,
+                                  "added_tokens_decoder": {"12": mark}}}
+    write_model(source, config)
+    for name, table in files.items():
+        write_json(source, name, table)
+    tried = written = 0
+    for name, table in files.items():
+        for wrong in mutations(table):
+            write_json(source, name, wrong)
+            tried += 1
+            try:
+                metadata, tensors = module.read_model(source, None)
+                module.check_bounds(source, metadata, tensors)
+                module.write_gguf(path, metadata, tensors, "f32")
+                written += 1
+                why = refused(path)
+                check(not why, f"{name} with {str(wrong)[:200]}: {why}")
+            except module.ExportError as error:
+                check(source in str(error) or "half a character" in str(error)
+                      or "not known" in str(error), f"{name}: {error}")
+            except Exception as error:
+                check(False, f"{name} with {str(wrong)[:200]}: {type(error).__name__} {error}")
+        write_json(source, name, table)
+    check(written > 100 and tried > 5 * written / 2, f"{written} of {tried} were written")
 
 
 # ---- what must fail ------------------------------------------------------------------------------
@@ -869,7 +1158,8 @@ def check_damaged_llama2c(folder):
             (patch(24, 3), ("3 key/value heads",)), (patch(28, 2**31 - 1), ()),
             (patch(32, 0), ("max_position_embeddings is 0",)),
             (good[:36] + b"\7" + good[37:], ("7",)),
-            (b"\x93NUMPY" + bytes(5000), ()), (os.urandom(4096), ())):
+            (b"PK\3\4" + bytes(5000), ("PyTorch",)), (b"\x93NUMPY" + bytes(5000), ()),
+            (os.urandom(4096), ())):
         spoil(data, *words)
     write_stories(source, 2, s, weights, 1, 32)
     with open(source, "rb") as file:
@@ -1028,9 +1318,9 @@ def check_damaged_huggingface(folder):
     write_json(source, "config.json", CONFIG)
     for name, table in (("tokenizer.json", {}), ("tokenizer.json", {"model": {"type": "Unigram"}}),
                         ("tokenizer.json", {"model": 1}), ("tokenizer.json", []),
-                        ("generation_config.json", {"top_k": "x"})):
+                        ("generation_config.json", {"eos_token_id": "x"})):
         write_json(source, name, table)
-        fails(source)
+        fails(source, name)
         os.unlink(os.path.join(source, name))
     for data in (b"\n\x05\n\x03", b"\n\x05\n", b"\n\xff\n\xff\xff", b"\n\x06\n\x01a\x17\0\0"):
         with open(os.path.join(source, "tokenizer.model"), "wb") as f:
@@ -1038,15 +1328,61 @@ def check_damaged_huggingface(folder):
         fails(source)
     os.unlink(os.path.join(source, "tokenizer.model"))
 
+    for arch, changes, word in (
+            ("Gemma3ForCausalLM", {"rope_parameters": {
+                "full_attention": {"rope_type": "default"}, "sliding_attention": {
+                    "rope_type": "linear", "factor": 8.0}}, "hidden_act": "gelu"}, "linear in"),
+            ("GPT2LMHeadModel", {"hidden_act": "gelu_pytorch_tanh"}, "wte")):
+        write_json(source, "config.json", dict(CONFIG, architectures=[arch], **changes))
+        fails(source, word)
+    write_json(source, "config.json", CONFIG)
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"
+    for name in ("model.safetensors", "tokenizer.json", "tokenizer.model", "config.json",
+                 "chat_template.jinja"):
+        inner = os.path.join(folder, "pointer")
+        words_of(inner, {})
+        if name == "tokenizer.model":
+            os.unlink(os.path.join(inner, "tokenizer.json"))
+        with open(os.path.join(inner, name), "wb") as f:
+            f.write(pointer)
+        fails(inner, name, "git-lfs")
+        os.unlink(os.path.join(inner, name))
+    inner = os.path.join(folder, "others")
+    words_of(inner, {})
+    os.unlink(os.path.join(inner, "model.safetensors"))
+    for name, word in (("pytorch_model.bin", "save_pretrained"), ("adapter_model.safetensors",
+                       "merge"), ("model-00001-of-00002.safetensors", "index.json")):
+        open(os.path.join(inner, name), "wb").close()
+        fails(inner, name, word)
     write_model(source, CONFIG, weights, shards=3)
     os.unlink(os.path.join(source, "model-00002-of-00003.safetensors"))
-    fails(source, "model-00002-of-00003.safetensors")
+    fails(source, "index.json names model-00002-of-00003.safetensors", "not there")
     write_json(source, "model.safetensors.index.json", {"weight_map": {"a": "../x.safetensors"}})
     fails(source, "..")
     write_json(source, "model.safetensors.index.json", {"weight_map": {"a": "model.safetensors"}})
     fails(source, "a")
     fails(folder, "config.json")
     fails(file, "directory")
+
+
+def check_pickle(folder):
+    """A few bytes must not ask for memory: places of a memo, lengths, compressed zeros."""
+    path = os.path.join(folder, "consolidated.00.pth")
+    for code, method in ((b"\x80\x02}r\xff\xff\xff\x3f.", 0), (b"}p536870912\n.", 0),
+                         (b"\x80\x05\x96\xff\xff\xff\xff\x02\0\0\0", 0),
+                         (b"N" * 100 + b".", zipfile.ZIP_DEFLATED), (b"}(K\x01", 0),
+                         (b"K\x01Q.", 0)):
+        with zipfile.ZipFile(path, "w", method) as archive:
+            archive.writestr("x/data.pkl", code)
+        wrapper = """if True:
+            import resource, runpy, sys
+            resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+            sys.argv = sys.argv[1:]
+            runpy.run_path(sys.argv[0], run_name="__main__")"""
+        code, lines = run(os.path.join(ROOT, "export.py"), path, "-o", path + ".gguf",
+                          python=("-c", wrapper))
+        check(code == 1 and len(lines) == 1 and "consolidated.00.pth" in lines[0]
+              and "MemoryError" not in lines[0], f"a pickle: {code} {lines}")
 
 
 def check_options(folder):
@@ -1117,10 +1453,12 @@ def check_large(folder):
 def main():
     module = load_export()
     with tempfile.TemporaryDirectory() as folder:
-        parts = [(check_formats, module), (check_names, module)]
+        parts = [(check_formats, module), (check_names, module), (check_limits, module)]
         parts += [(part, folder) for part in (
             check_llama2c, check_sample, check_huggingface, check_scaling, check_byte_bpe,
-            check_sentencepiece, check_meta, check_logits, check_saved_tokenizer,
+            check_sentencepiece, check_ends, check_templates, check_added, check_tied,
+            check_sampling, check_refused, check_mutations, check_pickle, check_meta,
+            check_logits, check_in_run, check_saved_tokenizer,
             check_damaged_llama2c, check_damaged_huggingface, check_options, check_large)]
         for part, *arguments in parts:
             inner = os.path.join(folder, part.__name__)
