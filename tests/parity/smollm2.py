@@ -39,6 +39,7 @@ SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 PATH = llm.ROOT / ".venv" / "share" / NAME
 RECORD, TEXT = (llm.ROOT / "tests" / "goldens" / f"smollm2.{end}" for end in ("json", "txt"))
 
+# The text is the beginning of "Alice in Wonderland" (public domain) and prose and code of our own.
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"  # the template's
 QUESTION = "Why is the sky blue? Answer in two sentences."
 PROMPTS = {  # what is tokenized, and the arguments of ./run that make it
