@@ -3,7 +3,7 @@
 # make test     all tests; needs a C compiler alone
 # make debug    the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 # make bench    speed on this machine, with model files it writes; THREADS=N FORMATS="F16 Q4_0"
-# make amx      tests of the kernels with AMX emulated, on a machine with AVX-512 and its bf16
+# make amx      all tests with AMX emulated, on a machine with AVX-512 and its bf16
 # make parity   comparisons with Hugging Face and the gguf package; needs Python 3 and the network;
 #               FAMILY=qwen3 compares the models of one family
 
@@ -57,7 +57,8 @@ debug:
 amx:
 	@mkdir -p tests/tmp/amx
 	$(CC) $(FLAGS) -include tests/amx.h -DTMP='"tests/tmp/amx"' tests/test.c tokenizer.c -lm -o tests/tmp/amx/test
-	@RUN=tests/tmp/amx/none tests/tmp/amx/test numbers forward kernels bundled
+	$(CC) $(FLAGS) -include tests/amx.h run.c tokenizer.c -lm -o tests/tmp/amx/run
+	@RUN=tests/tmp/amx/run tests/tmp/amx/test
 
 parity: .venv/ready $(PROGRAM)
 	.venv/bin/python tests/parity/run.py $(if $(FAMILY),--family $(FAMILY),$(ONLY))

@@ -1330,7 +1330,8 @@ static int convert(const Key *k, uint64_t i, uint32_t of, void *to)
     Cursor c = { data, data + bytes };
     uint64_t u = k->of == STRING ? 0 : get_int(&c, bytes);
     int is_signed = k->of == I8 || k->of == I16 || k->of == I32 || k->of == I64;
-    double v = is_signed ? (double)((int64_t)(u << (64 - 8 * bytes)) >> (64 - 8 * bytes)) : (double)u;
+    int unused = 64 - 8 * bytes;
+    double v = is_signed ? (double)((int64_t)(u << unused) >> unused) : (double)u;
     if (k->of == FLOAT32) v = (double)bits_float((uint32_t)u);
     if (k->of == FLOAT64) memcpy(&v, &u, sizeof v);
     if (k->of == STRING) return 0;
@@ -1344,9 +1345,9 @@ static int convert(const Key *k, uint64_t i, uint32_t of, void *to)
     return 1;
 }
 
-/* The values of an array: as int32_t for I32, as float for FLOAT32, where the file may have any type
- * of number, as Text for STRING; NULL where the key is missing. want is the number of values it must
- * have, -1 if any. */
+/* The values of an array: as int32_t for I32, as float for FLOAT32, where the file may have any
+ * type of number, as Text for STRING; NULL where the key is missing. want is the number of values
+ * it must have, -1 if any. */
 static void *key_array(llm_model *m, const char *name, uint32_t of, int want, int *count)
 {
     char full[128];
@@ -4832,7 +4833,8 @@ static void take_characters(llm_session *s, int kind, int last)
     while (n > 0) {
         int length = tokenizer_char(p, n);
         if (length == 0 && !last) break;
-        add_marked(&s->text, length > 0 ? p : "\xef\xbf\xbd", length > 0 ? (size_t)length : 3, kind);
+        const char *character = length > 0 ? p : "\xef\xbf\xbd";
+        add_marked(&s->text, character, length > 0 ? (size_t)length : 3, kind);
         if (length <= 0) length = length == 0 ? (int)n : 1;
         p += length;
         n -= (size_t)length;

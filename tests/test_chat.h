@@ -186,13 +186,21 @@ static int same_state(State a, State b)
            a.random == b.random && a.tokens == b.tokens && a.texts == b.texts;
 }
 
+/* How far logits may lie apart where the same tokens were evaluated in batches of other sizes:
+ * bf16 tiles, which 16 rows and more go through, round F32 to two parts; measured: 1.6e-5. */
+static double batch_bound(void)
+{
+    return kernels->gemm_tiles ? 2e-4 : 1e-5;
+}
+
 /* Whether two sessions have the same past, and the same logits where both have them. */
 static int same_past(const llm_session *a, const llm_session *b)
 {
     State x = state_of(a), y = state_of(b);
     int both = x.has_logits && y.has_logits, vocab = a->model->facts.vocab_size;
     x.has_logits = y.has_logits;
-    return same_state(x, y) && (!both || float_difference(a->logits, b->logits, vocab) < 1e-5);
+    double apart = both ? float_difference(a->logits, b->logits, vocab) : 0;
+    return same_state(x, y) && apart < batch_bound();
 }
 
 static const Said conversation[] = { { "system", "be kind" }, { "user", "tea" },
@@ -477,8 +485,10 @@ static void test_slices(void)
         Transcript heard[N_WAYS] = { 0 };
         State states[N_WAYS];
         for (int way = 0; way < N_WAYS; way++) {
-            llm_session *s = llm_session_new(
-                m, &(llm_options){ .chat_format = format, .stops = stops, .seed = i, .threads = 1 });
+            const llm_options o = {
+                .chat_format = format, .stops = stops, .seed = i, .threads = 1
+            };
+            llm_session *s = llm_session_new(m, &o);
             heard[way].session = s;
             if (format) talk(s, &(Said){ "user", "tea?" }, 1, 0, 0);
             if (format) check(!llm_turn(s, "assistant", NULL), "%s", llm_error());

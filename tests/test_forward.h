@@ -601,8 +601,8 @@ static void test_threads(void)
 }
 
 /* The logits at a position of n tokens: of a batch of all of them, or of single steps. These see a
- * shorter text, which has other rotations below the original context of a model with LONG_ROPE; NULL
- * there. */
+ * shorter text, which has other rotations below the original context of a model with LONG_ROPE;
+ * NULL there. */
 static const float *logits_at(llm_session *s, const int *tokens, int n, int position, int single)
 {
     static float all[512 << 7];
