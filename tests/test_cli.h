@@ -65,6 +65,7 @@ static void test_bad_options(void)
     check_refused(2, "unknown option --temp", "$M --temp 1");
     check_refused(2, "two model files", "$M other.gguf");
     check_refused(2, "-i and -f", "$M -i a -f b");
+    check_refused(2, "two model files, a.gguf and -h", "a.gguf -- -h");
     check_refused(2, "-m sing: expected one of generate chat", "$M -m sing");
     check_refused(2, "-p 1.5: expected 0 to 1", "$M -p 1.5");
     check_refused(2, "-s abc", "$M -s abc");
@@ -144,9 +145,8 @@ static void test_other_modes(void)
     check_refused(2, "--cache blue: expected one of f16 f32 q8_0", "$M --cache blue");
     check_refused(2, "--cache f1: expected", "$M --cache f1");
     check_refused(1, "a cache of q8_0, but the heads have 10 dimensions", "$M --cache q8_0");
-    check_refused(2, "one at a time", "$M --tokens -b");
-    for (int seed = 1; seed <= 5; seed++) {
-        check(cli("$RUN $M -l 3 -s %d >$T/l%d; cmp $T/l%d $T/l1", seed, seed, seed) == 0,
+    for (int i = 0; i < 5; i++) { /* each with a seed of its own */
+        check(cli("$RUN $M -l 3 >$T/l%d; cmp $T/l%d $T/l0", i, i) == 0,
               "-l of an empty prompt depends on the seed: %s", cli_out);
     }
     for (int i = 0; i < 2; i++) {
@@ -171,6 +171,58 @@ static void test_other_modes(void)
     check(cli("RUN_CPU=portable $RUN $M -n 2 -s 1") == 0, "RUN_CPU: %s", cli_err);
     check(cli("RUN_CPU=abacus $RUN $M -n 2") == 1 && strstr(cli_err, "RUN_CPU=abacus"),
           "RUN_CPU: %s", cli_err);
+}
+
+/* Every option with every mode: it is taken where the help says so, else both are named. */
+static void test_modes(void)
+{
+    static const struct {
+        const char *name, *call;
+    } modes[] = {
+        { "-m generate", "" },         { "--heat", "--heat" },
+        { "--samples", "--samples 2" }, { "-m chat", "-m chat" },
+        { "-m chat --samples", "--samples 2 -m chat" },
+        { "-l", "-l 3" },              { "--tokens", "--tokens" },
+        { "-b", "-b" },                { "--choices", "--choices x" },
+        { "-x", "-x x" },
+    };
+    static const char *const calls[] = {
+        "-i tea", "-f x",      "--special",       "-n 2",        "-t 0",        "-p 1",       "-k 1",
+        "-s 1",   "--repeat 1", "--min-p 0",      "-y be",       "-r x",        "-c 64",      "-e",
+        "--best", "--bos",     "--template gemma", "--think off", "--session s", "--no-shift",
+        "--cache f32",
+    };
+    static char help[1 << 14], readme[1 << 16];
+    char row[256], name[32], told[128];
+    cli("$RUN -h");
+    snprintf(help, sizeof help, "%.16000s", cli_out);
+    slurp("README.md", readme, sizeof readme);
+    for (size_t i = 0; i < ARRAY_LEN(modes); i++) {
+        snprintf(row, sizeof row, "\n  %-17s ", modes[i].name);
+        char *line = strstr(help, row);
+        check(line, "the help has no row%s", row);
+        if (!line) continue;
+        snprintf(row, sizeof row, "%.*s", (int)strcspn(line + 1, "\n") + 1, line + 1);
+        check(strstr(readme, row), "README lacks the row %s", row);
+        row[strlen(row) - 1] = ' ';
+        for (size_t j = 0; j < ARRAY_LEN(calls); j++) {
+            snprintf(name, sizeof name, " %.*s ", (int)strcspn(calls[j], " "), calls[j]);
+            int taken = strstr(row, name) != NULL;
+            snprintf(told, sizeof told, "%.*s does not go with %s\n", (int)strcspn(calls[j], " "),
+                     calls[j], modes[i].name);
+            int code = cli("$RUN nowhere.gguf %s %s", calls[j], modes[i].call);
+            check(taken ? code == 1 : code == 2 && !*cli_out && lines(cli_err) == 1,
+                  "%s %s: exit %d, %s", modes[i].call, calls[j], code, cli_err);
+            check(strstr(cli_err, taken ? "nowhere.gguf: No such file" : told), "%s %s: %s",
+                  modes[i].call, calls[j], cli_err);
+        }
+    }
+    check_refused(2, "-m chat does not go with -l", "$M -m chat -l 3");
+    check_refused(2, "-m chat does not go with -b", "$M -b -m chat");
+    check_refused(2, "--heat does not go with -m chat", "$M -m chat --heat");
+    check_refused(2, "--heat does not go with --samples", "$M --samples 2 --heat");
+    check_refused(2, "--tokens does not go with -b", "$M --tokens -b");
+    check(cli("$RUN $M -m generate --tokens -i tea -j 1 -v") == 0, "%s", cli_err);
 }
 
 /* Writes a file and frees its bytes. */
@@ -308,6 +360,7 @@ static void test_cli(void)
     test_bad_options();
     test_generate_mode();
     test_other_modes();
+    test_modes();
     test_chat();
     test_bad_model();
     test_embedding();
