@@ -2082,7 +2082,7 @@ static int load(llm_model *m)
         load_weights(m);
     }
     if (!m->failed) load_stops(m);
-    if (!m->failed && m->arena.failed) {
+    if (m->arena.failed) { /* what else failed did for that reason */
         m->failed = fail("out of memory for the vocabulary and the layers");
     }
     return m->failed;
