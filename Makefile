@@ -31,7 +31,7 @@ demo: $(PROGRAM)
 	@echo
 	@echo "To chat with it: ./$(PROGRAM) $(BUNDLED) -m chat"
 
-test: $(PROGRAM) $(TMP)/test $(TMP)/embed $(TMP)/embed++
+test: $(PROGRAM) $(TMP)/test $(TMP)/embed $(TMP)/embed++ $(TMP)/failing
 	@RUN=./$(PROGRAM) $(TMP)/test
 
 $(TMP)/test: $(TESTS)
@@ -48,6 +48,11 @@ $(TMP)/embed: tests/embed.c run.c tokenizer.c tokenizer.h Makefile
 $(TMP)/embed++: $(TMP)/embed
 	-$(CXX) $(CFLAGS) $(WARNINGS) $(OPENMP) -x c++ tests/embed.c -x none $(TMP)/run.o \
 	    $(TMP)/tokenizer.o -lm -o $@
+
+# The program with an allocation that fails; see tests/failing.h.
+$(TMP)/failing: tests/failing.h run.c tokenizer.c tokenizer.h Makefile
+	@mkdir -p $(TMP)
+	$(CC) $(FLAGS) -O0 -include tests/failing.h run.c tokenizer.c -lm -o $@
 
 SANITIZE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 debug:

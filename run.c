@@ -297,7 +297,9 @@ enum {
 
 typedef tokenizer_text Text;
 
-static _Thread_local char error_text[512];
+enum { SENTENCE = 512 }; /* bytes of an error */
+
+static _Thread_local char error_text[SENTENCE];
 
 /* Whether a character of length bytes is a control character: those of ASCII, and U+0080 to U+009F,
  * with which a terminal may be told to do anything. */
@@ -307,7 +309,7 @@ static int is_control_char(const char *text, int length)
     return length == 1 ? c < ' ' || c == 127 : c == 0xc2 && (unsigned char)text[1] < 0xa0;
 }
 
-/* Control characters, which names in files may hold, become '?'. */
+/* Control characters, which names in files and on command lines may hold, become '?'. */
 static void make_one_line(char *text)
 {
     for (; *text; text++) {
@@ -316,16 +318,34 @@ static void make_one_line(char *text)
     }
 }
 
-/* Keeps the sentence for llm_error and returns -1. Names come from files, so control characters
- * become '?'. */
+/* Writes a sentence on one line. Of one that is longer than its buffer the middle gives way, which
+ * is part of a long path or value: what it is about stays in front, and the reason at the end. */
+static void write_sentence(char text[SENTENCE], const char *format, va_list args)
+{
+    va_list again;
+    va_copy(again, args);
+    int n = vsnprintf(text, SENTENCE, format, args), front = 64;
+    char *all = n >= SENTENCE ? malloc((size_t)n + 1) : NULL;
+    if (all) {
+        vsnprintf(all, (size_t)n + 1, format, again);
+        while (front > 60 && (text[front] & 0xc0) == 0x80) front--; /* whole characters */
+        const char *end = all + n - (SENTENCE - 4 - front);
+        while ((*end & 0xc0) == 0x80) end++;
+        snprintf(text + front, (size_t)(SENTENCE - front), "...%s", end);
+        free(all);
+    }
+    va_end(again);
+    make_one_line(text);
+}
+
+/* Keeps the sentence for llm_error and returns -1. */
 __attribute__((format(printf, 1, 2))) static int fail(const char *format, ...)
 {
-    char text[sizeof error_text];
+    char text[SENTENCE]; /* what it is made of may be the last one */
     va_list args;
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    write_sentence(text, format, args);
     va_end(args);
-    make_one_line(text);
     memcpy(error_text, text, sizeof text);
     return -1;
 }
@@ -893,6 +913,7 @@ static const struct {
     { 0, "24ka", "a llama2.c checkpoint: make a GGUF file of it with export.py" },
     { 0, "lmgg", "an old ggml file: only GGUF files can be read" },
     { 0, "tjgg", "an old ggjt file: only GGUF files can be read" },
+    { 0, "algg", "an old LoRA adapter, not a model" },
 };
 
 static int fail_magic(const File *f)
@@ -2040,10 +2061,27 @@ static const char *template_name(const llm_session *s);
 static void begin_writing(llm_session *s);
 static void spell_marks(llm_session *s);
 
+/* GGUF files that belong to a model but are none. To add one: what a key says in it. */
+static const struct {
+    const char *key, *value, *what;
+} companions[] = {
+    { "general.type", "adapter", "a LoRA adapter: it changes a model's weights" },
+    { "general.type", "mmproj", "a projector: it feeds pictures or sound to a model" },
+    { "general.architecture", "clip", "a vision projector: it feeds pictures to a model" },
+    { "general.type", "imatrix", "an importance matrix: it tells how to quantize a model" },
+    { "general.architecture", "controlvector", "a control vector: it steers a model" },
+    { "general.architecture", "eagle", "a draft head: it guesses for a model" },
+    { "general.architecture", "eagle3", "a draft head: it guesses for a model" },
+};
+
 /* From the parsed file to a model that forward can trust. */
 static int load(llm_model *m)
 {
     const Key *parts = find_key(&m->file, "split.count");
+    for (size_t i = 0; i < ARRAY_LEN(companions) && !m->failed; i++) {
+        if (strcmp(key_line(m, companions[i].key), companions[i].value)) continue;
+        return fail("this is %s, not a model", companions[i].what);
+    }
     load_facts(m);
     if (parts && key_int(m, "split.count", 1, 0, 65535) > 1) {
         m->failed = fail("this is one of several parts of a model: join them with "
@@ -2053,15 +2091,17 @@ static int load(llm_model *m)
     for (size_t i = 0; i < ARRAY_LEN(archs); i++) {
         if (!strcmp(archs[i].name, m->facts.arch)) m->arch = &archs[i];
     }
+    if (!m->failed && m->facts.has_weights && !m->arch) {
+        m->failed = fail("the architecture %s is not known", m->facts.arch);
+    }
     load_vocabulary(m);
     if (!m->failed) pick_template(m);
     if (!m->failed && m->facts.has_weights) {
-        if (!m->arch) return fail("the architecture %s is not known", m->facts.arch);
         load_hyperparameters(m);
         load_weights(m);
     }
     if (!m->failed) load_stops(m);
-    if (!m->failed && m->arena.failed) {
+    if (m->arena.failed) { /* what else failed did for that reason */
         m->failed = fail("out of memory for the vocabulary and the layers");
     }
     return m->failed;
@@ -5286,7 +5326,7 @@ int llm_load(llm_session *s, const char *path)
 #include <termios.h>
 #include <time.h>
 
-enum { MAX_STOP_OPTIONS = 16 };
+enum { MAX_STOP_OPTIONS = 16, MAX_TEXT = 1 << 30 /* bytes that are read from a file */ };
 
 typedef struct {
     const char *mode, *prompt, *system, *prompt_file, *text_file, *cache, *template, *think,
@@ -5294,107 +5334,135 @@ typedef struct {
     const char *stops[MAX_STOP_OPTIONS + 1];
     int n, top_k, context, threads, likeliest, samples;
     double temperature, top_p, min_p, repeat;
-    uint64_t seed;
-    int seed_given, no_echo, verbose, tokens, bos, bench, best, no_shift, help, version;
+    uint64_t seed, given; /* given: a bit for each row of options[] */
+    int task;             /* the mode, of the bits that follow */
+    int no_echo, verbose, tokens, bos, special, bench, best, no_shift, help, version;
 } Settings;
+
+enum {
+    GENERATE = 1,
+    HEAT = 2,
+    SAMPLES = 4,
+    LIKELIEST = 8,
+    CHAT = 16,
+    CHAT_SAMPLES = 32,
+    TOKENS = 64,
+    PERPLEXITY = 128,
+    CHOICES = 256,
+    BENCH = 512,
+    ANY_MODE = 1023,
+    EVALUATES = ANY_MODE & ~TOKENS,
+    CHATS = CHAT | CHAT_SAMPLES,
+    WRITES = GENERATE | HEAT | SAMPLES | CHATS,
+    PROMPTED = WRITES | LIKELIEST | TOKENS
+};
+
+/* What a call does. The mode is the first row all of whose options are given, else the last. To add
+ * one: a bit, a row, and the bit in the options that go with it. */
+static const struct Mode {
+    int bit;
+    const char *name;
+} modes[] = {
+    { PERPLEXITY, "-x" },        { CHOICES, "--choices" },
+    { BENCH, "-b" },             { TOKENS, "--tokens" },
+    { LIKELIEST, "-l" },         { CHAT_SAMPLES, "-m chat --samples" },
+    { CHAT, "-m chat" },         { SAMPLES, "--samples" },
+    { HEAT, "--heat" },          { GENERATE, "-m generate" },
+};
 
 enum { FLAG, INTEGER, NUMBER, TEXT, SEED, LIST, PAGE };
 
-/* To add one: a field in Settings, a row. The same table parses and prints the help. */
+/* To add one: a field in Settings, a row. The same table parses, knows the modes that an option
+ * goes with, and prints the help. */
 static const struct Option {
     const char *name, *argument, *help;
-    int kind;
+    int modes, kind;
     size_t field;
     double min, max;
     const char *choices; /* of a text, with spaces between; NULL: any text */
 } options[] = {
-    { "-m", "MODE", "generate or chat (generate)", TEXT, offsetof(Settings, mode), 0, 0,
+    { "-m", "MODE", "generate or chat (generate)", CHATS, TEXT, offsetof(Settings, mode), 0, 0,
       "generate chat" },
-    { "-i", "TEXT", "prompt; - reads it from stdin, without its last newline", TEXT,
+    { "-i", "TEXT", "prompt; - reads it from stdin, without its last newline", PROMPTED, TEXT,
       offsetof(Settings, prompt), 0, 0, NULL },
-    { "-f", "FILE", "prompt from a file, as it is", TEXT, offsetof(Settings, prompt_file), 0, 0,
-      NULL },
+    { "-f", "FILE", "prompt from a file, as it is", PROMPTED, TEXT, offsetof(Settings, prompt_file),
+      0, 0, NULL },
+    { "--special", NULL, "the text of control tokens in the prompt becomes these tokens",
+      (PROMPTED & ~CHATS) | PERPLEXITY, FLAG, offsetof(Settings, special), 0, 0, NULL },
     { "-n", "N",
       "tokens to generate, 0: until the end of the text or of the context (256; in a chat 0)",
-      INTEGER, offsetof(Settings, n), 0, 1e9, NULL },
-    { "-t", "F", "temperature, 0: always the likeliest token (1.0 *)", NUMBER,
+      WRITES, INTEGER, offsetof(Settings, n), 0, 1e9, NULL },
+    { "-t", "F", "temperature, 0: always the likeliest token (1.0 *)", WRITES, NUMBER,
       offsetof(Settings, temperature), 0, 1e6, NULL },
-    { "-p", "F", "top-p: keep the likeliest tokens that reach this probability (0.9 *)", NUMBER,
-      offsetof(Settings, top_p), 0, 1, NULL },
-    { "-k", "N", "top-k: keep this many of the likeliest tokens, 0: all (0 *)", INTEGER,
+    { "-p", "F", "top-p: keep the likeliest tokens that reach this probability (0.9 *)", WRITES,
+      NUMBER, offsetof(Settings, top_p), 0, 1, NULL },
+    { "-k", "N", "top-k: keep this many of the likeliest tokens, 0: all (0 *)", WRITES, INTEGER,
       offsetof(Settings, top_k), 0, 1e9, NULL },
-    { "--min-p", "F", "keep tokens at least this share as likely as the likeliest (0 *)", NUMBER,
-      offsetof(Settings, min_p), 0, 1, NULL },
-    { "--repeat", "F", "repetition penalty over the last 64 tokens, 1: off (1 *)", NUMBER,
+    { "--min-p", "F", "keep tokens at least this share as likely as the likeliest (0 *)", WRITES,
+      NUMBER, offsetof(Settings, min_p), 0, 1, NULL },
+    { "--repeat", "F", "repetition penalty over the last 64 tokens, 1: off (1 *)", WRITES, NUMBER,
       offsetof(Settings, repeat), 0, 1e3, NULL },
-    { "-s", "N", "seed: the same seed gives the same text (from the clock)", SEED,
+    { "-s", "N", "seed: the same seed gives the same text (from the clock)", WRITES, SEED,
       offsetof(Settings, seed), 0, 0, NULL },
-    { "-y", "TEXT", "system prompt of a chat", TEXT, offsetof(Settings, system), 0, 0, NULL },
-    { "-r", "TEXT", "stop at this text and do not print it; may be given several times", LIST,
-      offsetof(Settings, stops), 0, 0, NULL },
+    { "-y", "TEXT", "system prompt of a chat", CHATS, TEXT, offsetof(Settings, system), 0, 0,
+      NULL },
+    { "-r", "TEXT", "stop at this text and do not print it; may be given several times",
+      GENERATE | CHAT, LIST, offsetof(Settings, stops), 0, 0, NULL },
     { "--template", "NAME", "chat format, where the model file's own is not right; list shows all",
-      TEXT, offsetof(Settings, template), 0, 0, NULL },
+      CHATS, TEXT, offsetof(Settings, template), 0, 0, NULL },
     { "--think", "HOW",
       "thoughts: show, hide or off (show on a terminal, else hide; off: none where the format can)",
-      TEXT, offsetof(Settings, think), 0, 0, "show hide off" },
-    { "--session", "FILE", "go on with the chat saved there, and keep it there", TEXT,
+      CHATS, TEXT, offsetof(Settings, think), 0, 0, "show hide off" },
+    { "--session", "FILE", "go on with the chat saved there, and keep it there", CHAT, TEXT,
       offsetof(Settings, session), 0, 0, NULL },
     { "--no-shift", NULL,
-      "a chat ends where its context is full, instead of losing its oldest turns", FLAG,
+      "a chat ends where its context is full, instead of losing its oldest turns", CHAT, FLAG,
       offsetof(Settings, no_shift), 0, 0, NULL },
     { "--samples", "N", "N answers side by side, each with its mean log-probability, best first",
-      INTEGER, offsetof(Settings, samples), 1, 64, NULL },
-    { "--best", NULL, "with --samples: print the best one only", FLAG, offsetof(Settings, best), 0,
-      0, NULL },
-    { "-c", "N", "context length (the model's, at most what fits memory)", INTEGER,
+      SAMPLES | CHAT_SAMPLES, INTEGER, offsetof(Settings, samples), 1, 64, NULL },
+    { "--best", NULL, "with --samples: print the best one only", SAMPLES | CHAT_SAMPLES, FLAG,
+      offsetof(Settings, best), 0, 0, NULL },
+    { "-c", "N", "context length (the model's, at most what fits memory)", EVALUATES, INTEGER,
       offsetof(Settings, context), 1, 1 << 24, NULL },
-    { "--cache", "TYPE", "format of the KV cache: f16, f32 or q8_0 (f16)", TEXT,
+    { "--cache", "TYPE", "format of the KV cache: f16, f32 or q8_0 (f16)", EVALUATES, TEXT,
       offsetof(Settings, cache), 0, 0, "f16 f32 q8_0" },
-    { "-j", "N", "threads (physical cores)", INTEGER, offsetof(Settings, threads), 1, 256, NULL },
-    { "-e", NULL, "do not repeat the prompt in the output", FLAG, offsetof(Settings, no_echo), 0, 0,
+    { "-j", "N", "threads (physical cores)", ANY_MODE, INTEGER, offsetof(Settings, threads), 1, 256,
       NULL },
-    { "-v", NULL, "facts and speed on stderr", FLAG, offsetof(Settings, verbose), 0, 0, NULL },
-    { "-x", "FILE", "perplexity of a text file", TEXT, offsetof(Settings, text_file), 0, 0, NULL },
-    { "--choices", "FILE", "accuracy in multiple-choice questions, one a line", TEXT,
+    { "-e", NULL, "do not repeat the prompt in the output", GENERATE | HEAT, FLAG,
+      offsetof(Settings, no_echo), 0, 0, NULL },
+    { "-v", NULL, "facts and speed on stderr", ANY_MODE, FLAG, offsetof(Settings, verbose), 0, 0,
+      NULL },
+    { "-x", "FILE", "perplexity of a text file", PERPLEXITY, TEXT, offsetof(Settings, text_file), 0,
+      0, NULL },
+    { "--choices", "FILE", "accuracy in multiple-choice questions, one a line", CHOICES, TEXT,
       offsetof(Settings, choices), 0, 0, NULL },
-    { "-l", "N", "the N likeliest next tokens after the prompt: id, probability, text", INTEGER,
-      offsetof(Settings, likeliest), 1, 1e9, NULL },
+    { "-l", "N", "the N likeliest next tokens after the prompt: id, probability, text", LIKELIEST,
+      INTEGER, offsetof(Settings, likeliest), 1, 1e9, NULL },
     { "--heat", "[PAGE.html]",
       "colour the text (with -x that of the file) by how sure the model was; or write that page",
-      PAGE, offsetof(Settings, heat), 0, 0, NULL },
-    { "--tokens", NULL, "the ids of the prompt's tokens", FLAG, offsetof(Settings, tokens), 0, 0,
-      NULL },
+      HEAT | PERPLEXITY, PAGE, offsetof(Settings, heat), 0, 0, NULL },
+    { "--tokens", NULL, "the ids of the prompt's tokens", TOKENS, FLAG, offsetof(Settings, tokens),
+      0, 0, NULL },
     { "--bos", NULL, "with --tokens: also the beginning-of-text token, where the model wants one",
-      FLAG, offsetof(Settings, bos), 0, 0, NULL },
-    { "-b", NULL, "benchmark: tokens a second of a prompt of 512 and of generating 64", FLAG,
+      TOKENS, FLAG, offsetof(Settings, bos), 0, 0, NULL },
+    { "-b", NULL, "benchmark: tokens a second of a prompt of 512 and of generating 64", BENCH, FLAG,
       offsetof(Settings, bench), 0, 0, NULL },
-    { "-h", NULL, "this help", FLAG, offsetof(Settings, help), 0, 0, NULL },
-    { "--help", NULL, "the same", FLAG, offsetof(Settings, help), 0, 0, NULL },
-    { "--version", NULL, "the version", FLAG, offsetof(Settings, version), 0, 0, NULL },
+    { "-h", NULL, "this help", ANY_MODE, FLAG, offsetof(Settings, help), 0, 0, NULL },
+    { "--help", NULL, "the same", ANY_MODE, FLAG, offsetof(Settings, help), 0, 0, NULL },
+    { "--version", NULL, "the version", ANY_MODE, FLAG, offsetof(Settings, version), 0, 0, NULL },
 };
+_Static_assert(ARRAY_LEN(options) <= 64, "given has a bit for each");
 
 /* One line on stderr; returns the exit code. */
 __attribute__((format(printf, 2, 3))) static int complain(int code, const char *format, ...)
 {
+    char text[SENTENCE];
     va_list args;
     va_start(args, format);
-    fputs("run: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
+    write_sentence(text, format, args);
     va_end(args);
+    fprintf(stderr, "run: %s\n", text);
     return code;
-}
-
-static void print_help(void)
-{
-    puts("run MODEL.gguf [options]: generate text with a language model\n");
-    for (size_t i = 0; i < ARRAY_LEN(options); i++) {
-        char left[32];
-        snprintf(left, sizeof left, "%s %s", options[i].name,
-                 options[i].argument ? options[i].argument : "");
-        printf("  %-16s %s\n", left, options[i].help);
-    }
-    puts("\n(in brackets: default; * a model file's own general.sampling.* keys come before it)");
 }
 
 /* Whether value is one of the words. */
@@ -5407,12 +5475,56 @@ static int is_choice(const char *words, const char *value)
     return 0;
 }
 
+static void print_help(void)
+{
+    puts("run MODEL.gguf [options]: generate text with a language model\n");
+    for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+        char left[32];
+        snprintf(left, sizeof left, "%s %s", options[i].name,
+                 options[i].argument ? options[i].argument : "");
+        printf("  %-16s %s\n", left, options[i].help);
+    }
+    puts("\n(in brackets: default; * a model file's own general.sampling.* keys come before it)");
+    puts("\nThe options that go with each mode; -j and -v go with all:");
+    for (size_t i = ARRAY_LEN(modes); i-- > 0;) {
+        printf("  %-17s", modes[i].name);
+        for (size_t j = 0; j < ARRAY_LEN(options); j++) {
+            const struct Option *o = &options[j];
+            int own = o->modes == ANY_MODE || is_choice(modes[i].name, o->name);
+            if (o->modes & modes[i].bit && !own) printf(" %s", o->name);
+        }
+        puts("");
+    }
+}
+
+/* Finds the mode, and fails on options that do not go with it. */
+static int choose_mode(Settings *o)
+{
+    const struct Mode *mode = modes;
+    if (o->mode && !strcmp(o->mode, "generate")) o->given &= ~1ull; /* -m is the first row */
+    for (int fits; mode->bit != GENERATE; mode++) {
+        fits = 1;
+        for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+            if (is_choice(mode->name, options[i].name)) fits &= (int)(o->given >> i & 1);
+        }
+        if (fits) break;
+    }
+    o->task = mode->bit;
+    for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+        if (!(o->given >> i & 1) || options[i].modes & o->task) continue;
+        return complain(2, "%s%s does not go with %s", options[i].name, i ? "" : " chat",
+                        mode->name);
+    }
+    return 0;
+}
+
 /* Stores the value of an option; fails on anything that is not wholly a value in range. */
 static int set_option(Settings *settings, const struct Option *o, const char *value)
 {
     char *field = (char *)settings + o->field, *end = NULL;
     double number = 0;
     errno = 0;
+    settings->given |= 1ull << (o - options);
     if (o->kind == FLAG) *(int *)field = 1;
     if (o->kind == TEXT || o->kind == PAGE) *(const char **)field = value;
     if (o->kind == LIST) {
@@ -5425,10 +5537,7 @@ static int set_option(Settings *settings, const struct Option *o, const char *va
     if (o->choices && !is_choice(o->choices, value)) {
         return complain(2, "%s %s: expected one of %s", o->name, value, o->choices);
     }
-    if (o->kind == SEED) {
-        *(uint64_t *)field = strtoull(value, &end, 10);
-        settings->seed_given = 1;
-    }
+    if (o->kind == SEED) *(uint64_t *)field = strtoull(value, &end, 10);
     if (o->kind == INTEGER) number = (double)strtoll(value, &end, 10);
     if (o->kind == NUMBER) number = strtod(value, &end);
     if (end && (end == value || *end || errno || strchr(" \t\n\v\f\r", *value))) {
@@ -5443,15 +5552,17 @@ static int set_option(Settings *settings, const struct Option *o, const char *va
     return 0;
 }
 
-/* Fills in settings; the model's path is the argument that belongs to no option. */
+/* Fills in settings; the model's path is the argument that belongs to no option, or the one behind
+ * "--". */
 static int parse_options(Settings *settings, const char **model, int argc, char **argv)
 {
-    for (int i = 1; i < argc; i++) {
+    for (int i = 1, over = 0; i < argc; i++) {
         const struct Option *o = NULL;
-        for (size_t j = 0; j < ARRAY_LEN(options); j++) {
+        if (!over && (over = !strcmp(argv[i], "--"))) continue;
+        for (size_t j = 0; !over && j < ARRAY_LEN(options); j++) {
             if (!strcmp(options[j].name, argv[i])) o = &options[j];
         }
-        if (!o && argv[i][0] == '-') {
+        if (!o && !over && argv[i][0] == '-') {
             return complain(2, "unknown option %s; -h lists them", argv[i]);
         }
         if (!o && *model) return complain(2, "two model files, %s and %s", *model, argv[i]);
@@ -5468,6 +5579,15 @@ static int parse_options(Settings *settings, const char **model, int argc, char 
         }
     }
     return 0;
+}
+
+/* Writes out what stdout has; returns what stopped it so far, 0 if nothing did. */
+static int stdout_error(void)
+{
+    static int error;
+    errno = 0;
+    if ((fflush(stdout) || ferror(stdout)) && !error) error = errno ? errno : EIO;
+    return error;
 }
 
 static double seconds(void)
@@ -5520,12 +5640,12 @@ static void put_text(FILE *file, const char *text, size_t n)
 /* A remark of the program itself, in dim letters on stderr. */
 __attribute__((format(printf, 1, 2))) static void remark(const char *format, ...)
 {
+    char text[SENTENCE];
     va_list args;
     va_start(args, format);
-    fputs(coloured(2) ? "\x1b[2m" : "", stderr);
-    vfprintf(stderr, format, args);
-    fputs(coloured(2) ? "\x1b[0m\n" : "\n", stderr);
+    write_sentence(text, format, args);
     va_end(args);
+    fprintf(stderr, "%s%s%s\n", coloured(2) ? "\x1b[2m" : "", text, coloured(2) ? "\x1b[0m" : "");
 }
 
 /* A line that is typed, with a history of earlier ones. */
@@ -5533,6 +5653,7 @@ typedef struct {
     char *text; /* (n) of (room) bytes */
     size_t n, room, cursor;
     int row, pasting; /* the row of the cursor below that of the prompt */
+    int failed;       /* memory was missing */
     unsigned char input[4096];
     ssize_t n_input, next_input;
     char **history, *draft; /* draft: what was typed before the history was looked at */
@@ -5710,6 +5831,7 @@ static void draw(Editor *e, const char *prompt)
     size_t to = e->n - e->cursor > most ? e->cursor + most : e->n;
     while (from > 0 && from < e->cursor && (e->text[from] & 0xc0) == 0x80) from++;
     FILE *out = open_memstream(&text, &len); /* one write, so that nothing flickers */
+    e->failed |= !out;
     if (!out) return;
     if (e->row > 0) fprintf(out, "\x1b[%dA", e->row);
     fprintf(out, "\r\x1b[J%s%s%s", coloured(2) ? "\x1b[1;32m" : "", prompt,
@@ -5721,7 +5843,8 @@ static void draw(Editor *e, const char *prompt)
     fprintf(out, "\r");
     if (at_cursor > 0) fprintf(out, "\x1b[%dC", at_cursor);
     e->row = to_cursor;
-    if (!fclose(out)) fwrite(text, 1, len, stderr);
+    e->failed |= fclose(out) != 0;
+    if (!e->failed) fwrite(text, 1, len, stderr);
     fflush(stderr);
     free(text);
 }
@@ -5730,6 +5853,7 @@ static int insert(Editor *e, const char *bytes, size_t n)
 {
     if (e->n + n + 1 > e->room) {
         char *more = realloc(e->text, (e->n + n) * 2 + 64);
+        e->failed |= !more;
         if (!more) return -1;
         e->text = more;
         e->room = (e->n + n) * 2 + 64;
@@ -5778,18 +5902,17 @@ static size_t step_word(const Editor *e, int forward)
     return at.cursor;
 }
 
-static void recall(Editor *e, int number)
+static int recall(Editor *e, int number)
 {
-    const char *text;
-    if (number < 0 || number > e->n_history) return;
+    if (number < 0 || number > e->n_history) return 0;
     if (e->at_history == e->n_history) {
         free(e->draft);
-        e->draft = strdup(e->text);
+        if (!(e->draft = strdup(e->text))) return e->failed = 1, -1;
     }
-    text = number < e->n_history ? e->history[number] : e->draft;
+    const char *text = number < e->n_history ? e->history[number] : e->draft;
     e->at_history = number;
     e->cursor = e->n = 0;
-    insert(e, text ? text : "", text ? strlen(text) : 0);
+    return insert(e, text, strlen(text));
 }
 
 static size_t step_line(const Editor *e, int forward)
@@ -5822,8 +5945,8 @@ static int press(Editor *e, int key)
         e->cursor = moves[i].erases ? e->cursor : to;
     }
     if (key == ENTER) return 1;
-    if (key == UP) recall(e, e->at_history - 1);
-    if (key == DOWN) recall(e, e->at_history + 1);
+    if (key == UP) return recall(e, e->at_history - 1);
+    if (key == DOWN) return recall(e, e->at_history + 1);
     if (key == PASTE || key == PASTED) e->pasting = key == PASTE;
     if (key == CLEAR) fputs("\x1b[H\x1b[2J", stderr), e->row = 0;
     if (key == INPUT_END || ((key == CTRL_C || key == CTRL_D) && e->n == 0)) return -1;
@@ -5864,7 +5987,7 @@ static char *edit_line(Editor *e, const char *prompt)
     fputs("\x1b[?2004h", stderr);
     e->n = e->cursor = 0, e->row = e->pasting = 0, e->text[0] = 0;
     e->at_history = e->n_history;
-    while (!done) {
+    while (!done && !e->failed) {
         if (!more_input(e, 0)) draw(e, prompt);
         done = press(e, next_key(e));
     }
@@ -5874,13 +5997,12 @@ static char *edit_line(Editor *e, const char *prompt)
     tcsetattr(0, TCSADRAIN, &e->before);
     raw_before = NULL;
     signal(SIGWINCH, SIG_DFL);
-    if (done < 0) return NULL;
-    char **more = e->n ? realloc(e->history, ((size_t)e->n_history + 1) * sizeof *more) : NULL;
-    if (more) {
-        e->history = more;
-        if ((more[e->n_history] = strdup(e->text))) e->n_history++;
-    }
-    return e->text;
+    if (done < 0 || e->failed || !e->n) return done < 0 || e->failed ? NULL : e->text;
+    char **more = realloc(e->history, ((size_t)e->n_history + 1) * sizeof *more);
+    if (more) e->history = more;
+    if (more && (more[e->n_history] = strdup(e->text))) return more[e->n_history++];
+    e->failed = 1;
+    return NULL;
 }
 
 static void free_editor(Editor *e)
@@ -5893,40 +6015,67 @@ static void free_editor(Editor *e)
 
 /* ---- Text and files ---- */
 
-/* The bytes of a file ("-": stdin), with a zero behind them; NULL on failure, which is told. */
-static char *read_all(const char *path, size_t *len)
+/* Whether bytes are UTF-16: with a byte order mark at the start, or every other one is zero. */
+static int is_utf16(const char *text, size_t len, int start)
+{
+    size_t zeros[2] = { 0 };
+    int marked = len >= 2 && (!memcmp(text, "\xff\xfe", 2) || !memcmp(text, "\xfe\xff", 2));
+    if (start && marked) return 1;
+    for (size_t i = 0; i < len; i++) zeros[i % 2] += !text[i];
+    return len >= 4 && ((zeros[0] == (len + 1) / 2 && !zeros[1]) ||
+                        (zeros[1] == len / 2 && !zeros[0]));
+}
+
+/* Makes the bytes at an offset of a file a text, or tells why they are none: UTF-16, or a zero byte
+ * where the text becomes a C string. The byte order mark of UTF-8 is no part of a text. */
+static int take_text(const char *name, size_t offset, char *text, size_t *len, int zeros)
+{
+    const char *zero = memchr(text, 0, *len);
+    if (is_utf16(text, *len, !offset)) return complain(1, "%s: this is UTF-16, not UTF-8", name);
+    if (zero && !zeros) {
+        return complain(1, "%s: the byte at offset %zu is zero, which this text can't hold", name,
+                        offset + (size_t)(zero - text));
+    }
+    if (offset == 0 && *len >= 3 && !memcmp(text, "\xef\xbb\xbf", 3)) {
+        memmove(text, text + 3, (*len -= 3) + 1);
+    }
+    return 0;
+}
+
+/* The text of a file ("-": stdin), with a zero behind it; NULL on failure, which is told. */
+static char *read_all(const char *path, size_t *len, int zeros)
 {
     FILE *file = strcmp(path, "-") ? fopen(path, "rb") : stdin;
     size_t size = 1 << 16;
-    char *text = file ? malloc(size) : NULL, *more = text;
+    const char *why = file ? NULL : strerror(errno), *name = file == stdin ? "stdin" : path;
+    char *text = malloc(size), *more = text;
     *len = 0;
-    while (more && !feof(file) && !ferror(file)) {
+    while (!why && more && !feof(file)) {
         *len += fread(text + *len, 1, size - 1 - *len, file);
-        if (*len == size - 1 && (more = realloc(text, size *= 2))) text = more;
-    }
-    if (!more || ferror(file)) {
-        complain(1, "%s: %s", path, strerror(errno));
-        free(text);
-        text = NULL;
-    } else {
-        text[*len] = 0;
+        if (ferror(file)) why = strerror(errno);
+        if (*len < size - 1) continue;
+        if (size == MAX_TEXT) why = "this is longer than 1 GB";
+        if (!why && (more = realloc(text, size *= 2))) text = more;
     }
     if (file && file != stdin) fclose(file);
-    return text;
+    if (text) text[*len] = 0;
+    if (why || !more) complain(1, "%s: %s", name, why ? why : "out of memory");
+    if (!why && more && !take_text(name, 0, text, len, zeros)) return text;
+    free(text);
+    return NULL;
 }
 
 /* The prompt of -i or -f, "" without either. */
 static char *read_prompt(const Settings *o, size_t *len)
 {
-    if (o->prompt_file) return read_all(o->prompt_file, len);
-    if (o->prompt && !strcmp(o->prompt, "-")) {
-        char *text = read_all("-", len);
-        if (text && *len && text[*len - 1] == '\n') text[--*len] = 0;
-        return text;
-    }
-    char *copy = strdup(o->prompt ? o->prompt : "");
-    *len = copy ? strlen(copy) : 0;
-    return copy;
+    int zeros = !(o->task & CHATS), in = o->prompt && !strcmp(o->prompt, "-");
+    if (o->prompt_file) return read_all(o->prompt_file, len, zeros);
+    char *text = in ? read_all("-", len, zeros) : strdup(o->prompt ? o->prompt : "");
+    if (!text && !in) complain(1, "out of memory");
+    if (text && !in) *len = strlen(text);
+    if (text && in && *len && text[*len - 1] == '\n') text[--*len] = 0;
+    if (text && in && *len && text[*len - 1] == '\r') text[--*len] = 0;
+    return text;
 }
 
 /* All token ids of a text, or NULL after telling why. */
@@ -5938,6 +6087,10 @@ static int *encode(const llm_model *m, const char *text, size_t len, int flags, 
         tokens = malloc((size_t)room * sizeof *tokens + 1);
         *n = tokens ? llm_encode(m, text, len, flags, tokens, room) : -1;
     } while (*n > room && (room = *n));
+    int twice = flags & LLM_SPECIAL && flags & LLM_BOS && *n > 1 && tokens[0] == tokens[1];
+    if (twice && tokens[0] == llm_info(m)->bos) { /* the text has it already */
+        memmove(tokens, tokens + 1, (size_t)--*n * sizeof *tokens);
+    }
     if (*n >= 0) return tokens;
     complain(1, "%s", tokens ? llm_error() : "out of memory");
     free(tokens);
@@ -5952,9 +6105,15 @@ static int start_token(const llm_model *m)
     return c->bos >= 0 ? c->bos : c->eos;
 }
 
+/* How the text of a prompt or a file becomes tokens. */
+static int text_flags(const Settings *o)
+{
+    return LLM_BEGIN | (o->special ? LLM_SPECIAL : 0);
+}
+
 static int print_tokens(const llm_model *m, const Settings *o, const char *text, size_t len)
 {
-    int n, *tokens = encode(m, text, len, LLM_BEGIN | (o->bos ? LLM_BOS : 0), &n);
+    int n, *tokens = encode(m, text, len, text_flags(o) | (o->bos ? LLM_BOS : 0), &n);
     if (!tokens) return 1;
     for (int i = 0; i < n; i++) printf("%s%d", i ? " " : "", tokens[i]);
     puts("");
@@ -5979,19 +6138,26 @@ typedef struct {
     int id;
 } Likely;
 
+/* Likelier ones first, of equals the lower id. */
+static int compare_likely(const void *a, const void *b)
+{
+    const Likely *x = a, *y = b;
+    return x->p != y->p ? (x->p < y->p) - (x->p > y->p) : x->id - y->id;
+}
+
 /* Writes the `count` likeliest tokens of n, likeliest first, with their probabilities; -1 if there
- * are none because the logits are not numbers. */
+ * are none because the logits are not numbers. out has room for two times count: whenever it is
+ * full, the less likely half goes. */
 static int likeliest_tokens(const float *logits, int n, Likely *out, int count)
 {
-    int found = 0;
+    int found = 0, sorted = 0;
     double norm = logits[0] - log_probability(logits, n, 0);
     for (int i = 0; i < n; i++) {
-        int at = found < count ? found : count;
-        if (at == count && !(logits[i] > out[count - 1].p)) continue;
-        if (at == count) at--;
-        for (; at > 0 && logits[i] > out[at - 1].p; at--) out[at] = out[at - 1];
-        out[at] = (Likely){ logits[i], i };
-        if (found < count) found++;
+        if (!sorted || logits[i] > out[count - 1].p) out[found++] = (Likely){ logits[i], i };
+        if (found < 2 * count && i < n - 1) continue;
+        qsort(out, (size_t)found, sizeof *out, compare_likely);
+        sorted = found >= count;
+        if (sorted) found = count;
     }
     for (int i = 0; i < found; i++) out[i].p = exp(out[i].p - norm);
     return isfinite(norm) ? found : -1;
@@ -6070,14 +6236,14 @@ static void heat_plain(Heat *h, const char *text, size_t n)
     }
 }
 
-/* A token, its probability, and the logits that give it. */
-static void heat_token(Heat *h, const float *logits, int token, double p)
+/* A token, its probability, and the logits that give it. Fails where memory is missing. */
+static int heat_token(Heat *h, const float *logits, int token, double p)
 {
-    Likely best[5];
+    Likely best[10];
     int vocab = llm_info(h->model)->vocab_size;
     size_t level = 0, whole = 0, len = llm_decode(h->model, &token, 1, 0, NULL, 0) + h->n_piece;
     char *text = malloc(len + 1), other[64];
-    if (!text) return;
+    if (!text) return -1;
     memcpy(text, h->piece, h->n_piece);
     llm_decode(h->model, &token, 1, 0, text + h->n_piece, len - h->n_piece + 1);
     for (int length; whole < len && (length = tokenizer_char(text + whole, len - whole));) {
@@ -6104,6 +6270,7 @@ static void heat_token(Heat *h, const float *logits, int token, double p)
         fputs("</span>", h->file);
     }
     free(text);
+    return 0;
 }
 
 /* Opens what --heat asked for; "" is the terminal. */
@@ -6121,7 +6288,8 @@ static int open_heat(Heat *h, const llm_model *m, const char *page)
 static int close_heat(Heat *h, const char *page, int status)
 {
     if (h->n_piece) heat_plain(h, h->piece, 1); /* a character that was not finished */
-    if (!h->page) return fputc('\n', stdout) < 0 ? 1 : status;
+    if (!h->page) fputc('\n', stdout);
+    if (!h->page) return status;
     fputs("</p>\n</body></html>\n", h->file);
     int failed = ferror(h->file);
     if ((fclose(h->file) || failed) && !status) {
@@ -6139,21 +6307,21 @@ static const char *add_scores(const llm_model *m, llm_session *s, const int *tok
                               int to, Heat *heat, double *sum)
 {
     enum { BATCH = 32 };
-    int vocab = llm_info(m)->vocab_size, failed = 0;
+    int vocab = llm_info(m)->vocab_size;
     float *logits = malloc(BATCH * (size_t)vocab * sizeof *logits);
-    if (!logits) return "out of memory";
-    for (int count; !failed && from < to; from += count) {
+    const char *why = logits ? NULL : "out of memory";
+    for (int count; !why && from < to; from += count) {
         count = to - from < BATCH ? to - from : BATCH;
-        failed = llm_eval_all(s, tokens + from, count, logits) != 0;
-        for (int i = 0; !failed && i < count; i++) {
+        if (llm_eval_all(s, tokens + from, count, logits)) why = llm_error();
+        for (int i = 0; !why && i < count; i++) {
             const float *mine = logits + (size_t)i * (size_t)vocab;
             double p = log_probability(mine, vocab, tokens[from + i + 1]);
             *sum += p;
-            if (heat) heat_token(heat, mine, tokens[from + i + 1], exp(p));
+            if (heat && heat_token(heat, mine, tokens[from + i + 1], exp(p))) why = "out of memory";
         }
     }
     free(logits);
-    if (failed) return llm_error();
+    if (why) return why;
     return isfinite(*sum) ? NULL : "a probability of the text is no number, or 0";
 }
 
@@ -6186,8 +6354,8 @@ static int print_perplexity(const llm_model *m, llm_session *s, const Settings *
     double sum;
     int n = 0, status = 1;
     Heat heat;
-    char *text = read_all(o->text_file, &len);
-    int *tokens = text ? encode(m, text, len, LLM_BEGIN, &n) : NULL;
+    char *text = read_all(o->text_file, &len, 1);
+    int *tokens = text ? encode(m, text, len, text_flags(o), &n) : NULL;
     int *all = tokens ? malloc(((size_t)n + 1) * sizeof *all) : NULL;
     if (tokens && !all) complain(1, "out of memory");
     if (all && n == 0) complain(1, "%s has no text", o->text_file);
@@ -6242,8 +6410,10 @@ static int *encode_choice(const llm_model *m, const char *prompt, const char *ch
     while (all && *first < n_prompt && *first < *n && all[*first] == head[*first]) ++*first;
     free(head), free(text);
     if (!all || *first > 0) return all;
-    if ((start = start_token(m)) >= 0) head = realloc(all, ((size_t)*n + 1) * sizeof *all);
-    if (start < 0 || !head) return free(all), NULL;
+    start = start_token(m);
+    head = start >= 0 ? realloc(all, ((size_t)*n + 1) * sizeof *all) : NULL;
+    if (start >= 0 && !head) complain(1, "out of memory");
+    if (!head) return free(all), NULL;
     memmove(head + 1, head, (size_t)*n * sizeof *head); /* something must stand in front */
     *head = start, *first = 1, ++*n;
     return head;
@@ -6318,7 +6488,7 @@ static int score_questions(const llm_model *m, llm_session *s, const char *path,
 static int print_accuracy(const llm_model *m, llm_session *s, const char *path)
 {
     size_t len;
-    char *text = read_all(path, &len);
+    char *text = read_all(path, &len, 0);
     int status = text ? score_questions(m, s, path, text) : 1;
     free(text);
     return status;
@@ -6347,7 +6517,7 @@ static int print_likeliest(const llm_model *m, const llm_session *s, int count)
     const float *logits = llm_logits(s);
     int n = llm_info(m)->vocab_size, found;
     if (count > n) count = n;
-    Likely *all = malloc((size_t)count * sizeof *all);
+    Likely *all = malloc(2 * (size_t)count * sizeof *all);
     if (!logits || !all) {
         free(all);
         return complain(1, "%s", logits ? "out of memory" : llm_error());
@@ -6396,7 +6566,7 @@ static int bench(const llm_model *m, llm_session *s, const char *name, int n, in
     qsort(speeds, (size_t)runs, sizeof *speeds, compare_doubles);
     printf("%s%d %.2f tok/s best, %.2f median of %d\n", name, n, speeds[runs - 1], speeds[runs / 2],
            runs);
-    fflush(stdout);
+    stdout_error();
     return 0;
 }
 
@@ -6417,9 +6587,8 @@ static Output new_output(const llm_session *s, const Settings *o)
 
 static void write_out(Output *out, const char *text, size_t len)
 {
-    errno = 0;
     put_text(stdout, text, len);
-    if (fflush(stdout) || ferror(stdout)) out->failed = errno ? errno : EIO;
+    out->failed = stdout_error();
     if (len) out->newline = text[len - 1] == '\n';
 }
 
@@ -6444,12 +6613,6 @@ static void end_text(Output *out)
     if (out->thought && out->colour) fputs("\x1b[0m", stdout);
     out->thought = 0;
     write_out(out, "\n", 1);
-}
-
-static int output_status(const Output *out)
-{
-    return out->failed && out->failed != EPIPE ? complain(1, "stdout: %s", strerror(out->failed))
-                                               : 0;
 }
 
 static void print_facts(const llm_model *m, const llm_session *s, const Settings *o,
@@ -6478,6 +6641,7 @@ static double read_bandwidth(int threads)
     enum { BLOCKS = 64, WORDS = 1 << 18 }; /* 128 MB */
     uint64_t *data = malloc((size_t)BLOCKS * WORDS * sizeof *data), sums[BLOCKS];
     double best = 0;
+    if (!data) complain(0, "out of memory to measure its speed");
     if (!data) return 0;
     memset(data, 1, (size_t)BLOCKS * WORDS * sizeof *data);
     for (int run = 0; run < 3; run++) {
@@ -6553,17 +6717,19 @@ static int generate_heat(const llm_model *m, llm_session *s, const Settings *o, 
     Heat heat;
     llm_sampling p = choose_sampling(m, o);
     int most = most_tokens(o), token = 0;
+    const char *why = NULL;
     if (open_heat(&heat, m, o->heat)) return 1;
     if (!o->no_echo) heat_plain(&heat, prompt, len);
-    for (int n = 0; (most == 0 || n < most) && llm_position(s) < llm_context(s); n++) {
+    for (int n = 0; !why && (most == 0 || n < most) && llm_position(s) < llm_context(s); n++) {
         token = llm_sample(s, &p);
-        if (token < 0 || llm_is_stop(m, token)) break;
+        if (token < 0) why = llm_error();
+        if (token < 0 || llm_is_stop(m, token) || ferror(heat.file)) break;
         const float *logits = llm_logits(s);
-        heat_token(&heat, logits, token,
-                   exp(log_probability(logits, llm_info(m)->vocab_size, token)));
-        if (!llm_eval(s, &token, 1)) token = -1;
+        double likely = exp(log_probability(logits, llm_info(m)->vocab_size, token));
+        if (heat_token(&heat, logits, token, likely)) why = "out of memory";
+        if (!why && !llm_eval(s, &token, 1)) why = llm_error();
     }
-    return close_heat(&heat, o->heat, token < 0 ? complain(1, "%s", llm_error()) : 0);
+    return close_heat(&heat, o->heat, why ? complain(1, "%s", why) : 0);
 }
 
 /* One of several answers to a prompt. */
@@ -6619,7 +6785,7 @@ static int print_samples(const llm_model *m, const Sample *all, const Settings *
         write_out(&out, "\n", 1);
         free(text);
     }
-    return output_status(&out);
+    return 0;
 }
 
 /* Answers to what the session has read, side by side. */
@@ -6669,20 +6835,20 @@ static int generate(const llm_model *m, llm_session *s, const Settings *o, const
     Output out = new_output(NULL, o);
     llm_sampling p = choose_sampling(m, o);
     int n_prompt = 0, most = most_tokens(o), status = 0;
-    int *tokens = len ? encode(m, prompt, len, LLM_BEGIN | LLM_BOS, &n_prompt) : NULL;
+    int *tokens = len ? encode(m, prompt, len, text_flags(o) | LLM_BOS, &n_prompt) : NULL;
     if (len && !tokens) return 1;
     if (n_prompt > llm_context(s)) {
         free(tokens);
         return complain(1, "the prompt has %d tokens, the context %d positions", n_prompt,
                         llm_context(s));
     }
-    if (!o->no_echo && !o->heat && !o->samples && !o->likeliest) print_text(&out, prompt, len);
+    if (!o->no_echo && o->task == GENERATE) print_text(&out, prompt, len);
     double began = seconds();
     if (n_prompt && !llm_eval(s, tokens, n_prompt)) status = complain(1, "%s", llm_error());
     double times[3] = { seconds() - began, 0, 0 };
     free(tokens);
-    if (status || out.failed) return status || output_status(&out);
-    if (o->likeliest || o->samples || o->heat) return look(m, s, o, prompt, len);
+    if (status || out.failed) return status;
+    if (o->task != GENERATE) return look(m, s, o, prompt, len);
     out.first = 0;
     int n = llm_generate(s, "", most, &p, print_text, &out);
     if (n >= 0) llm_write(s, -1, print_text, &out);
@@ -6694,7 +6860,7 @@ static int generate(const llm_model *m, llm_session *s, const Settings *o, const
         complain(0, "the context of %d positions is full", llm_context(s));
     }
     if (o->verbose) print_speed(m, s, n_prompt, n, times, 1);
-    return output_status(&out);
+    return 0;
 }
 
 /* ---- Chat ---- */
@@ -6707,7 +6873,8 @@ typedef struct {
     Editor editor;
     char *read;  /* the file that goes in front of the next message, or NULL */
     int talking; /* with a person at a terminal, not a script */
-    int over;
+    int over, failed; /* failed: reading a message did */
+    size_t offset;    /* in stdin, of the next line */
     int n_prompt, n; /* tokens of the last message and answer */
     double times[3]; /* of reading it, until the first text, of writing */
 } Chat;
@@ -6741,7 +6908,7 @@ static int begin_chat(Chat *c, const char *system)
 static int keep_session(Chat *c)
 {
     if (!c->o->session || !llm_save(c->session, c->o->session)) return 0;
-    return complain(1, "%s", llm_error());
+    return chat_failed(c, llm_error());
 }
 
 /* Lets the model write its turn. */
@@ -6840,11 +7007,11 @@ static int command_regen(Chat *c, const char *text)
 static int command_read(Chat *c, const char *path)
 {
     size_t len;
-    char *text = strcmp(path, "-") ? read_all(path, &len) : NULL; /* stdin is the chat itself */
+    char *text = read_all(strcmp(path, "-") ? path : "./-", &len, 0); /* stdin is the chat itself */
     if (!text) return 0;
     free(c->read);
     c->read = text;
-    remark("(%zu bytes of %s go in front of the next message)", strlen(text), path);
+    remark("(%zu bytes of %s go in front of the next message)", len, path);
     return 0;
 }
 
@@ -6922,9 +7089,39 @@ static int command_help(Chat *c, const char *text)
         snprintf(left, sizeof left, "%s%s", commands[i].name, commands[i].argument);
         remark("  %-16s %s", left, commands[i].help);
     }
-    remark("Several lines: end a line with \\, or put them between two lines of \"\"\".\n"
-           "Ctrl-C stops an answer. A message that begins with / is typed with two.");
+    remark("Several lines: end a line with \\, or put them between two lines of \"\"\".");
+    remark("Ctrl-C stops an answer. A message that begins with / is typed with two.");
     return 0;
+}
+
+/* A path as people type it: in quotes or with backslashes before its spaces, from ~/, with spaces
+ * behind it. NULL if memory is missing. */
+static char *typed_path(const char *text)
+{
+    const char *home = getenv("HOME");
+    int quoted = (*text == '"' || *text == '\'') && strchr(text + 1, *text);
+    size_t n = home ? strlen(home) : 0;
+    char *path = malloc(strlen(text) + n + 1), *to = path, *end = path, quote = 0;
+    for (const char *from = text; path && *from; from++) {
+        char next = (char)(from[1] | 32); /* a backslash before a letter or digit is a name's own */
+        int escaped = *from == '\\' && from[1] && quote != '\'' &&
+                      !(next >= 'a' && next <= 'z') && !(from[1] >= '0' && from[1] <= '9');
+        if (quoted && !escaped && (quote ? *from == quote : *from == '"' || *from == '\'')) {
+            quote = quote ? 0 : *from;
+            end = to;
+            continue;
+        }
+        from += escaped;
+        *to++ = *from;
+        if (escaped || quote || *from != ' ') end = to;
+    }
+    if (!path) return NULL;
+    *end = 0;
+    if (home && *path == '~' && path[1] == '/') {
+        memmove(path + n, path + 1, strlen(path));
+        memcpy(path, home, n);
+    }
+    return path;
 }
 
 /* Runs the command that a line is. */
@@ -6939,7 +7136,11 @@ static int run_command(Chat *c, const char *line)
             remark("%s%s", k->name, k->argument);
             return 0;
         }
-        return k->run(c, text);
+        if (strcmp(k->argument, " FILE")) return k->run(c, text);
+        char *path = typed_path(text);
+        int status = path ? k->run(c, path) : complain(1, "out of memory");
+        free(path);
+        return status;
     }
     remark("there is no command %.*s; /help lists them", (int)len, line);
     return 0;
@@ -6948,27 +7149,28 @@ static int run_command(Chat *c, const char *line)
 /* A line of input without its end, or NULL; the caller frees it. */
 static char *read_line(Chat *c, const char *prompt)
 {
-    char *line = NULL, *to;
+    char *line = NULL;
     size_t room = 0;
     if (c->talking && smart(2)) {
-        line = edit_line(&c->editor, prompt);
-        return line ? strdup(line) : NULL;
+        char *typed = edit_line(&c->editor, prompt);
+        line = typed ? strdup(typed) : NULL;
+        if (c->editor.failed || (typed && !line)) c->failed = complain(1, "out of memory");
+        return line;
     }
     if (c->talking) fputs(prompt, stderr);
     void (*handler)(int) = signal(SIGINT, SIG_DFL); /* here Ctrl-C leaves */
     ssize_t n = getline(&line, &room, stdin);
+    if (n < 0 && !feof(stdin)) c->failed = complain(1, "stdin: %s", strerror(errno));
     signal(SIGINT, handler);
-    if (n < 0) {
-        free(line);
-        return NULL;
-    }
-    to = line;
-    for (ssize_t i = 0; i < n; i++) { /* no text holds a zero */
-        if (line[i] && !(line[i] == '\n' && i == n - 1)) *to++ = line[i];
-    }
-    if (to > line && to[-1] == '\r') to--;
-    *to = 0;
-    return line;
+    size_t len = n < 0 ? 0 : (size_t)n, offset = c->offset;
+    c->offset += len;
+    if (len && line[len - 1] == '\n') line[--len] = 0;
+    if (len && line[len - 1] == '\r') line[--len] = 0;
+    if (n >= 0 && !take_text("stdin", offset, line, &len, 0)) return line;
+    if (n >= 0 && !c->talking) c->failed = 1;
+    if (n >= 0 && c->talking) return *line = 0, line; /* the person knows, and types another */
+    free(line);
+    return NULL;
 }
 
 /* Appends to *text, which is a message of several lines. */
@@ -6998,8 +7200,11 @@ static char *read_message(Chat *c)
         if (!quoted && goes_on) len--;
         size_t before = text ? strlen(text) : 0;
         if (end && len == 0 && before > 0) text[before - 1] = 0; /* the closing quotes' own line */
-        if (append_line(&text, line + skip, len - skip)) break;
-        if (goes_on && !(quoted && skip && len == skip)) append_line(&text, "\n", 1);
+        if (append_line(&text, line + skip, len - skip) ||
+            (goes_on && !(quoted && skip && len == skip) && append_line(&text, "\n", 1))) {
+            c->failed = complain(1, "out of memory");
+            break;
+        }
         skip = 0;
         free(line);
         line = goes_on ? read_line(c, ". ") : NULL;
@@ -7030,8 +7235,9 @@ static int run_chat(Chat *c, const char *prompt)
     struct sigaction stop = { .sa_handler = on_ctrl_c, .sa_flags = SA_RESTART };
     int status = 0, resumed = c->o->session && !stat(c->o->session, &st);
     if (resumed && llm_load(c->session, c->o->session)) return complain(1, "%s", llm_error());
+    resumed = resumed && llm_turns(c->session); /* else nobody has said anything there */
     if (resumed && c->o->system) remark("(-y is for new conversations, this one goes on)");
-    if (!resumed) status = begin_chat(c, c->o->system ? c->o->system : "");
+    if (!resumed) status = begin_chat(c, c->o->system ? c->o->system : "") || keep_session(c);
     if (c->talking && resumed) {
         remark("(going on with %d turns, %d tokens)", llm_turns(c->session),
                llm_position(c->session));
@@ -7044,12 +7250,11 @@ static int run_chat(Chat *c, const char *prompt)
     while (!status && !c->out.failed && !c->over && (c->talking || !*prompt)) {
         ctrl_c = 0; /* from here on it is about the next message */
         char *text = read_message(c);
-        if (!text) break;
-        status = take_message(c, text);
+        c->over |= !text || c->failed;
+        if (!c->over) status = take_message(c, text);
         free(text);
     }
-    if (ferror(stdin)) status = complain(1, "stdin: %s", strerror(errno));
-    return status;
+    return status || c->failed;
 }
 
 static int chat(const llm_model *m, llm_session *s, const Settings *o, const char *prompt)
@@ -7064,7 +7269,7 @@ static int chat(const llm_model *m, llm_session *s, const Settings *o, const cha
     if (o->verbose && c.n) print_speed(m, s, c.n_prompt, c.n, c.times, 1);
     free_editor(&c.editor);
     free(c.read);
-    return output_status(&c.out) ? 1 : status;
+    return status;
 }
 
 /* Several answers to one message. */
@@ -7081,10 +7286,10 @@ static int chat_samples(const llm_model *m, llm_session *s, const Settings *o, c
 static int run_task(const llm_model *m, llm_session *s, const Settings *o, const char *prompt,
                     size_t len)
 {
-    int context = llm_context(s), chatting = o->mode && !strcmp(o->mode, "chat");
-    if (o->text_file) return print_perplexity(m, s, o);
-    if (o->choices) return print_accuracy(m, s, o->choices);
-    if (o->bench) {
+    int context = llm_context(s), chatting = o->task & CHATS;
+    if (o->task == PERPLEXITY) return print_perplexity(m, s, o);
+    if (o->task == CHOICES) return print_accuracy(m, s, o->choices);
+    if (o->task == BENCH) {
         int n = context < 512 ? context : 512;
         return bench(m, s, "pp", n, n) || bench(m, s, "tg", context < 64 ? context : 64, 1);
     }
@@ -7139,8 +7344,8 @@ static int run_model(const char *path, const Settings *o)
     if (*llm_info(m)->warning) complain(0, "%s", llm_info(m)->warning);
     char *prompt = read_prompt(o, &len);
     int status = 1;
-    if (prompt && o->tokens) status = print_tokens(m, o, prompt, len);
-    if (prompt && !o->tokens) status = run_session(m, o, prompt, len, load_time);
+    if (prompt && o->task == TOKENS) status = print_tokens(m, o, prompt, len);
+    if (prompt && o->task != TOKENS) status = run_session(m, o, prompt, len, load_time);
     free(prompt);
     llm_close(m);
     return status;
@@ -7160,10 +7365,10 @@ int main(int argc, char **argv)
     };
     const char *path = NULL;
     struct timespec now;
-    int status = 0;
-    if (parse_options(&o, &path, argc, argv)) return 2;
+    int status = 0, failed;
     clock_gettime(CLOCK_REALTIME, &now);
-    if (!o.seed_given) o.seed = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+    o.seed = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+    if (parse_options(&o, &path, argc, argv)) return 2;
     if (o.template && !strcmp(o.template, "list")) {
         for (int i = 0; llm_chat_format(i); i++) puts(llm_chat_format(i));
     } else if (o.template && !known_format(o.template)) {
@@ -7176,17 +7381,13 @@ int main(int argc, char **argv)
         return complain(2, "no model file: run MODEL.gguf [options]; -h lists them");
     } else if (o.prompt && o.prompt_file) {
         return complain(2, "-i and -f both give a prompt");
-    } else if (o.tokens + o.bench + !!o.text_file + !!o.likeliest + !!o.samples + !!o.choices > 1) {
-        return complain(2, "--tokens, -b, -x, -l, --samples and --choices go one at a time");
-    } else if (o.samples && *o.stops) {
-        return complain(2, "--samples does not look for the texts of -r");
-    } else if (o.heat && (o.likeliest || o.samples || (o.mode && !strcmp(o.mode, "chat")))) {
-        return complain(2, "--heat shows a generated text or that of -x");
+    } else if (choose_mode(&o)) {
+        return 2;
     } else {
         status = run_model(path, &o);
     }
-    if (fflush(stdout) && errno != EPIPE && !status) {
-        status = complain(1, "stdout: %s", strerror(errno));
+    if ((failed = stdout_error()) && failed != EPIPE && !status) {
+        status = complain(1, "stdout: %s", strerror(failed));
     }
     return status;
 }

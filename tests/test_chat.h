@@ -897,8 +897,8 @@ static void test_piped_chat(void)
         { "printf 'tea\nse' | " ETA, "eta\neta\n" },
         { "printf '\n\ntea\n\r\n' | " ETA, "eta\n" },
         { "printf '/quit\n//help\n\"\"\"\nsea\\' | " ETA, "eta\neta\neta\neta\n" },
-        { "printf 'te\\0a\n\\0\n' | " ETA, "eta\n" },
-        { "printf '\\377\\376\n' | " ETA " -y '\\'", "eta\n" },
+        { "printf 'sea\n\\377\\376\n' | " ETA " -y '\\'", "eta\neta\n" },
+        { "printf '\\357\\273\\277\ntea' | " ETA, "eta\n" },
         { "printf 'tea\n' | " ETA " -n 2", "et\n" },
         { "printf 'tea\n' | " ETA " -r ta", "e\n" },
         { "printf 'tea\n' | " ETA " -r x -r a", "et\n" },
@@ -1310,6 +1310,18 @@ static const struct {
     { "/read $T", ": Is a directory" },
     { "/read $T/text", "(4 bytes of " },
     { "", "eta" },
+    { "/read ~/text  ", "(4 bytes of /" },
+    { "/read \"~/text\"", "(4 bytes of /" },
+    { "/read $T/it's a text ", "it's a text go in front" },
+    { "/read '$T/a text' ", "a text go in front" },
+    { "/read \"$T/a text\"", "a text go in front" },
+    { "/read $T/a\\ text", "a text go in front" },
+    { "/read '$T/it'\\''s a text'", "it's a text go in front" },
+    { "/read $T/zero", "zero: the byte at offset 1 is zero" },
+    { "/read -", "./-: No such file" },
+    { "/save '$T/a shelf'", "(saved: " },
+    { "/load $T/a\\ shelf ", "(loaded: " },
+    { "", "eta" },
     { "/set", "/set NAME VALUE" },
     { "/set t", "/set NAME VALUE" },
     { "/set c 5", "/set NAME VALUE" },
@@ -1328,7 +1340,8 @@ static const struct {
 static void test_commands(void)
 {
     write_text(TMP "/text", "tea\n");
-    check(!open_terminal(80, "env " ETA), "a terminal: %s", strerror(errno));
+    cli("cp $T/text \"$T/a text\"; cp $T/text \"$T/it's a text\"; printf 'a\\0' >$T/zero");
+    check(!open_terminal(80, "env HOME=$PWD/$T " ETA), "a terminal: %s", strerror(errno));
     expect("tiny; /help lists the commands");
     for (size_t i = 0; i < ARRAY_LEN(typed_commands) && !terminal.lost; i++) {
         char line[256];
@@ -1345,6 +1358,28 @@ static void test_commands(void)
     type("/quit\r");
     int code = close_terminal();
     check(code == 0, "/quit: exit %d", code);
+}
+
+/* A conversation that can't be kept goes on at a terminal; one that can is written at once. */
+static void test_failed_saves(void)
+{
+    static const char *const typed[] = { "tea\r",   "/regen\r",          "/undo\r",
+                                         "/clear\r", "/system be kind\r", "/load " TMP "/shelf\r" };
+    check(!open_terminal(80, "env " ETA " --session $T/nowhere/kept"), "a terminal: %s",
+          strerror(errno));
+    expect("nowhere/kept: No such file"); /* before the first answer */
+    for (size_t i = 0; i < ARRAY_LEN(typed); i++) {
+        expect_prompt();
+        type(typed[i]);
+        expect("nowhere/kept: No such file");
+    }
+    expect_prompt();
+    leave();
+    unlink(TMP "/kept");
+    check(cli("printf '' | " KEPT "; test -s $T/kept") == 0, "an empty conversation: %s", cli_err);
+    check(cli("printf 'tea\n' | " KEPT " -y 'be kind' >$T/one; rm $T/kept; "
+              "printf 'tea\n' | " KEPT " -y 'be kind' | cmp - $T/one") == 0 && !*cli_err,
+          "it begins like a new one: %s %s", cli_out, cli_err);
 }
 
 /* The last message of the conversation that the program keeps in a file. */
@@ -1571,6 +1606,7 @@ static void test_terminal(void)
     llm_model *m = llm_open(TMP "/eta.gguf");
     check(m, "%s", llm_error());
     test_commands();
+    test_failed_saves();
     test_keys(m);
     test_windows(m);
     test_ctrl_c();

@@ -65,6 +65,7 @@ static void test_bad_options(void)
     check_refused(2, "unknown option --temp", "$M --temp 1");
     check_refused(2, "two model files", "$M other.gguf");
     check_refused(2, "-i and -f", "$M -i a -f b");
+    check_refused(2, "two model files, a.gguf and -h", "a.gguf -- -h");
     check_refused(2, "-m sing: expected one of generate chat", "$M -m sing");
     check_refused(2, "-p 1.5: expected 0 to 1", "$M -p 1.5");
     check_refused(2, "-s abc", "$M -s abc");
@@ -137,6 +138,11 @@ static void test_other_modes(void)
     check(cli("$RUN $M -l 5 -i tea") == 0 && lines(cli_out) == 5 &&
               sscanf(cli_out, "%d\t%f\t", &id, &p) == 2 && p > 0 && p < 1,
           "-l: %s", cli_out);
+    check(cli("$RUN $M -l 999999999 -i tea | sort -c -s -t '\t' -k 2,2gr") == 0, "-l in order: %s",
+          cli_err);
+    check(cli("$RUN $M -l 300 -i tea >$T/l; for n in 1 2 7 149 150 299; do $RUN $M -l $n -i tea "
+              ">$T/n; head -n $n $T/l | cmp - $T/n || exit 1; done") == 0,
+          "-l gives the first ones of all: %s", cli_out);
     check(cli("$RUN $M -l 300 -i tea") == 0 && strstr(cli_out, "\t\\xff\n") &&
               strstr(cli_out, "\t\\n\n") && strstr(cli_out, "\t</s>\n"),
           "-l escapes what is no character: %s", cli_out);
@@ -144,9 +150,8 @@ static void test_other_modes(void)
     check_refused(2, "--cache blue: expected one of f16 f32 q8_0", "$M --cache blue");
     check_refused(2, "--cache f1: expected", "$M --cache f1");
     check_refused(1, "a cache of q8_0, but the heads have 10 dimensions", "$M --cache q8_0");
-    check_refused(2, "one at a time", "$M --tokens -b");
-    for (int seed = 1; seed <= 5; seed++) {
-        check(cli("$RUN $M -l 3 -s %d >$T/l%d; cmp $T/l%d $T/l1", seed, seed, seed) == 0,
+    for (int i = 0; i < 5; i++) { /* each with a seed of its own */
+        check(cli("$RUN $M -l 3 >$T/l%d; cmp $T/l%d $T/l0", i, i) == 0,
               "-l of an empty prompt depends on the seed: %s", cli_out);
     }
     for (int i = 0; i < 2; i++) {
@@ -162,15 +167,191 @@ static void test_other_modes(void)
               sscanf(cli_out, "pp512 %f tok/s", &p) == 1 && p > 0 && strstr(cli_out, "\ntg64 "),
           "-b: %s", cli_out);
     check(cli("$RUN --help") == 0 && strstr(cli_out, "--min-p F"), "--help: %s", cli_err);
-    if (!access("/dev/full", W_OK)) {
-        check(cli("$RUN -h >/dev/full") == 1 && strstr(cli_err, "stdout: "), "-h: %s", cli_err);
+    static const char *const full[] = { "-h", "--template list", "$M -b -j 1", "$M --tokens -i tea",
+                                        "$M -l 2", "$M -x $T/text", "$M -i tea --heat",
+                                        "$M --samples 2 -n 3" };
+    for (size_t i = 0; i < ARRAY_LEN(full) && !access("/dev/full", W_OK); i++) {
+        check(cli("$RUN %s >/dev/full", full[i]) == 1 && strstr(cli_err, "stdout: No space left"),
+              "%s: %s", full[i], cli_err);
     }
+    check(cli("cp $M ./-l; $RUN --tokens -i tea -- -l; code=$?; rm -f ./-l; exit $code") == 0 &&
+              !strcmp(cli_out, "261 260 262\n"),
+          "-- ends the options: %s", cli_err);
     check(cli("$RUN -h") == 0 && strstr(cli_out, "--min-p F") && !*cli_err, "-h: %s", cli_out);
     check(cli("$RUN --version") == 0 && !strcmp(cli_out, "run " RUN_VERSION "\n"), "--version: %s",
           cli_out);
     check(cli("RUN_CPU=portable $RUN $M -n 2 -s 1") == 0, "RUN_CPU: %s", cli_err);
     check(cli("RUN_CPU=abacus $RUN $M -n 2") == 1 && strstr(cli_err, "RUN_CPU=abacus"),
           "RUN_CPU: %s", cli_err);
+}
+
+/* Every option with every mode: it is taken where the help says so, else both are named. */
+static void test_modes(void)
+{
+    static const struct {
+        const char *name, *call;
+    } modes[] = {
+        { "-m generate", "" },
+        { "--heat", "--heat" },
+        { "--samples", "--samples 2" },
+        { "-m chat", "-m chat" },
+        { "-m chat --samples", "--samples 2 -m chat" },
+        { "-l", "-l 3" },
+        { "--tokens", "--tokens" },
+        { "-b", "-b" },
+        { "--choices", "--choices x" },
+        { "-x", "-x x" },
+    };
+    static const char *const calls[] = {
+        "-i tea", "-f x", "--special", "-n 2", "-t 0", "-p 1", "-k 1", "--min-p 0", "--repeat 1",
+        "-s 1", "-y be", "-r x", "--template gemma", "--think off", "--session s", "--no-shift",
+        "--best", "-c 64", "--cache f32", "-e", "--bos",
+    };
+    static char help[1 << 14], readme[1 << 16];
+    char row[256], name[32], told[128];
+    cli("$RUN -h");
+    snprintf(help, sizeof help, "%.16000s", cli_out);
+    slurp("README.md", readme, sizeof readme);
+    for (size_t i = 0; i < ARRAY_LEN(modes); i++) {
+        snprintf(row, sizeof row, "\n  %-17s ", modes[i].name);
+        char *line = strstr(help, row);
+        check(line, "the help has no row%s", row);
+        if (!line) continue;
+        snprintf(row, sizeof row, "%.*s", (int)strcspn(line + 1, "\n") + 1, line + 1);
+        check(strstr(readme, row), "README lacks the row %s", row);
+        row[strlen(row) - 1] = ' ';
+        for (size_t j = 0; j < ARRAY_LEN(calls); j++) {
+            snprintf(name, sizeof name, " %.*s ", (int)strcspn(calls[j], " "), calls[j]);
+            int taken = strstr(row, name) != NULL;
+            snprintf(told, sizeof told, "%.*s does not go with %s\n", (int)strcspn(calls[j], " "),
+                     calls[j], modes[i].name);
+            int code = cli("$RUN nowhere.gguf %s %s", calls[j], modes[i].call);
+            check(taken ? code == 1 : code == 2 && !*cli_out && lines(cli_err) == 1,
+                  "%s %s: exit %d, %s", modes[i].call, calls[j], code, cli_err);
+            check(strstr(cli_err, taken ? "nowhere.gguf: No such file" : told), "%s %s: %s",
+                  modes[i].call, calls[j], cli_err);
+        }
+    }
+    check_refused(2, "-m chat does not go with -l", "$M -m chat -l 3");
+    check_refused(2, "-m chat does not go with -b", "$M -b -m chat");
+    check_refused(2, "--heat does not go with -m chat", "$M -m chat --heat");
+    check_refused(2, "--heat does not go with --samples", "$M --samples 2 --heat");
+    check_refused(2, "--tokens does not go with -b", "$M --tokens -b");
+    check(cli("$RUN $M -m generate --tokens -i tea -j 1 -v") == 0, "%s", cli_err);
+}
+
+/* Texts from files and stdin: taken whole, or refused with a sentence. */
+static void test_texts(void)
+{
+    static const struct {
+        const char *bytes, *ids; /* those of a prompt in tiny.gguf, NULL: it is UTF-16 */
+    } texts[] = {
+        { "tea", "261 260 262" },
+        { "tea\\r\\n", "261 260 262" }, /* the end of the last line is none of -i - */
+        { "tea\\n", "261 260 262" },
+        { "\\357\\273\\277tea", "261 260 262" },
+        { "a\\0", "262 3" },
+        { "t\\0e\\0a\\0", NULL },
+        { "\\0t\\0e\\0a", NULL },
+        { "\\377\\376tea", NULL },
+        { "\\376\\377tea", NULL },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        int code = cli("printf '%s' | $RUN $M --tokens -i -", texts[i].bytes);
+        size_t n = strlen(texts[i].ids ? texts[i].ids : "");
+        if (texts[i].ids) {
+            check(code == 0 && !strncmp(cli_out, texts[i].ids, n) && cli_out[n] == '\n',
+                  "%s: %s %s", texts[i].bytes, cli_out, cli_err);
+            continue;
+        }
+        check(code == 1 && strstr(cli_err, "run: stdin: this is UTF-16"), "%s: %s", texts[i].bytes,
+              cli_err);
+        cli("printf '%s' >$T/text", texts[i].bytes);
+        check_refused(1, "text: this is UTF-16", "$M -f $T/text");
+        check_refused(1, "text: this is UTF-16", "$M -x $T/text");
+        check_refused(1, "text: this is UTF-16", "$M --choices $T/text");
+        check_refused(1, "text: this is UTF-16", "$T/chat.gguf -m chat -f $T/text");
+    }
+    cli("printf '\\357\\273\\277' >$T/text; printf '0\\te\\tt\\ta\\n' >>$T/text");
+    check(cli("$RUN $M --choices $T/text") == 0, "a byte order mark: %s", cli_err);
+    cli("printf 'tea\\0sea, and more' >$T/text");
+    check(cli("$RUN $M -x $T/text") == 0 && strstr(cli_out, " tokens 1"), "a zero byte: %s%s",
+          cli_out, cli_err);
+    check_refused(1, "text: the byte at offset 3 is zero", "$M --choices $T/text");
+    check_refused(1, "text: the byte at offset 3 is zero", "$T/chat.gguf -m chat -f $T/text");
+    check_refused(1, "stdin: the byte at offset 3 is zero", "$T/chat.gguf -m chat -i - <$T/text");
+    check_refused(1, "text: the byte at offset 3 is zero",
+                  "$T/chat.gguf -m chat --samples 2 -f $T/text");
+    if (!access("/dev/zero", R_OK)) {
+        check_refused(1, "/dev/zero: this is longer than 1 GB", "$M -f /dev/zero");
+    }
+}
+
+/* Control tokens that are written in a prompt. */
+static void test_special(void)
+{
+    check(cli("$RUN $M --tokens -i '</s>tea'") == 0 && !strstr(cli_out, "2 "), "text: %s", cli_out);
+    check(cli("$RUN $M --tokens --special -i '</s>tea'") == 0 && !strncmp(cli_out, "2 ", 2),
+          "--special: %s", cli_out);
+    check(cli("$RUN $M --tokens --special --bos -i '<s></s>'") == 0 && !strcmp(cli_out, "1 2\n"),
+          "one beginning: %s", cli_out);
+    cli("printf '</s>tea' >$T/text; $RUN $M -x $T/text >$T/plain; "
+        "$RUN $M -f $T/text -l 3 >>$T/plain; $RUN $M -x $T/text --special; "
+        "$RUN $M -f $T/text -l 3 --special");
+    static char plain[4096];
+    slurp(TMP "/plain", plain, sizeof plain);
+    check(lines(cli_out) == 4 && strcmp(cli_out, plain), "-x and -l: %s, %s", cli_out, plain);
+    check(cli("$RUN $M -n 5 -s 1 -f $T/text --special --samples 2") == 0, "%s", cli_err);
+    check(cli("$RUN $M -n 5 -s 1 -f $T/text --special --heat") == 0, "%s", cli_err);
+    check_refused(2, "--special does not go with -m chat", "$T/chat.gguf -m chat --special");
+}
+
+/* Sentences keep their reason and their line, whatever the arguments are. */
+static void test_sentences(void)
+{
+    static const char *const calls[] = { "\"$P\"", "$M -f \"$P\"", "$M -x \"$P\"",
+                                         "$M -i tea --heat \"$P.html\"",
+                                         "$T/chat.gguf -m chat -i tea --session \"$P\"" };
+    for (size_t i = 0; i < 2 * ARRAY_LEN(calls); i++) {
+        const char *call = calls[i / 2];
+        check(cli("P=$(printf '/%%0%dd\\351\\234\\262' 0); "
+                  "P=$(printf 'n\\033[2J\\no\\302\\233')$P; "
+                  "$RUN %s", i % 2 ? 5000 : 100, call) == 1 && lines(cli_err) == 1 &&
+                  (strstr(cli_err, ": No such file") || strstr(cli_err, ": File name too long")) &&
+                  !strchr(cli_err, 27) && !strstr(cli_err, "\302\233") && strlen(cli_err) < 600 &&
+                  !strstr(cli_err, "...") == !(i % 2),
+              "%s: %s", call, cli_err);
+    }
+    check_refused(2, "unknown option -?[2J?x", "$M \"$(printf -- '-\\033[2J\\nx')\"");
+    check_refused(2, "-n ?[2J: expected an integer", "$M -n \"$(printf '\\033[2J')\"");
+    check(cli("$RUN $M -n $(printf '%%05000d' 0)x") == 2 && strstr(cli_err, "run: -n 000") &&
+              strstr(cli_err, "0x: expected an integer\n"),
+          "%s", cli_err);
+}
+
+/* Whatever allocation fails, there is a sentence and an exit code. */
+static void test_no_memory(void)
+{
+    static const char *const calls[] = {
+        "$M -i tea -n 2 -t 0 -c 64",
+        "$M -n 2 -s 1 --heat -c 64",
+        "$M -i tea -n 2 -t 0 --heat $T/x.html -c 64",
+        "$M -l 3 -c 64",
+        "$M --tokens -i tea",
+        "$M -i tea --samples 2 -n 2 -c 64",
+        "$M -x $T/text -c 64",
+        "$M --choices $T/choices -c 64",
+        "$T/chat.gguf -m chat -n 2 --session $T/s -c 64 <$T/text",
+    };
+    cli("printf 'the tea\\n' >$T/text; printf '0\\te\\tt\\ta\\n' >$T/choices");
+    for (size_t i = 0; i < ARRAY_LEN(calls); i++) {
+        int code = cli("n=0; rc=1; while [ $rc = 1 ] && [ $n -lt 400 ]; do n=$((n + 1)); rc=0; "
+                       "rm -f $T/s; FAIL_AT=$n $T/failing -j 1 %s >/dev/null 2>$T/told || rc=$?; "
+                       "why=$(cat $T/told); case \"$rc $why\" in '0 '*|'1 '*memory*) ;; "
+                       "*) echo $n $rc $why; break;; esac; done; [ $n -gt 9 ] && [ $rc = 0 ]",
+                       calls[i]);
+        check(code == 0 && !*cli_out, "%s: %s", calls[i], cli_out);
+    }
 }
 
 /* Writes a file and frees its bytes. */
@@ -223,6 +404,27 @@ static void test_bad_model(void)
     check_refused(1, "no number", "$T/nan.gguf -x $T/text");
     check(cli("$RUN $T/nan.gguf -v -i tea") == 1 && strstr(cli_err, "?[2J") && !strchr(cli_err, 27),
           "the name is printed as it is: %s", cli_err);
+}
+
+/* GGUF files that are no models say what they are. */
+static void test_companions(void)
+{
+    static const struct {
+        const char *type, *arch, *what;
+    } files[] = {
+        { "adapter", "llama", "this is a LoRA adapter" },
+        { "mmproj", "clip", "this is a projector" },
+        { "model", "clip", "this is a vision projector" },
+        { "imatrix", "", "this is an importance matrix" },
+        { "model", "eagle3", "this is a draft head" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+        Builder b = { 0 };
+        add_string(&b, "general.type", files[i].type);
+        if (*files[i].arch) add_string(&b, "general.architecture", files[i].arch);
+        write_file(TMP "/other.gguf", finish(&b));
+        check_refused(1, files[i].what, "$T/other.gguf -i tea");
+    }
 }
 
 /* The library in other people's programs. */
@@ -308,8 +510,14 @@ static void test_cli(void)
     test_bad_options();
     test_generate_mode();
     test_other_modes();
+    test_modes();
     test_chat();
+    test_texts();
+    test_special();
+    test_sentences();
+    test_no_memory();
     test_bad_model();
+    test_companions();
     test_embedding();
     test_readme();
     check(cli("sh tests/style.sh") == 0, "style: %s", cli_out);
