@@ -16,9 +16,16 @@
  * Errors: a function that fails returns NULL or -1, and llm_error() says in one sentence what was
  * found and what was expected. Nothing here prints, exits or aborts. Destructors take NULL.
  * Threads: a model is read-only and may be shared; a session is used by one thread at a time.
+ * Fork: models and sessions go on in a child after fork(). Where a session was made before, the
+ * child has one thread, because those of OpenMP stay with the parent.
+ * One translation unit: include run.c, then tokenizer.c.
  */
 
 /* ==== 0. Public API =========================================================================== */
+
+#if !defined RUN_HEADER_ONLY && !defined _GNU_SOURCE
+#define _GNU_SOURCE /* POSIX and syscall, with -std=c11 too */
+#endif
 
 #ifndef RUN_API
 #define RUN_API
@@ -48,7 +55,8 @@ typedef struct {
 /* How a session is made. All zero gives the defaults. */
 typedef struct {
     int context;       /* positions that the KV cache holds; 0: the model's, or what half of the
-                          machine's memory holds, so say less for several sessions */
+                          process's memory (the machine's, or the limit of its control group)
+                          holds, so say less for several sessions */
     int threads;       /* 0: one for each physical core */
     uint64_t seed;     /* every seed is good */
     const char *cache; /* format of the KV cache: f16, f32 or q8_0 (half of f16); NULL: f16 */
@@ -231,6 +239,9 @@ int llm_write(llm_session *s, int token, int (*on_text)(void *user, const char *
 #ifdef __FAST_MATH__
 #error "run.c needs IEEE arithmetic: compile it without -ffast-math"
 #endif
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "run.c reads GGUF files where they lie, which needs a little-endian machine"
+#endif
 _Static_assert(sizeof(size_t) == 8, "a model is larger than the address space of 32 bits");
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof *(a))
@@ -243,14 +254,34 @@ _Static_assert(sizeof(size_t) == 8, "a model is larger than the address space of
 #define UNROLL(n) PRAGMA(GCC unroll n)
 #endif
 
-/* A loop whose rounds are shared by n threads, where there is OpenMP. */
+/* A loop whose rounds are shared by n threads, where there is OpenMP. A child after fork() has one:
+ * GNU's OpenMP would wait for threads that only its parent has. */
+static int is_child;
 #ifdef _OPENMP
 #include <omp.h>
+#include <pthread.h>
 #define THREAD omp_get_thread_num()
 #define PARALLEL_FOR(n, ...) \
-    PRAGMA(omp parallel for schedule(dynamic) num_threads(n) if ((n) > 1)) \
+    PRAGMA(omp parallel for schedule(dynamic) num_threads(n) if ((n) > 1 && !is_child)) \
     for (__VA_ARGS__)
+
+static void become_child(void)
+{
+    is_child = 1;
+}
+
+static void tell_children(void)
+{
+    pthread_atfork(NULL, NULL, become_child);
+}
+
+static void watch_forks(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, tell_children);
+}
 #else
+#define watch_forks()
 #define THREAD 0
 #define PARALLEL_FOR(n, ...) \
     (void)(n); \
@@ -2306,30 +2337,70 @@ static const Format *cache_format(const char *name)
     return NULL;
 }
 
-/* The model's context, or as much of it as takes half of the machine's memory. */
+/* The first number of a file of a control group, INFINITY where there is none, as for "max". */
+static double group_number(const char *folder, const char *name, double *second)
+{
+    char path[4400];
+    double number;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "r");
+    if (!file || fscanf(file, "%lf %lf", &number, second) < 1 || number < 0) number = INFINITY;
+    if (file) fclose(file);
+    return number;
+}
+
+static double group_processors(const char *folder)
+{
+    double period = 100000, ignored, quota = group_number(folder, "cpu.max", &period);
+    if (isinf(quota)) { /* version 1 of control groups */
+        quota = group_number(folder, "cpu.cfs_quota_us", &ignored);
+        period = group_number(folder, "cpu.cfs_period_us", &ignored);
+    }
+    return isinf(quota) || period <= 0 ? INFINITY : quota / period;
+}
+
+static double group_memory(const char *folder)
+{
+    double ignored;
+    return fmin(group_number(folder, "memory.max", &ignored),
+                group_number(folder, "memory.limit_in_bytes", &ignored));
+}
+
+/* The least limit of the control groups that the process is in and of those around them. Lines are
+ * 0::/a/b or, in version 1, 4:cpu,cpuacct:/a/b. */
+static double group_limit(const char *controller, double (*limit)(const char *folder))
+{
+    char line[4096], folder[4352];
+    double least = INFINITY;
+    FILE *groups = fopen("/proc/self/cgroup", "r");
+    while (groups && fgets(line, sizeof line, groups)) {
+        char *names = strchr(line, ':'), *path = names ? strchr(names + 1, ':') : NULL;
+        if (!path) continue;
+        names++, *path++ = 0, path[strcspn(path, "\n")] = 0;
+        const char *const roots[] = { *names ? names : ".", *names ? controller : "unified" };
+        if (*names && !strstr(names, controller)) continue;
+        for (char *end = path + strlen(path); end; end = strrchr(path, '/')) {
+            *end = 0;
+            for (int i = 0; i < 2; i++) {
+                snprintf(folder, sizeof folder, "/sys/fs/cgroup/%.200s%s", roots[i], path);
+                least = fmin(least, limit(folder));
+            }
+        }
+    }
+    if (groups) fclose(groups);
+    return least;
+}
+
+/* The model's context, or as much of it as takes half of the memory that the process may use. */
 static int default_context(const llm_session *s)
 {
     const llm_facts *c = &s->model->facts;
     double position = (double)c->n_layers * c->n_kv_heads *
                       (double)(s->kv[0].bytes + s->kv[1].bytes);
-    double memory = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    double memory = fmin((double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE),
+                         group_limit("memory", group_memory));
     double fits = memory > 0 ? memory / 2 / position : c->context;
     return fits < 1 ? 1 : fits < c->context ? (int)fits : c->context;
-}
-
-/* The whole processors' worth of time that the process may use, as Linux containers limit it. */
-static int processor_limit(void)
-{
-    static const char *const paths[] = { "/sys/fs/cgroup/cpu.max",
-                                         "/sys/fs/cgroup/cpu/cpu.cfs_quota_us" };
-    double quota = 0, period = 100000;
-    for (int i = 0; i < 2 && quota <= 0; i++) {
-        FILE *file = fopen(paths[i], "r");
-        if (file && fscanf(file, "%lf %lf", &quota, &period) < 1) quota = 0;
-        if (file) fclose(file);
-    }
-    double limit = quota > 0 && period > 0 ? ceil(quota / period) : MAX_THREADS;
-    return limit < MAX_THREADS ? (int)limit : MAX_THREADS;
 }
 
 /* The first of the hardware threads of a processor's core, -1 if that is not known. */
@@ -2367,9 +2438,10 @@ static int default_threads(void)
 {
     static const char name[] = "Cpus_allowed_list:";
     char line[4096];
-    int cores = 0, most = processor_limit();
+    int cores = 0, most = (int)fmin(ceil(group_limit("cpu", group_processors)), MAX_THREADS);
 #ifdef _OPENMP
     if (most > omp_get_max_threads()) most = omp_get_max_threads();
+    if (is_child) most = 1;
 #else
     most = 1;
 #endif
@@ -2497,6 +2569,7 @@ llm_session *llm_session_new(const llm_model *m, const llm_options *options)
         return NULL;
     }
     s->context = o.context ? o.context : default_context(s);
+    watch_forks();
     s->threads = o.threads ? o.threads : default_threads();
     s->random = spread_seed(o.seed);
     s->interrupt = o.interrupt;
@@ -2602,7 +2675,7 @@ int llm_context(const llm_session *s)
 
 int llm_threads(const llm_session *s)
 {
-    return s->threads;
+    return is_child ? 1 : s->threads;
 }
 
 const int *llm_tokens(const llm_session *s)
@@ -7597,9 +7670,28 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int w
 
 #define AVX2 __attribute__((target("avx2,fma,f16c")))
 
+/* Whether register number `r` of a leaf of cpuid has all these bits. We look ourselves, because
+ * __builtin_cpu_supports says no to all where nobody fills its table (zig cc, musl). */
+static int cpu_has(unsigned leaf, unsigned part, int r, unsigned bits)
+{
+    unsigned found[4];
+    return __get_cpuid_count(leaf, part, &found[0], &found[1], &found[2], &found[3]) &&
+           (found[r] & bits) == bits;
+}
+
+/* Whether the system keeps these kinds of registers (bits of XCR0) for the process. */
+static int system_keeps(unsigned bits)
+{
+    unsigned low, high;
+    if (!cpu_has(1, 0, 2, 1u << 27)) return 0; /* it doesn't tell */
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (low & bits) == bits;
+}
+
+/* FMA and F16C, AVX2 */
 static int has_avx2(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return system_keeps(0x6) && cpu_has(1, 0, 2, 1u << 12 | 1u << 29) && cpu_has(7, 0, 1, 1u << 5);
 }
 
 typedef uint32_t Lanes_avx2 __attribute__((vector_size(32), may_alias));
@@ -7963,9 +8055,9 @@ AVX2 static void gemm_int_avx2(FloatBand *y, const Quanta *w, const Act *x, int 
 
 static int has_avx512(void)
 {
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512vnni");
+    const unsigned f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31, vnni = 1u << 11;
+    return has_avx2() && system_keeps(0xe6) && cpu_has(7, 0, 1, f | dq | bw | vl) &&
+           cpu_has(7, 0, 2, vnni);
 }
 
 typedef uint32_t Lanes_avx512 __attribute__((vector_size(64), may_alias));
@@ -8233,14 +8325,13 @@ AVX512 static void gemm_int_avx512(FloatBand *y, const Quanta *w, const Act *x, 
     __attribute__(( \
         target("amx-tile,amx-bf16,avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")))
 
-/* The processor must have tiles (bit 24) and their bf16 products (22), and the system must allow
- * this process, with all its threads, to use them: they make the frames of signals larger. */
+/* The processor must have bf16 (bit 5), tiles (24) and their bf16 products (22), and the system
+ * must allow this process, with all its threads, to use them: they make the frames of signals
+ * larger. */
 static int has_amx(void)
 {
     enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
-    unsigned a, b, c, d;
-    return has_avx512() && __builtin_cpu_supports("avx512bf16") &&
-           __get_cpuid_count(7, 0, &a, &b, &c, &d) && d >> 24 & 1 && d >> 22 & 1 &&
+    return has_avx512() && cpu_has(7, 1, 0, 1u << 5) && cpu_has(7, 0, 3, 1u << 24 | 1u << 22) &&
            !syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA);
 }
 
