@@ -98,7 +98,9 @@ enum {
 /* The sentence of the last failure in this thread. */
 const char *llm_error(void);
 
-/* Maps a GGUF file. The file must not change while the model is open. */
+/* Maps a GGUF file. The file must not change while the model is open: where it is made shorter, the
+ * system ends the process with SIGBUS. A host that can't rule that out reads the file itself and
+ * uses llm_open_memory, or handles the signal, as the program in section 10 does. */
 llm_model *llm_open(const char *path);
 
 /* The same from a buffer of the caller's, aligned to 8 bytes, that lives and stays unchanged until
@@ -144,9 +146,12 @@ int llm_rewind(llm_session *s, int position);
 void llm_seed(llm_session *s, uint64_t seed);
 
 /* Writes the session to a file, which appears when it is whole: tokens, KV cache, turns, random
- * state, and a fingerprint of the model. llm_load makes a session what the saved one was; it fails
- * and changes nothing if the file is damaged, of another model or chat format, has a cache of
- * another format, or more positions than the session's context. */
+ * state, and a fingerprint of the model. Where the file is as this session last saved or loaded it,
+ * what changed is appended; else it is written anew beside the old one and takes its place, owner
+ * and mode (600 where there was none). A symbolic link stays, and its target is replaced. A crash
+ * leaves the old version. llm_load makes a session what the saved one was; it fails and changes
+ * nothing if the file is damaged, of another model or chat format, has a cache of another format,
+ * or more positions than the session's context. */
 int llm_save(llm_session *s, const char *path);
 int llm_load(llm_session *s, const char *path);
 
@@ -230,6 +235,7 @@ int llm_write(llm_session *s, int token, int (*on_text)(void *user, const char *
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -1075,30 +1081,39 @@ static int parse_file(File *f)
     return place_tensors(f, (uint64_t)(c.at - f->data));
 }
 
+/* Opens a file that has bytes; -1 on failure. */
+static int open_regular(const char *path, struct stat *st)
+{
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a FIFO must not wait for a writer */
+    if (fd < 0) return fail("%s", strerror(errno));
+    if (fstat(fd, st)) {
+        fail("%s", strerror(errno));
+    } else if (!S_ISREG(st->st_mode)) {
+        fail("this is %s, not a file", S_ISDIR(st->st_mode) ? "a directory" : "a device or pipe");
+    } else if (st->st_size == 0) {
+        fail("the file is empty");
+    } else {
+        return fd;
+    }
+    close(fd);
+    return -1;
+}
+
 static int map_file(File *f, const char *path)
 {
     struct stat st;
-    int fd = open(path, O_RDONLY | O_NONBLOCK); /* a FIFO must not wait for its writer */
-    if (fd < 0) return fail("%s", strerror(errno));
-    void *data = MAP_FAILED;
-    int status = -1;
-    if (fstat(fd, &st)) {
-        fail("%s", strerror(errno));
-    } else if (!S_ISREG(st.st_mode)) {
-        fail("this is %s, not a file", S_ISDIR(st.st_mode) ? "a directory" : "a device or pipe");
-    } else if (st.st_size == 0) {
-        fail("the file is empty");
-    } else if ((data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0)) ==
-               MAP_FAILED) {
-        fail("cannot map %lld bytes: %s", (long long)st.st_size, strerror(errno));
-    } else {
-        f->data = data;
-        f->size = (size_t)st.st_size;
-        f->mapped = 1;
-        status = 0;
-    }
+    int fd = open_regular(path, &st);
+    if (fd < 0) return -1;
+    void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    int status = data == MAP_FAILED ? errno : 0;
     close(fd);
-    return status;
+    if (status) {
+        return fail("cannot map %lld bytes: %s", (long long)st.st_size, strerror(status));
+    }
+    f->data = data;
+    f->size = (size_t)st.st_size;
+    f->mapped = 1;
+    return 0;
 }
 
 static void close_file(File *f)
@@ -2284,6 +2299,9 @@ struct llm_session {
     int long_rope; /* the valid ones have LONG_ROPE */
     int has_logits;
     int warm; /* a batch was evaluated: the weights are in memory */
+    int changed; /* the first position whose keys and values the file below does not have */
+    uint64_t file_size, file_hash; /* of the file last saved or loaded; 0: there is none */
+    struct stat file;
     uint64_t random;
     const volatile int *interrupt;
     const char *const *stops; /* texts, NULL behind the last */
@@ -2688,6 +2706,7 @@ static void cut(llm_session *s, int position)
 {
     if (position < s->position) s->has_logits = 0;
     if (position < s->valid) s->valid = position;
+    if (position < s->changed) s->changed = position;
     s->position = position;
 }
 
@@ -3841,7 +3860,7 @@ static int check_tokens(const llm_session *s, const int *tokens, int n)
 static void choose_rope(llm_session *s, int length)
 {
     int wanted = s->model->ropes[LONG_ROPE].turns && length > s->model->short_context;
-    if (wanted != s->long_rope) s->valid = 0;
+    if (wanted != s->long_rope) s->valid = s->changed = 0;
     s->long_rope = wanted;
 }
 
@@ -5086,13 +5105,21 @@ int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_s
     return count;
 }
 
-/* A session in a file: this header, the tokens, the turns with their texts, the logits, the keys
- * and values of each layer and head, a checksum. Each part is filled up to 8 bytes. */
+/* A session in a file: a head and segments, each of what is new since the one before it. A segment
+ * is a Saved, then tokens, keys and values of each layer and head, logits, and turns with their
+ * texts; each part is filled up to 8 bytes. What lies behind the size that the head tells is a
+ * segment that was not finished, and does not count. */
 typedef struct {
-    char magic[8], chat_format[24], cache[16];
-    uint64_t model, random; /* fingerprint of the model; random state */
-    int32_t position, valid;
-    int16_t has_logits, long_rope; /* its positions have LONG_ROPE */
+    char magic[8];
+    uint64_t size, hash, check; /* checksums of the segments, and of what the head has before it */
+} SavedHead;
+
+typedef struct {
+    char chat_format[24], cache[16];
+    uint64_t size, model, random; /* of the segment; fingerprint of the model; random state */
+    int32_t from;                 /* the first position of the tokens, keys and values */
+    int32_t position, valid, has_logits;
+    int32_t long_rope; /* its positions have LONG_ROPE */
     int32_t n_turns;
 } Saved;
 
@@ -5100,7 +5127,7 @@ typedef struct {
     int32_t role, from, end, length; /* of the text; -1: the turn is open */
 } SavedTurn;
 
-static const char saved_magic[8] = "llmses1";
+static const char saved_magic[8] = "llmses2";
 
 static size_t padded(size_t n)
 {
@@ -5136,8 +5163,8 @@ static uint64_t fingerprint(const llm_model *m)
 }
 
 typedef struct {
-    FILE *file;
-    uint64_t hash;
+    FILE *file; /* NULL: bytes are counted */
+    uint64_t size, hash;
     int failed;
 } Saver;
 
@@ -5145,6 +5172,8 @@ static void save_bytes(Saver *w, const void *data, size_t n)
 {
     uint8_t rest[8] = { 0 };
     size_t whole = n / 8 * 8;
+    w->size += padded(n);
+    if (!w->file || n == 0) return;
     if (n > whole) memcpy(rest, (const uint8_t *)data + whole, n - whole);
     w->hash = checksum(w->hash, data, whole);
     if (n > whole) w->hash = checksum(w->hash, rest, 8);
@@ -5152,52 +5181,152 @@ static void save_bytes(Saver *w, const void *data, size_t n)
                  (n > whole && fwrite(rest, 1, 8, w->file) != 8);
 }
 
-static void save_all(Saver *w, const llm_session *s)
+/* A segment of what comes from position `from` on. */
+static void save_segment(Saver *w, const llm_session *s, int from, uint64_t size)
 {
     const llm_facts *c = &s->model->facts;
-    Saved h = { .model = fingerprint(s->model),
+    Saved h = { .size = size,
+                .model = w->file ? fingerprint(s->model) : 0,
                 .random = s->random,
+                .from = from,
                 .position = s->position,
                 .valid = s->valid,
-                .has_logits = (int16_t)s->has_logits,
-                .long_rope = (int16_t)s->long_rope,
+                .has_logits = s->has_logits,
+                .long_rope = s->long_rope,
                 .n_turns = s->n_turns };
-    memcpy(h.magic, saved_magic, sizeof h.magic);
     snprintf(h.cache, sizeof h.cache, "%s", s->cache->name);
     snprintf(h.chat_format, sizeof h.chat_format, "%s", s->template ? s->template->name : "");
     save_bytes(w, &h, sizeof h);
-    save_bytes(w, s->tokens, (size_t)s->position * sizeof *s->tokens);
+    save_bytes(w, s->tokens + from, (size_t)(s->position - from) * sizeof *s->tokens);
+    for (size_t i = 0; i < (size_t)c->n_layers * (size_t)c->n_kv_heads * 2; i++) {
+        size_t bytes = s->kv[i % 2].bytes;
+        save_bytes(w, kept(s, i) + (size_t)from * bytes, (size_t)(s->valid - from) * bytes);
+    }
+    if (s->has_logits) save_bytes(w, s->logits, (size_t)c->vocab_size * sizeof *s->logits);
     for (int i = 0; i < s->n_turns; i++) {
         const Turn *t = &s->turns[i];
         SavedTurn turn = { t->role, t->from, t->end, t->text ? (int)strlen(t->text) : -1 };
         save_bytes(w, &turn, sizeof turn);
         if (t->text) save_bytes(w, t->text, strlen(t->text));
     }
-    if (s->has_logits) save_bytes(w, s->logits, (size_t)c->vocab_size * sizeof *s->logits);
-    for (size_t i = 0; i < (size_t)c->n_layers * (size_t)c->n_kv_heads * 2; i++) {
-        save_bytes(w, kept(s, i), (size_t)s->valid * s->kv[i % 2].bytes);
+}
+
+static uint64_t segment_size(const llm_session *s, int from)
+{
+    Saver count = { 0 };
+    save_segment(&count, s, from, 0);
+    return count.size;
+}
+
+static SavedHead head_of(uint64_t size, uint64_t hash)
+{
+    SavedHead h = { .size = size, .hash = hash };
+    memcpy(h.magic, saved_magic, sizeof h.magic);
+    h.check = checksum(0, (const uint8_t *)&h, offsetof(SavedHead, check));
+    return h;
+}
+
+/* Writes a segment behind those of a file, and when it is on the disk, the head that counts it.
+ * Closes the file; -1: errno says why it failed. */
+static int finish_save(llm_session *s, FILE *file, SavedHead head, int from)
+{
+    Saver w = { file, head.size, head.hash, 0 };
+    errno = 0;
+    int failed = fseeko(file, (off_t)head.size, SEEK_SET), fd = fileno(file);
+    save_segment(&w, s, from, segment_size(s, from));
+    failed |= fflush(file) || w.failed || fsync(fd);
+    if (failed && from > 0 && ftruncate(fd, (off_t)head.size)) failed = 1;
+    head = head_of(w.size, w.hash);
+    if (!failed) failed = pwrite(fd, &head, sizeof head, 0) != sizeof head || fsync(fd);
+    failed |= fstat(fd, &s->file);
+    int why = errno ? errno : EIO;
+    if (fclose(file) && !failed) failed = 1, why = errno;
+    s->file_size = failed ? 0 : w.size, s->file_hash = w.hash, s->changed = s->valid;
+    errno = why;
+    return failed ? -1 : 0;
+}
+
+/* Appends what changed to a file that is just as the session left it. Returns -1 where it isn't, or
+ * where new bytes would be less than half of it. */
+static int append_saved(llm_session *s, const char *path)
+{
+    SavedHead head = head_of(s->file_size, s->file_hash), found;
+    struct stat st, *old = &s->file;
+    if (!s->file_size || s->changed == 0) return -1;
+    if (head.size + segment_size(s, s->changed) > 2 * segment_size(s, 0)) return -1;
+    int fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) return -1;
+    FILE *file = NULL;
+    if (!fstat(fd, &st) && st.st_dev == old->st_dev && st.st_ino == old->st_ino &&
+        !flock(fd, LOCK_EX | LOCK_NB) && !fstat(fd, &st) && st.st_size == old->st_size &&
+        st.st_mtime == old->st_mtime && pread(fd, &found, sizeof found, 0) == sizeof found &&
+        !memcmp(&found, &head, sizeof head)) {
+        file = fdopen(fd, "r+b");
     }
-    uint64_t hash = w->hash;
-    save_bytes(w, &hash, sizeof hash);
+    if (file) return finish_save(s, file, head, s->changed);
+    close(fd);
+    return -1;
+}
+
+/* Opens a new file of a name that nobody has, in the folder of path. */
+static FILE *open_part(const char *path, char *part, size_t size)
+{
+    static unsigned count;
+    const char *slash = strrchr(path, '/');
+    int fd = -1, folder = slash ? (int)(slash - path) + 1 : 0;
+    for (int i = 0; i < 100 && fd < 0 && (i == 0 || errno == EEXIST); i++) {
+        snprintf(part, size, "%.*s.session-%ld-%u", folder, path, (long)getpid(),
+                 __atomic_fetch_add(&count, 1, __ATOMIC_RELAXED));
+        fd = open(part, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    }
+    return fd < 0 ? NULL : fdopen(fd, "w+b");
+}
+
+/* Writes a file anew beside the old one, of whose owner and mode it gets, and puts it in its place.
+ * Returns 0 or an error number. */
+static int replace_saved(llm_session *s, const char *path, char *part, size_t size)
+{
+    struct stat old;
+    int exists = !stat(path, &old);
+    if (exists && !S_ISREG(old.st_mode)) return S_ISDIR(old.st_mode) ? EISDIR : EINVAL;
+    FILE *file = open_part(path, part, size);
+    if (!file) return errno;
+    mode_t mode = exists ? old.st_mode & 0777 : 0600;
+    if (exists && fchown(fileno(file), old.st_uid, old.st_gid) &&
+        fchown(fileno(file), (uid_t)-1, old.st_gid)) {
+        mode &= 0707;
+    }
+    int failed = fchmod(fileno(file), mode) ? errno : 0;
+    if (finish_save(s, file, (SavedHead){ .size = sizeof(SavedHead) }, 0)) failed = errno;
+    if (!failed && rename(part, path)) failed = errno;
+    if (failed) unlink(part), s->file_size = 0;
+    char *slash = strrchr(part, '/');
+    if (slash) slash[1] = 0;
+    int folder = failed ? -1 : open(slash ? part : ".", O_RDONLY | O_CLOEXEC);
+    if (folder >= 0) fsync(folder), close(folder); /* some file systems can't */
+    return failed;
+}
+
+/* The file that a path leads to by symbolic links, whether it exists or not. */
+static char *target_of(const char *path)
+{
+    char to[4096], next[8192], *target = realpath(path, NULL);
+    if (target || errno != ENOENT) return target;
+    ssize_t n = readlink(path, to, sizeof to - 1);
+    if (n < 0) return strdup(path);
+    const char *slash = strrchr(path, '/');
+    int folder = slash && *to != '/' ? (int)(slash - path) + 1 : 0;
+    snprintf(next, sizeof next, "%.*s%.*s", folder, path, (int)n, to);
+    return target_of(next);
 }
 
 int llm_save(llm_session *s, const char *path)
 {
-    char *part = malloc(strlen(path) + 5);
-    if (!part) return fail("out of memory");
-    sprintf(part, "%s.tmp", path);
-    Saver w = { fopen(part, "wb"), 0, 0 };
-    int failed = !w.file;
-    if (w.file) {
-        save_all(&w, s);
-        failed = fclose(w.file) != 0 || w.failed;
-        if (failed || rename(part, path)) {
-            failed = errno ? errno : EIO;
-            unlink(part);
-        }
-    } else {
-        failed = errno;
-    }
+    if (!s || !path) return fail("there is no %s", s ? "path" : "session");
+    if (!append_saved(s, path)) return 0;
+    char *target = target_of(path), *part = target ? malloc(strlen(target) + 48) : NULL;
+    int failed = part ? replace_saved(s, target, part, strlen(target) + 48) : errno;
+    free(target);
     free(part);
     return failed ? fail("%s: %s", path, strerror(failed)) : 0;
 }
@@ -5228,18 +5357,10 @@ static Turn *load_turns(const Saved *h, Cursor *c)
     return NULL;
 }
 
-/* Whether a file is whole and of this session's kind. */
-static int check_saved(const llm_session *s, const Saved *h, const File *f)
+/* Whether a segment is of this session's kind, and follows one with `valid` positions. */
+static int check_segment(const llm_session *s, const Saved *h, int valid)
 {
     const char *format = s->template ? s->template->name : "";
-    uint64_t hash;
-    if (f->size < sizeof *h + 8 || memcmp(h->magic, saved_magic, sizeof h->magic)) {
-        return fail("this is no saved session");
-    }
-    memcpy(&hash, f->data + (f->size / 8 - 1) * 8, 8);
-    if (f->size % 8 || hash != checksum(0, f->data, f->size - 8)) {
-        return fail("this session is damaged: its checksum is wrong");
-    }
     if (h->model != fingerprint(s->model)) return fail("this session is of another model");
     if (strncmp(h->cache, s->cache->name, sizeof h->cache)) {
         return fail("this session has a cache of %.16s, expected %s", h->cache, s->cache->name);
@@ -5247,57 +5368,131 @@ static int check_saved(const llm_session *s, const Saved *h, const File *f)
     if (strncmp(h->chat_format, format, sizeof h->chat_format)) {
         return fail("this session has the chat format %.16s, expected %s", h->chat_format, format);
     }
-    if (h->position < 0 || h->position > s->context || h->valid < 0 || h->valid > h->position) {
+    if (h->position < 0 || h->position > s->context || h->valid < 0 || h->valid > h->position ||
+        h->from < 0 || h->from > h->valid || h->from > valid) {
         return fail("this session has %d positions, the context %d", h->position, s->context);
     }
     return 0;
 }
 
-/* Takes over what was checked, or fails before anything is changed. */
-static int load_saved(llm_session *s, const Saved *h, Cursor c)
+/* Takes over a segment that was checked; c is behind its Saved. */
+static void take_segment(llm_session *s, const Saved *h, Cursor c)
 {
-    size_t vocab = (size_t)s->model->facts.vocab_size,
-           heads = (size_t)s->model->facts.n_layers * (size_t)s->model->facts.n_kv_heads,
-           used[2] = { (size_t)h->valid * s->kv[0].bytes, (size_t)h->valid * s->kv[1].bytes };
-    const uint8_t *tokens = get(&c, padded((size_t)h->position * sizeof *s->tokens)), *logits, *kv;
-    Turn *turns = tokens ? load_turns(h, &c) : NULL;
-    int bad = !turns || h->random == 0 || (h->n_turns > 0 && !s->template);
-    logits = h->has_logits ? get(&c, padded(vocab * sizeof *s->logits)) : NULL;
-    kv = get(&c, heads * (padded(used[0]) + padded(used[1])));
-    for (int i = 0; tokens && i < h->position; i++) {
+    size_t vocab = (size_t)s->model->facts.vocab_size, n = (size_t)(h->position - h->from),
+           heads = (size_t)s->model->facts.n_layers * (size_t)s->model->facts.n_kv_heads;
+    s->position = h->position, s->valid = h->valid, s->long_rope = h->long_rope != 0;
+    s->has_logits = !!h->has_logits, s->random = h->random;
+    memcpy(s->tokens + h->from, get(&c, padded(n * sizeof *s->tokens)), n * sizeof *s->tokens);
+    for (size_t i = 0; i < heads * 2; i++) {
+        size_t bytes = s->kv[i % 2].bytes, rows = (size_t)(h->valid - h->from) * bytes;
+        memcpy(kept(s, i) + (size_t)h->from * bytes, get(&c, padded(rows)), rows);
+    }
+    size_t logits = vocab * sizeof *s->logits;
+    if (h->has_logits) memcpy(s->logits, get(&c, padded(logits)), logits);
+}
+
+/* Reads the segment at c: sets h, and turns to those it has. */
+static int read_segment(const llm_session *s, Saved *h, Cursor *c, Turn **turns, int valid)
+{
+    size_t vocab = (size_t)s->model->facts.vocab_size, rows, all = 0;
+    const uint8_t *start = get(c, sizeof *h), *tokens;
+    free_turns(*turns, *turns ? h->n_turns : 0);
+    *turns = NULL;
+    if (!start) return fail("this session is damaged: its parts do not fit together");
+    memcpy(h, start, sizeof *h);
+    if (check_segment(s, h, valid)) return -1;
+    rows = (size_t)(h->valid - h->from);
+    for (int i = 0; i < 2; i++) all += padded(rows * s->kv[i].bytes);
+    all *= (size_t)s->model->facts.n_layers * (size_t)s->model->facts.n_kv_heads;
+    if (h->has_logits) all += padded(vocab * sizeof *s->logits);
+    tokens = get(c, padded((size_t)(h->position - h->from) * sizeof *s->tokens));
+    if (get(c, all)) *turns = load_turns(h, c);
+    int bad = !*turns || h->random == 0 || (h->n_turns > 0 && !s->template);
+    for (int i = 0; !bad && i < h->position - h->from; i++) {
         int32_t token;
         memcpy(&token, tokens + (size_t)i * sizeof token, sizeof token);
         bad |= token < 0 || token >= (int)vocab;
     }
-    if (bad || !kv || c.end - c.at != 8) {
-        if (turns) free_turns(turns, h->n_turns);
-        return fail("this session is damaged: its parts do not fit together");
+    if (!bad && c->at && (uint64_t)(c->at - start) == h->size) return 0;
+    return fail("this session is damaged: its parts do not fit together");
+}
+
+/* Takes over the segments between c's ends, or fails before anything is changed. */
+static int load_segments(llm_session *s, Cursor c)
+{
+    Turn *turns = NULL;
+    Saved h = { 0 };
+    Cursor again = c;
+    int status = 0, valid = 0;
+    do {
+        status = read_segment(s, &h, &c, &turns, valid);
+        valid = h.valid;
+    } while (!status && c.at < c.end);
+    if (status) {
+        free_turns(turns, turns ? h.n_turns : 0);
+        return status;
     }
     free_turns(s->turns, s->n_turns);
-    s->turns = turns, s->n_turns = h->n_turns;
-    s->position = h->position, s->valid = h->valid, s->long_rope = h->long_rope != 0;
-    s->has_logits = !!logits, s->random = h->random;
-    memcpy(s->tokens, tokens, (size_t)h->position * sizeof *s->tokens);
-    begin_writing(s);
-    if (logits) memcpy(s->logits, logits, vocab * sizeof *s->logits);
-    for (size_t i = 0; i < heads * 2; kv += padded(used[i++ % 2])) {
-        memcpy(kept(s, i), kv, used[i % 2]);
+    s->turns = turns, s->n_turns = h.n_turns;
+    while (again.at < again.end) {
+        memcpy(&h, again.at, sizeof h);
+        take_segment(s, &h, (Cursor){ again.at + sizeof h, again.end });
+        again.at += h.size;
     }
+    begin_writing(s);
     return 0;
+}
+
+/* Reads the head and what it counts, which the caller frees; NULL on failure. It is not mapped, so
+ * that nobody can take it away. */
+static uint8_t *read_saved(int fd, SavedHead *head, struct stat *st)
+{
+    SavedHead right;
+    uint8_t *data = NULL;
+    size_t done = 0;
+    ssize_t n = pread(fd, head, sizeof *head, 0);
+    if (n != sizeof *head || memcmp(head->magic, saved_magic, sizeof head->magic)) {
+        fail(n > 6 && !memcmp(head->magic, saved_magic, 6)
+                 ? "this session is damaged or of another version of this program"
+                 : "this is no saved session");
+        return NULL;
+    }
+    right = head_of(head->size, head->hash);
+    if (memcmp(&right, head, sizeof right) || head->size % 8 || head->size <= sizeof right ||
+        fstat(fd, st) || head->size > (uint64_t)st->st_size) {
+        fail("this session is damaged: its checksum is wrong");
+    } else if (!(data = malloc(head->size))) {
+        fail("out of memory for %llu bytes", (unsigned long long)head->size);
+    } else {
+        while (done < head->size && n > 0) {
+            n = pread(fd, data + done, head->size - done, (off_t)done);
+            done += n > 0 ? (size_t)n : 0;
+        }
+        size_t size = head->size - sizeof *head;
+        if (done == head->size && checksum(0, data + sizeof *head, size) == head->hash) return data;
+        fail("this session is damaged: its checksum is wrong");
+    }
+    free(data);
+    return NULL;
 }
 
 int llm_load(llm_session *s, const char *path)
 {
-    File f = { 0 };
-    Saved h = { 0 };
-    int status = map_file(&f, path);
-    if (!status) {
-        memcpy(&h, f.data, f.size < sizeof h ? f.size : sizeof h);
-        status = check_saved(s, &h, &f);
+    SavedHead head;
+    struct stat st;
+    if (!s || !path) return fail("there is no %s", s ? "path" : "session");
+    int fd = open_regular(path, &st), status = -1;
+    if (fd >= 0) {
+        flock(fd, LOCK_SH); /* where there are no locks, the checksum tells */
+        uint8_t *data = read_saved(fd, &head, &st);
+        const uint8_t *first = data + sizeof head, *end = data + head.size;
+        if (data) status = load_segments(s, (Cursor){ first, end });
+        free(data);
+        close(fd);
     }
-    if (!status) status = load_saved(s, &h, (Cursor){ f.data + sizeof h, f.data + f.size });
-    close_file(&f);
-    return status ? fail("%s: %s", path, error_text) : 0;
+    if (status) return fail("%s: %s", path, error_text);
+    s->file = st, s->file_size = head.size, s->file_hash = head.hash, s->changed = s->valid;
+    return 0;
 }
 
 /* ==== 10. Command line ===========================================================================
@@ -5870,6 +6065,16 @@ static void on_end(int number)
 static void on_resize(int number)
 {
     (void)number;
+}
+
+/* What was mapped is gone: somebody made the model file shorter. Ends with one line. */
+static void on_lost_file(int number)
+{
+    static const char text[] = "run: the model file was made shorter or can't be read any more\n";
+    (void)number;
+    if (raw_before) tcsetattr(0, TCSANOW, raw_before);
+    if (write(2, text, sizeof text - 1) < 0) _exit(2);
+    _exit(1);
 }
 
 /* Lets the user type a line; NULL at the end of the input. The caller does not free it. */
@@ -7188,6 +7393,7 @@ int main(int argc, char **argv)
     struct timespec now;
     int status = 0;
     if (parse_options(&o, &path, argc, argv)) return 2;
+    signal(SIGBUS, on_lost_file);
     clock_gettime(CLOCK_REALTIME, &now);
     if (!o.seed_given) o.seed = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
     if (o.template && !strcmp(o.template, "list")) {
