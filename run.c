@@ -17,9 +17,16 @@
  * found and what was expected; a missing argument is an error too. Nothing here prints, exits or
  * aborts. Destructors take NULL.
  * Threads: a model is read-only and may be shared; a session is used by one thread at a time.
+ * Fork: models and sessions go on in a child after fork(). Where a session was made before, the
+ * child has one thread, because those of OpenMP stay with the parent.
+ * One translation unit: include run.c, then tokenizer.c.
  */
 
 /* ==== 0. Public API =========================================================================== */
+
+#if !defined RUN_HEADER_ONLY && !defined _GNU_SOURCE
+#define _GNU_SOURCE /* POSIX and syscall, with -std=c11 too */
+#endif
 
 #ifndef RUN_API
 #define RUN_API
@@ -49,7 +56,8 @@ typedef struct {
 /* How a session is made. All zero gives the defaults. */
 typedef struct {
     int context;       /* positions that the KV cache holds; 0: the model's, or what half of the
-                          machine's memory holds, so say less for several sessions */
+                          process's memory (the machine's, or the limit of its control group)
+                          holds, so say less for several sessions */
     int threads;       /* 0: one for each physical core */
     uint64_t seed;     /* every seed is good */
     const char *cache; /* format of the KV cache: f16, f32 or q8_0 (half of f16); NULL: f16 */
@@ -91,7 +99,9 @@ enum {
 /* The sentence of the last failure in this thread. */
 const char *llm_error(void);
 
-/* Maps a GGUF file. The file must not change while the model is open. */
+/* Maps a GGUF file. The file must not change while the model is open: where it is made shorter, the
+ * system ends the process with SIGBUS. A host that can't rule that out reads the file itself and
+ * uses llm_open_memory, or handles the signal, as the program in section 10 does. */
 llm_model *llm_open(const char *path);
 
 /* The same from a buffer of the caller's, aligned to 8 bytes, that lives and stays unchanged until
@@ -137,9 +147,12 @@ int llm_rewind(llm_session *s, int position);
 void llm_seed(llm_session *s, uint64_t seed);
 
 /* Writes the session to a file, which appears when it is whole: tokens, KV cache, turns, random
- * state, and a fingerprint of the model. llm_load makes a session what the saved one was; it fails
- * and changes nothing if the file is damaged, of another model or chat format, has a cache of
- * another format, or more positions than the session's context. */
+ * state, and a fingerprint of the model. Where the file is as this session last saved or loaded it,
+ * what changed is appended; else it is written anew beside the old one and takes its place, owner
+ * and mode (600 where there was none). A symbolic link stays, and its target is replaced. A crash
+ * leaves the old version. llm_load makes a session what the saved one was; it fails and changes
+ * nothing if the file is damaged, of another model or chat format, has a cache of another format,
+ * or more positions than the session's context. */
 int llm_save(llm_session *s, const char *path);
 int llm_load(llm_session *s, const char *path);
 
@@ -223,6 +236,7 @@ int llm_write(llm_session *s, int token, int (*on_text)(void *user, const char *
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -231,6 +245,9 @@ int llm_write(llm_session *s, int token, int (*on_text)(void *user, const char *
 
 #ifdef __FAST_MATH__
 #error "run.c needs IEEE arithmetic: compile it without -ffast-math"
+#endif
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "run.c reads GGUF files where they lie, which needs a little-endian machine"
 #endif
 _Static_assert(sizeof(size_t) == 8, "a model is larger than the address space of 32 bits");
 
@@ -244,14 +261,34 @@ _Static_assert(sizeof(size_t) == 8, "a model is larger than the address space of
 #define UNROLL(n) PRAGMA(GCC unroll n)
 #endif
 
-/* A loop whose rounds are shared by n threads, where there is OpenMP. */
+/* A loop whose rounds are shared by n threads, where there is OpenMP. A child after fork() has one:
+ * GNU's OpenMP would wait for threads that only its parent has. */
+static int is_child;
 #ifdef _OPENMP
 #include <omp.h>
+#include <pthread.h>
 #define THREAD omp_get_thread_num()
 #define PARALLEL_FOR(n, ...) \
-    PRAGMA(omp parallel for schedule(dynamic) num_threads(n) if ((n) > 1)) \
+    PRAGMA(omp parallel for schedule(dynamic) num_threads(n) if ((n) > 1 && !is_child)) \
     for (__VA_ARGS__)
+
+static void become_child(void)
+{
+    is_child = 1;
+}
+
+static void tell_children(void)
+{
+    pthread_atfork(NULL, NULL, become_child);
+}
+
+static void watch_forks(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, tell_children);
+}
 #else
+#define watch_forks()
 #define THREAD 0
 #define PARALLEL_FOR(n, ...) \
     (void)(n); \
@@ -1072,30 +1109,39 @@ static int parse_file(File *f)
     return place_tensors(f, (uint64_t)(c.at - f->data));
 }
 
+/* Opens a file that has bytes; -1 on failure. */
+static int open_regular(const char *path, struct stat *st)
+{
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a FIFO must not wait for a writer */
+    if (fd < 0) return fail("%s", strerror(errno));
+    if (fstat(fd, st)) {
+        fail("%s", strerror(errno));
+    } else if (!S_ISREG(st->st_mode)) {
+        fail("this is %s, not a file", S_ISDIR(st->st_mode) ? "a directory" : "a device or pipe");
+    } else if (st->st_size == 0) {
+        fail("the file is empty");
+    } else {
+        return fd;
+    }
+    close(fd);
+    return -1;
+}
+
 static int map_file(File *f, const char *path)
 {
     struct stat st;
-    int fd = open(path, O_RDONLY | O_NONBLOCK); /* a FIFO must not wait for its writer */
-    if (fd < 0) return fail("%s", strerror(errno));
-    void *data = MAP_FAILED;
-    int status = -1;
-    if (fstat(fd, &st)) {
-        fail("%s", strerror(errno));
-    } else if (!S_ISREG(st.st_mode)) {
-        fail("this is %s, not a file", S_ISDIR(st.st_mode) ? "a directory" : "a device or pipe");
-    } else if (st.st_size == 0) {
-        fail("the file is empty");
-    } else if ((data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0)) ==
-               MAP_FAILED) {
-        fail("cannot map %lld bytes: %s", (long long)st.st_size, strerror(errno));
-    } else {
-        f->data = data;
-        f->size = (size_t)st.st_size;
-        f->mapped = 1;
-        status = 0;
-    }
+    int fd = open_regular(path, &st);
+    if (fd < 0) return -1;
+    void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    int status = data == MAP_FAILED ? errno : 0;
     close(fd);
-    return status;
+    if (status) {
+        return fail("cannot map %lld bytes: %s", (long long)st.st_size, strerror(status));
+    }
+    f->data = data;
+    f->size = (size_t)st.st_size;
+    f->mapped = 1;
+    return 0;
 }
 
 static void close_file(File *f)
@@ -2305,6 +2351,9 @@ struct llm_session {
     int long_rope; /* the valid ones have LONG_ROPE */
     int has_logits;
     int warm; /* a batch was evaluated: the weights are in memory */
+    int changed; /* the first position whose keys and values the file below does not have */
+    uint64_t file_size, file_hash; /* of the file last saved or loaded; 0: there is none */
+    struct stat file;
     uint64_t random;
     const volatile int *interrupt;
     const char *const *stops; /* texts, NULL behind the last */
@@ -2358,30 +2407,70 @@ static const Format *cache_format(const char *name)
     return NULL;
 }
 
-/* The model's context, or as much of it as takes half of the machine's memory. */
+/* The first number of a file of a control group, INFINITY where there is none, as for "max". */
+static double group_number(const char *folder, const char *name, double *second)
+{
+    char path[4400];
+    double number;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "r");
+    if (!file || fscanf(file, "%lf %lf", &number, second) < 1 || number < 0) number = INFINITY;
+    if (file) fclose(file);
+    return number;
+}
+
+static double group_processors(const char *folder)
+{
+    double period = 100000, ignored, quota = group_number(folder, "cpu.max", &period);
+    if (isinf(quota)) { /* version 1 of control groups */
+        quota = group_number(folder, "cpu.cfs_quota_us", &ignored);
+        period = group_number(folder, "cpu.cfs_period_us", &ignored);
+    }
+    return isinf(quota) || period <= 0 ? INFINITY : quota / period;
+}
+
+static double group_memory(const char *folder)
+{
+    double ignored;
+    return fmin(group_number(folder, "memory.max", &ignored),
+                group_number(folder, "memory.limit_in_bytes", &ignored));
+}
+
+/* The least limit of the control groups that the process is in and of those around them. Lines are
+ * 0::/a/b or, in version 1, 4:cpu,cpuacct:/a/b. */
+static double group_limit(const char *controller, double (*limit)(const char *folder))
+{
+    char line[4096], folder[4352];
+    double least = INFINITY;
+    FILE *groups = fopen("/proc/self/cgroup", "r");
+    while (groups && fgets(line, sizeof line, groups)) {
+        char *names = strchr(line, ':'), *path = names ? strchr(names + 1, ':') : NULL;
+        if (!path) continue;
+        names++, *path++ = 0, path[strcspn(path, "\n")] = 0;
+        const char *const roots[] = { *names ? names : ".", *names ? controller : "unified" };
+        if (*names && !strstr(names, controller)) continue;
+        for (char *end = path + strlen(path); end; end = strrchr(path, '/')) {
+            *end = 0;
+            for (int i = 0; i < 2; i++) {
+                snprintf(folder, sizeof folder, "/sys/fs/cgroup/%.200s%s", roots[i], path);
+                least = fmin(least, limit(folder));
+            }
+        }
+    }
+    if (groups) fclose(groups);
+    return least;
+}
+
+/* The model's context, or as much of it as takes half of the memory that the process may use. */
 static int default_context(const llm_session *s)
 {
     const llm_facts *c = &s->model->facts;
     double position = (double)c->n_layers * c->n_kv_heads *
                       (double)(s->kv[0].bytes + s->kv[1].bytes);
-    double memory = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    double memory = fmin((double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE),
+                         group_limit("memory", group_memory));
     double fits = memory > 0 ? memory / 2 / position : c->context;
     return fits < 1 ? 1 : fits < c->context ? (int)fits : c->context;
-}
-
-/* The whole processors' worth of time that the process may use, as Linux containers limit it. */
-static int processor_limit(void)
-{
-    static const char *const paths[] = { "/sys/fs/cgroup/cpu.max",
-                                         "/sys/fs/cgroup/cpu/cpu.cfs_quota_us" };
-    double quota = 0, period = 100000;
-    for (int i = 0; i < 2 && quota <= 0; i++) {
-        FILE *file = fopen(paths[i], "r");
-        if (file && fscanf(file, "%lf %lf", &quota, &period) < 1) quota = 0;
-        if (file) fclose(file);
-    }
-    double limit = quota > 0 && period > 0 ? ceil(quota / period) : MAX_THREADS;
-    return limit < MAX_THREADS ? (int)limit : MAX_THREADS;
 }
 
 /* The first of the hardware threads of a processor's core, -1 if that is not known. */
@@ -2419,9 +2508,10 @@ static int default_threads(void)
 {
     static const char name[] = "Cpus_allowed_list:";
     char line[4096];
-    int cores = 0, most = processor_limit();
+    int cores = 0, most = (int)fmin(ceil(group_limit("cpu", group_processors)), MAX_THREADS);
 #ifdef _OPENMP
     if (most > omp_get_max_threads()) most = omp_get_max_threads();
+    if (is_child) most = 1;
 #else
     most = 1;
 #endif
@@ -2550,6 +2640,7 @@ llm_session *llm_session_new(const llm_model *m, const llm_options *options)
         return NULL;
     }
     s->context = o.context ? o.context : default_context(s);
+    watch_forks();
     s->threads = o.threads ? o.threads : default_threads();
     s->random = spread_seed(o.seed);
     s->interrupt = o.interrupt;
@@ -2659,7 +2750,7 @@ int llm_context(const llm_session *s)
 int llm_threads(const llm_session *s)
 {
     if (lacks(s, "session")) return -1;
-    return s->threads;
+    return is_child ? 1 : s->threads;
 }
 
 const int *llm_tokens(const llm_session *s)
@@ -2673,6 +2764,7 @@ static void cut(llm_session *s, int position)
 {
     if (position < s->position) s->has_logits = 0;
     if (position < s->valid) s->valid = position;
+    if (position < s->changed) s->changed = position;
     s->position = position;
 }
 
@@ -3830,7 +3922,7 @@ static int check_tokens(const llm_session *s, const int *tokens, int n)
 static void choose_rope(llm_session *s, int length)
 {
     int wanted = s->model->ropes[LONG_ROPE].turns && length > s->model->short_context;
-    if (wanted != s->long_rope) s->valid = 0;
+    if (wanted != s->long_rope) s->valid = s->changed = 0;
     s->long_rope = wanted;
 }
 
@@ -5098,13 +5190,21 @@ int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_s
     return count;
 }
 
-/* A session in a file: this header, the tokens, the turns with their texts, the logits, the keys
- * and values of each layer and head, a checksum. Each part is filled up to 8 bytes. */
+/* A session in a file: a head and segments, each of what is new since the one before it. A segment
+ * is a Saved, then tokens, keys and values of each layer and head, logits, and turns with their
+ * texts; each part is filled up to 8 bytes. What lies behind the size that the head tells is a
+ * segment that was not finished, and does not count. */
 typedef struct {
-    char magic[8], chat_format[24], cache[16];
-    uint64_t model, random; /* fingerprint of the model; random state */
-    int32_t position, valid;
-    int16_t has_logits, long_rope; /* its positions have LONG_ROPE */
+    char magic[8];
+    uint64_t size, hash, check; /* checksums of the segments, and of what the head has before it */
+} SavedHead;
+
+typedef struct {
+    char chat_format[24], cache[16];
+    uint64_t size, model, random; /* of the segment; fingerprint of the model; random state */
+    int32_t from;                 /* the first position of the tokens, keys and values */
+    int32_t position, valid, has_logits;
+    int32_t long_rope; /* its positions have LONG_ROPE */
     int32_t n_turns;
 } Saved;
 
@@ -5112,7 +5212,7 @@ typedef struct {
     int32_t role, from, end, length; /* of the text; -1: the turn is open */
 } SavedTurn;
 
-static const char saved_magic[8] = "llmses1";
+static const char saved_magic[8] = "llmses2";
 
 static size_t padded(size_t n)
 {
@@ -5148,8 +5248,8 @@ static uint64_t fingerprint(const llm_model *m)
 }
 
 typedef struct {
-    FILE *file;
-    uint64_t hash;
+    FILE *file; /* NULL: bytes are counted */
+    uint64_t size, hash;
     int failed;
 } Saver;
 
@@ -5157,6 +5257,8 @@ static void save_bytes(Saver *w, const void *data, size_t n)
 {
     uint8_t rest[8] = { 0 };
     size_t whole = n / 8 * 8;
+    w->size += padded(n);
+    if (!w->file || n == 0) return;
     if (n > whole) memcpy(rest, (const uint8_t *)data + whole, n - whole);
     w->hash = checksum(w->hash, data, whole);
     if (n > whole) w->hash = checksum(w->hash, rest, 8);
@@ -5164,53 +5266,152 @@ static void save_bytes(Saver *w, const void *data, size_t n)
                  (n > whole && fwrite(rest, 1, 8, w->file) != 8);
 }
 
-static void save_all(Saver *w, const llm_session *s)
+/* A segment of what comes from position `from` on. */
+static void save_segment(Saver *w, const llm_session *s, int from, uint64_t size)
 {
     const llm_facts *c = &s->model->facts;
-    Saved h = { .model = fingerprint(s->model),
+    Saved h = { .size = size,
+                .model = w->file ? fingerprint(s->model) : 0,
                 .random = s->random,
+                .from = from,
                 .position = s->position,
                 .valid = s->valid,
-                .has_logits = (int16_t)s->has_logits,
-                .long_rope = (int16_t)s->long_rope,
+                .has_logits = s->has_logits,
+                .long_rope = s->long_rope,
                 .n_turns = s->n_turns };
-    memcpy(h.magic, saved_magic, sizeof h.magic);
     snprintf(h.cache, sizeof h.cache, "%s", s->cache->name);
     snprintf(h.chat_format, sizeof h.chat_format, "%s", s->template ? s->template->name : "");
     save_bytes(w, &h, sizeof h);
-    save_bytes(w, s->tokens, (size_t)s->position * sizeof *s->tokens);
+    save_bytes(w, s->tokens + from, (size_t)(s->position - from) * sizeof *s->tokens);
+    for (size_t i = 0; i < (size_t)c->n_layers * (size_t)c->n_kv_heads * 2; i++) {
+        size_t bytes = s->kv[i % 2].bytes;
+        save_bytes(w, kept(s, i) + (size_t)from * bytes, (size_t)(s->valid - from) * bytes);
+    }
+    if (s->has_logits) save_bytes(w, s->logits, (size_t)c->vocab_size * sizeof *s->logits);
     for (int i = 0; i < s->n_turns; i++) {
         const Turn *t = &s->turns[i];
         SavedTurn turn = { t->role, t->from, t->end, t->text ? (int)strlen(t->text) : -1 };
         save_bytes(w, &turn, sizeof turn);
         if (t->text) save_bytes(w, t->text, strlen(t->text));
     }
-    if (s->has_logits) save_bytes(w, s->logits, (size_t)c->vocab_size * sizeof *s->logits);
-    for (size_t i = 0; i < (size_t)c->n_layers * (size_t)c->n_kv_heads * 2; i++) {
-        save_bytes(w, kept(s, i), (size_t)s->valid * s->kv[i % 2].bytes);
+}
+
+static uint64_t segment_size(const llm_session *s, int from)
+{
+    Saver count = { 0 };
+    save_segment(&count, s, from, 0);
+    return count.size;
+}
+
+static SavedHead head_of(uint64_t size, uint64_t hash)
+{
+    SavedHead h = { .size = size, .hash = hash };
+    memcpy(h.magic, saved_magic, sizeof h.magic);
+    h.check = checksum(0, (const uint8_t *)&h, offsetof(SavedHead, check));
+    return h;
+}
+
+/* Writes a segment behind those of a file, and when it is on the disk, the head that counts it.
+ * Closes the file; -1: errno says why it failed. */
+static int finish_save(llm_session *s, FILE *file, SavedHead head, int from)
+{
+    Saver w = { file, head.size, head.hash, 0 };
+    errno = 0;
+    int failed = fseeko(file, (off_t)head.size, SEEK_SET), fd = fileno(file);
+    save_segment(&w, s, from, segment_size(s, from));
+    failed |= fflush(file) || w.failed || fsync(fd);
+    if (failed && from > 0 && ftruncate(fd, (off_t)head.size)) failed = 1;
+    head = head_of(w.size, w.hash);
+    if (!failed) failed = pwrite(fd, &head, sizeof head, 0) != sizeof head || fsync(fd);
+    failed |= fstat(fd, &s->file);
+    int why = errno ? errno : EIO;
+    if (fclose(file) && !failed) failed = 1, why = errno;
+    s->file_size = failed ? 0 : w.size, s->file_hash = w.hash, s->changed = s->valid;
+    errno = why;
+    return failed ? -1 : 0;
+}
+
+/* Appends what changed to a file that is just as the session left it. Returns -1 where it isn't, or
+ * where new bytes would be less than half of it. */
+static int append_saved(llm_session *s, const char *path)
+{
+    SavedHead head = head_of(s->file_size, s->file_hash), found;
+    struct stat st, *old = &s->file;
+    if (!s->file_size || s->changed == 0) return -1;
+    if (head.size + segment_size(s, s->changed) > 2 * segment_size(s, 0)) return -1;
+    int fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) return -1;
+    FILE *file = NULL;
+    if (!fstat(fd, &st) && st.st_dev == old->st_dev && st.st_ino == old->st_ino &&
+        !flock(fd, LOCK_EX | LOCK_NB) && !fstat(fd, &st) && st.st_size == old->st_size &&
+        st.st_mtime == old->st_mtime && pread(fd, &found, sizeof found, 0) == sizeof found &&
+        !memcmp(&found, &head, sizeof head)) {
+        file = fdopen(fd, "r+b");
     }
-    uint64_t hash = w->hash;
-    save_bytes(w, &hash, sizeof hash);
+    if (file) return finish_save(s, file, head, s->changed);
+    close(fd);
+    return -1;
+}
+
+/* Opens a new file of a name that nobody has, in the folder of path. */
+static FILE *open_part(const char *path, char *part, size_t size)
+{
+    static unsigned count;
+    const char *slash = strrchr(path, '/');
+    int fd = -1, folder = slash ? (int)(slash - path) + 1 : 0;
+    for (int i = 0; i < 100 && fd < 0 && (i == 0 || errno == EEXIST); i++) {
+        snprintf(part, size, "%.*s.session-%ld-%u", folder, path, (long)getpid(),
+                 __atomic_fetch_add(&count, 1, __ATOMIC_RELAXED));
+        fd = open(part, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    }
+    return fd < 0 ? NULL : fdopen(fd, "w+b");
+}
+
+/* Writes a file anew beside the old one, of whose owner and mode it gets, and puts it in its place.
+ * Returns 0 or an error number. */
+static int replace_saved(llm_session *s, const char *path, char *part, size_t size)
+{
+    struct stat old;
+    int exists = !stat(path, &old);
+    if (exists && !S_ISREG(old.st_mode)) return S_ISDIR(old.st_mode) ? EISDIR : EINVAL;
+    FILE *file = open_part(path, part, size);
+    if (!file) return errno;
+    mode_t mode = exists ? old.st_mode & 0777 : 0600;
+    if (exists && fchown(fileno(file), old.st_uid, old.st_gid) &&
+        fchown(fileno(file), (uid_t)-1, old.st_gid)) {
+        mode &= 0707;
+    }
+    int failed = fchmod(fileno(file), mode) ? errno : 0;
+    if (finish_save(s, file, (SavedHead){ .size = sizeof(SavedHead) }, 0)) failed = errno;
+    if (!failed && rename(part, path)) failed = errno;
+    if (failed) unlink(part), s->file_size = 0;
+    char *slash = strrchr(part, '/');
+    if (slash) slash[1] = 0;
+    int folder = failed ? -1 : open(slash ? part : ".", O_RDONLY | O_CLOEXEC);
+    if (folder >= 0) fsync(folder), close(folder); /* some file systems can't */
+    return failed;
+}
+
+/* The file that a path leads to by symbolic links, whether it exists or not. */
+static char *target_of(const char *path)
+{
+    char to[4096], next[8192], *target = realpath(path, NULL);
+    if (target || errno != ENOENT) return target;
+    ssize_t n = readlink(path, to, sizeof to - 1);
+    if (n < 0) return strdup(path);
+    const char *slash = strrchr(path, '/');
+    int folder = slash && *to != '/' ? (int)(slash - path) + 1 : 0;
+    snprintf(next, sizeof next, "%.*s%.*s", folder, path, (int)n, to);
+    return target_of(next);
 }
 
 int llm_save(llm_session *s, const char *path)
 {
     if (lacks(s, "session") || lacks(path, "path")) return -1;
-    char *part = malloc(strlen(path) + 5);
-    if (!part) return fail("out of memory");
-    sprintf(part, "%s.tmp", path);
-    Saver w = { fopen(part, "wb"), 0, 0 };
-    int failed = !w.file;
-    if (w.file) {
-        save_all(&w, s);
-        failed = fclose(w.file) != 0 || w.failed;
-        if (failed || rename(part, path)) {
-            failed = errno ? errno : EIO;
-            unlink(part);
-        }
-    } else {
-        failed = errno;
-    }
+    if (!append_saved(s, path)) return 0;
+    char *target = target_of(path), *part = target ? malloc(strlen(target) + 48) : NULL;
+    int failed = part ? replace_saved(s, target, part, strlen(target) + 48) : errno;
+    free(target);
     free(part);
     return failed ? fail("%s: %s", path, strerror(failed)) : 0;
 }
@@ -5241,18 +5442,10 @@ static Turn *load_turns(const Saved *h, Cursor *c)
     return NULL;
 }
 
-/* Whether a file is whole and of this session's kind. */
-static int check_saved(const llm_session *s, const Saved *h, const File *f)
+/* Whether a segment is of this session's kind, and follows one with `valid` positions. */
+static int check_segment(const llm_session *s, const Saved *h, int valid)
 {
     const char *format = s->template ? s->template->name : "";
-    uint64_t hash;
-    if (f->size < sizeof *h + 8 || memcmp(h->magic, saved_magic, sizeof h->magic)) {
-        return fail("this is no saved session");
-    }
-    memcpy(&hash, f->data + (f->size / 8 - 1) * 8, 8);
-    if (f->size % 8 || hash != checksum(0, f->data, f->size - 8)) {
-        return fail("this session is damaged: its checksum is wrong");
-    }
     if (h->model != fingerprint(s->model)) return fail("this session is of another model");
     if (strncmp(h->cache, s->cache->name, sizeof h->cache)) {
         return fail("this session has a cache of %.16s, expected %s", h->cache, s->cache->name);
@@ -5260,58 +5453,131 @@ static int check_saved(const llm_session *s, const Saved *h, const File *f)
     if (strncmp(h->chat_format, format, sizeof h->chat_format)) {
         return fail("this session has the chat format %.16s, expected %s", h->chat_format, format);
     }
-    if (h->position < 0 || h->position > s->context || h->valid < 0 || h->valid > h->position) {
+    if (h->position < 0 || h->position > s->context || h->valid < 0 || h->valid > h->position ||
+        h->from < 0 || h->from > h->valid || h->from > valid) {
         return fail("this session has %d positions, the context %d", h->position, s->context);
     }
     return 0;
 }
 
-/* Takes over what was checked, or fails before anything is changed. */
-static int load_saved(llm_session *s, const Saved *h, Cursor c)
+/* Takes over a segment that was checked; c is behind its Saved. */
+static void take_segment(llm_session *s, const Saved *h, Cursor c)
 {
-    size_t vocab = (size_t)s->model->facts.vocab_size,
-           heads = (size_t)s->model->facts.n_layers * (size_t)s->model->facts.n_kv_heads,
-           used[2] = { (size_t)h->valid * s->kv[0].bytes, (size_t)h->valid * s->kv[1].bytes };
-    const uint8_t *tokens = get(&c, padded((size_t)h->position * sizeof *s->tokens)), *logits, *kv;
-    Turn *turns = tokens ? load_turns(h, &c) : NULL;
-    int bad = !turns || h->random == 0 || (h->n_turns > 0 && !s->template);
-    logits = h->has_logits ? get(&c, padded(vocab * sizeof *s->logits)) : NULL;
-    kv = get(&c, heads * (padded(used[0]) + padded(used[1])));
-    for (int i = 0; tokens && i < h->position; i++) {
+    size_t vocab = (size_t)s->model->facts.vocab_size, n = (size_t)(h->position - h->from),
+           heads = (size_t)s->model->facts.n_layers * (size_t)s->model->facts.n_kv_heads;
+    s->position = h->position, s->valid = h->valid, s->long_rope = h->long_rope != 0;
+    s->has_logits = !!h->has_logits, s->random = h->random;
+    memcpy(s->tokens + h->from, get(&c, padded(n * sizeof *s->tokens)), n * sizeof *s->tokens);
+    for (size_t i = 0; i < heads * 2; i++) {
+        size_t bytes = s->kv[i % 2].bytes, rows = (size_t)(h->valid - h->from) * bytes;
+        memcpy(kept(s, i) + (size_t)h->from * bytes, get(&c, padded(rows)), rows);
+    }
+    size_t logits = vocab * sizeof *s->logits;
+    if (h->has_logits) memcpy(s->logits, get(&c, padded(logits)), logits);
+}
+
+/* Reads the segment at c: sets h, and turns to those it has. */
+static int read_segment(const llm_session *s, Saved *h, Cursor *c, Turn **turns, int valid)
+{
+    size_t vocab = (size_t)s->model->facts.vocab_size, rows, all = 0;
+    const uint8_t *start = get(c, sizeof *h), *tokens;
+    free_turns(*turns, *turns ? h->n_turns : 0);
+    *turns = NULL;
+    if (!start) return fail("this session is damaged: its parts do not fit together");
+    memcpy(h, start, sizeof *h);
+    if (check_segment(s, h, valid)) return -1;
+    rows = (size_t)(h->valid - h->from);
+    for (int i = 0; i < 2; i++) all += padded(rows * s->kv[i].bytes);
+    all *= (size_t)s->model->facts.n_layers * (size_t)s->model->facts.n_kv_heads;
+    if (h->has_logits) all += padded(vocab * sizeof *s->logits);
+    tokens = get(c, padded((size_t)(h->position - h->from) * sizeof *s->tokens));
+    if (get(c, all)) *turns = load_turns(h, c);
+    int bad = !*turns || h->random == 0 || (h->n_turns > 0 && !s->template);
+    for (int i = 0; !bad && i < h->position - h->from; i++) {
         int32_t token;
         memcpy(&token, tokens + (size_t)i * sizeof token, sizeof token);
         bad |= token < 0 || token >= (int)vocab;
     }
-    if (bad || !kv || c.end - c.at != 8) {
-        if (turns) free_turns(turns, h->n_turns);
-        return fail("this session is damaged: its parts do not fit together");
+    if (!bad && c->at && (uint64_t)(c->at - start) == h->size) return 0;
+    return fail("this session is damaged: its parts do not fit together");
+}
+
+/* Takes over the segments between c's ends, or fails before anything is changed. */
+static int load_segments(llm_session *s, Cursor c)
+{
+    Turn *turns = NULL;
+    Saved h = { 0 };
+    Cursor again = c;
+    int status = 0, valid = 0;
+    do {
+        status = read_segment(s, &h, &c, &turns, valid);
+        valid = h.valid;
+    } while (!status && c.at < c.end);
+    if (status) {
+        free_turns(turns, turns ? h.n_turns : 0);
+        return status;
     }
     free_turns(s->turns, s->n_turns);
-    s->turns = turns, s->n_turns = h->n_turns;
-    s->position = h->position, s->valid = h->valid, s->long_rope = h->long_rope != 0;
-    s->has_logits = !!logits, s->random = h->random;
-    memcpy(s->tokens, tokens, (size_t)h->position * sizeof *s->tokens);
-    begin_writing(s);
-    if (logits) memcpy(s->logits, logits, vocab * sizeof *s->logits);
-    for (size_t i = 0; i < heads * 2; kv += padded(used[i++ % 2])) {
-        memcpy(kept(s, i), kv, used[i % 2]);
+    s->turns = turns, s->n_turns = h.n_turns;
+    while (again.at < again.end) {
+        memcpy(&h, again.at, sizeof h);
+        take_segment(s, &h, (Cursor){ again.at + sizeof h, again.end });
+        again.at += h.size;
     }
+    begin_writing(s);
     return 0;
+}
+
+/* Reads the head and what it counts, which the caller frees; NULL on failure. It is not mapped, so
+ * that nobody can take it away. */
+static uint8_t *read_saved(int fd, SavedHead *head, struct stat *st)
+{
+    SavedHead right;
+    uint8_t *data = NULL;
+    size_t done = 0;
+    ssize_t n = pread(fd, head, sizeof *head, 0);
+    if (n != sizeof *head || memcmp(head->magic, saved_magic, sizeof head->magic)) {
+        fail(n > 6 && !memcmp(head->magic, saved_magic, 6)
+                 ? "this session is damaged or of another version of this program"
+                 : "this is no saved session");
+        return NULL;
+    }
+    right = head_of(head->size, head->hash);
+    if (memcmp(&right, head, sizeof right) || head->size % 8 || head->size <= sizeof right ||
+        fstat(fd, st) || head->size > (uint64_t)st->st_size) {
+        fail("this session is damaged: its checksum is wrong");
+    } else if (!(data = malloc(head->size))) {
+        fail("out of memory for %llu bytes", (unsigned long long)head->size);
+    } else {
+        while (done < head->size && n > 0) {
+            n = pread(fd, data + done, head->size - done, (off_t)done);
+            done += n > 0 ? (size_t)n : 0;
+        }
+        size_t size = head->size - sizeof *head;
+        if (done == head->size && checksum(0, data + sizeof *head, size) == head->hash) return data;
+        fail("this session is damaged: its checksum is wrong");
+    }
+    free(data);
+    return NULL;
 }
 
 int llm_load(llm_session *s, const char *path)
 {
+    SavedHead head;
+    struct stat st;
     if (lacks(s, "session") || lacks(path, "path")) return -1;
-    File f = { 0 };
-    Saved h = { 0 };
-    int status = map_file(&f, path);
-    if (!status) {
-        memcpy(&h, f.data, f.size < sizeof h ? f.size : sizeof h);
-        status = check_saved(s, &h, &f);
+    int fd = open_regular(path, &st), status = -1;
+    if (fd >= 0) {
+        flock(fd, LOCK_SH); /* where there are no locks, the checksum tells */
+        uint8_t *data = read_saved(fd, &head, &st);
+        const uint8_t *first = data + sizeof head, *end = data + head.size;
+        if (data) status = load_segments(s, (Cursor){ first, end });
+        free(data);
+        close(fd);
     }
-    if (!status) status = load_saved(s, &h, (Cursor){ f.data + sizeof h, f.data + f.size });
-    close_file(&f);
-    return status ? fail("%s: %s", path, error_text) : 0;
+    if (status) return fail("%s: %s", path, error_text);
+    s->file = st, s->file_size = head.size, s->file_hash = head.hash, s->changed = s->valid;
+    return 0;
 }
 
 /* ==== 10. Command line ===========================================================================
@@ -5967,6 +6233,16 @@ static void on_end(int number)
 static void on_resize(int number)
 {
     (void)number;
+}
+
+/* What was mapped is gone: somebody made the model file shorter. Ends with one line. */
+static void on_lost_file(int number)
+{
+    static const char text[] = "run: the model file was made shorter or can't be read any more\n";
+    (void)number;
+    if (raw_before) tcsetattr(0, TCSANOW, raw_before);
+    if (write(2, text, sizeof text - 1) < 0) _exit(2);
+    _exit(1);
 }
 
 /* Lets the user type a line; NULL at the end of the input. The caller does not free it. */
@@ -7366,6 +7642,7 @@ int main(int argc, char **argv)
     const char *path = NULL;
     struct timespec now;
     int status = 0, failed;
+    signal(SIGBUS, on_lost_file);
     clock_gettime(CLOCK_REALTIME, &now);
     o.seed = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
     if (parse_options(&o, &path, argc, argv)) return 2;
@@ -7845,9 +8122,28 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int w
 
 #define AVX2 __attribute__((target("avx2,fma,f16c")))
 
+/* Whether register number `r` of a leaf of cpuid has all these bits. We look ourselves, because
+ * __builtin_cpu_supports says no to all where nobody fills its table (zig cc, musl). */
+static int cpu_has(unsigned leaf, unsigned part, int r, unsigned bits)
+{
+    unsigned found[4];
+    return __get_cpuid_count(leaf, part, &found[0], &found[1], &found[2], &found[3]) &&
+           (found[r] & bits) == bits;
+}
+
+/* Whether the system keeps these kinds of registers (bits of XCR0) for the process. */
+static int system_keeps(unsigned bits)
+{
+    unsigned low, high;
+    if (!cpu_has(1, 0, 2, 1u << 27)) return 0; /* it doesn't tell */
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (low & bits) == bits;
+}
+
+/* FMA and F16C, AVX2 */
 static int has_avx2(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return system_keeps(0x6) && cpu_has(1, 0, 2, 1u << 12 | 1u << 29) && cpu_has(7, 0, 1, 1u << 5);
 }
 
 typedef uint32_t Lanes_avx2 __attribute__((vector_size(32), may_alias));
@@ -8211,9 +8507,9 @@ AVX2 static void gemm_int_avx2(FloatBand *y, const Quanta *w, const Act *x, int 
 
 static int has_avx512(void)
 {
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512vnni");
+    const unsigned f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31, vnni = 1u << 11;
+    return has_avx2() && system_keeps(0xe6) && cpu_has(7, 0, 1, f | dq | bw | vl) &&
+           cpu_has(7, 0, 2, vnni);
 }
 
 typedef uint32_t Lanes_avx512 __attribute__((vector_size(64), may_alias));
@@ -8481,14 +8777,13 @@ AVX512 static void gemm_int_avx512(FloatBand *y, const Quanta *w, const Act *x, 
     __attribute__(( \
         target("amx-tile,amx-bf16,avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")))
 
-/* The processor must have tiles (bit 24) and their bf16 products (22), and the system must allow
- * this process, with all its threads, to use them: they make the frames of signals larger. */
+/* The processor must have bf16 (bit 5), tiles (24) and their bf16 products (22), and the system
+ * must allow this process, with all its threads, to use them: they make the frames of signals
+ * larger. */
 static int has_amx(void)
 {
     enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
-    unsigned a, b, c, d;
-    return has_avx512() && __builtin_cpu_supports("avx512bf16") &&
-           __get_cpuid_count(7, 0, &a, &b, &c, &d) && d >> 24 & 1 && d >> 22 & 1 &&
+    return has_avx512() && cpu_has(7, 1, 0, 1u << 5) && cpu_has(7, 0, 3, 1u << 24 | 1u << 22) &&
            !syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA);
 }
 

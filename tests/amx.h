@@ -18,7 +18,8 @@
 
 /* What run.c asks whether there is AMX; it has no other use for these. */
 #define __get_cpuid_count(leaf, part, a, b, c, d) \
-    (*(a) = *(b) = *(c) = 0, *(d) = 7u << 22, (leaf) == 7 && (part) == 0)
+    (__get_cpuid_count(leaf, part, a, b, c, d) && \
+     (*(d) |= (leaf) == 7 && (part) == 0 ? 7u << 22 : 0, 1))
 #define syscall(number, ...) (-((number) != SYS_arch_prctl))
 
 #undef _tile_loadd

@@ -6,7 +6,9 @@
 #include "../run.c"
 
 #include <float.h>
+#include <glob.h>
 #include <limits.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>

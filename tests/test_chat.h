@@ -525,6 +525,15 @@ static void test_stop_lengths(const llm_model *m)
 
 static const char saved[] = TMP "/session";
 
+/* Files that a save began and did not finish. */
+static int unfinished(void)
+{
+    glob_t found;
+    int n = glob(TMP "/.session-*", 0, NULL, &found) ? 0 : (int)found.gl_pathc;
+    globfree(&found);
+    return n;
+}
+
 /* A conversation in which the model has begun to answer. */
 static llm_session *begun_chat(const llm_model *m, const char *cache, int context)
 {
@@ -544,7 +553,7 @@ static void test_save(const llm_model *m)
         if (i == 1) talk(a, &(Said){ "user", "so" }, 1, 0, 0);
         b = new_chat(m, NULL);
         talk(b, &(Said){ "user", "something else" }, 1, 0, 0);
-        check(!llm_save(a, saved) && access(TMP "/session.tmp", F_OK), "%s", llm_error());
+        check(!llm_save(a, saved) && !unfinished(), "%s", llm_error());
         check(!llm_load(b, saved), "%s", llm_error());
         check(same_state(state_of(a), state_of(b)) && same_past(a, b), "%d: \"%s\"", i, text_of(b));
         mind[0].session = a, mind[1].session = b;
@@ -632,7 +641,7 @@ static void test_other_sessions(const llm_model *m)
               access(TMP "/nowhere", F_OK),
           "%s", llm_error());
     mkdir(TMP "/folder", 0777);
-    check(llm_save(s, TMP "/folder") == -1 && access(TMP "/folder.tmp", F_OK), "%s", llm_error());
+    check(llm_save(s, TMP "/folder") == -1 && !unfinished(), "%s", llm_error());
     rmdir(TMP "/folder");
     llm_session_free(s);
     llm_close(other);
@@ -674,12 +683,19 @@ static void test_damaged_sessions(const llm_model *m)
     llm_session_free(s);
 }
 
+static void slurp_bytes(const char *path, uint8_t *to, size_t room, size_t *size)
+{
+    FILE *in = fopen(path, "rb");
+    *size = in ? fread(to, 1, room, in) : 0;
+    if (in) fclose(in);
+}
+
 /* Loads a file with a good checksum and some bad number in it. What loads must be of use. */
 static int try_forged(llm_session *s, uint8_t *file, size_t size)
 {
-    uint64_t hash = checksum(0, file, size - 8);
+    SavedHead head = head_of(size, checksum(0, file + sizeof head, size - sizeof head));
     State before = state_of(s);
-    memcpy(file + size - 8, &hash, 8);
+    memcpy(file, &head, sizeof head);
     write_saved(file, size);
     if (llm_load(s, saved)) return same_state(before, state_of(s)) && *llm_error() != 0;
     llm_generate(s, NULL, 2, NULL, NULL, NULL);
@@ -691,28 +707,50 @@ static int try_forged(llm_session *s, uint8_t *file, size_t size)
     return llm_position(s) <= llm_context(s) && llm_position(s) >= 0;
 }
 
-/* Someone who knows the checksum can't break a session either. */
+/* Adds the places of the numbers that matter in the segment at `at` of a file of s; returns where
+ * the next one begins. */
+static size_t segment_places(const llm_session *s, const uint8_t *file, size_t at, size_t *places,
+                             size_t *n)
+{
+    const llm_facts *c = &s->model->facts;
+    Saved h;
+    memcpy(&h, file + at, sizeof h);
+    size_t next = at + h.size, rows = (size_t)(h.valid - h.from);
+    for (size_t i = offsetof(Saved, size); i < sizeof h; i += 4) {
+        if (i < offsetof(Saved, model) || i >= offsetof(Saved, from)) places[(*n)++] = at + i;
+    }
+    at += sizeof h;
+    places[(*n)++] = at, places[(*n)++] = at + 40; /* tokens */
+    at += padded((size_t)(h.position - h.from) * sizeof(int32_t));
+    at += (padded(rows * s->kv[0].bytes) + padded(rows * s->kv[1].bytes)) * (size_t)c->n_layers *
+          (size_t)c->n_kv_heads;
+    at += h.has_logits ? padded((size_t)c->vocab_size * sizeof(float)) : 0;
+    for (int i = 0; i < h.n_turns; i++) {
+        int32_t length;
+        for (size_t j = 0; j < 4; j++) places[(*n)++] = at + 4 * j;
+        memcpy(&length, file + at + offsetof(SavedTurn, length), sizeof length);
+        at += sizeof(SavedTurn) + padded(length > 0 ? (size_t)length : 0);
+    }
+    check(at == next, "a segment ends at %zu, expected %zu", at, next);
+    return next;
+}
+
+/* Someone who knows the checksum can't break a session either: one that was saved at once, and one
+ * with a segment that was appended. */
 static void test_forged_sessions(const llm_model *m)
 {
     static const int32_t values[] = { -1,  0,   1,   2,       3,       7,      100,
                                       300, 399, 400, 1 << 20, INT_MAX, INT_MIN };
-    static uint8_t file[1 << 16], copy[1 << 16];
+    static uint8_t file[1 << 17], copy[1 << 17];
     llm_session *s = begun_chat(m, "f16", 400);
-    size_t places[128], n = 0, fields = offsetof(Saved, position), at;
+    size_t places[256], n = 0, at = sizeof(SavedHead), size, segments = 0;
     int wrong = 0;
     check(!llm_save(s, saved), "%s", llm_error());
-    FILE *in = fopen(saved, "rb");
-    size_t size = in ? fread(file, 1, sizeof file, in) : 0;
-    if (in) fclose(in);
-    for (; fields + 4 <= sizeof(Saved); fields += 4) places[n++] = fields;
-    places[n++] = sizeof(Saved), places[n++] = sizeof(Saved) + 40; /* tokens */
-    at = sizeof(Saved) + padded((size_t)s->position * sizeof(int32_t));
-    for (int i = 0; i < s->n_turns; i++) {
-        int32_t length;
-        for (size_t j = 0; j < 4; j++) places[n++] = at + 4 * j;
-        memcpy(&length, file + at + offsetof(SavedTurn, length), sizeof length);
-        at += sizeof(SavedTurn) + padded(length > 0 ? (size_t)length : 0);
-    }
+    talk(s, (Said[]){ { "user", "this tea" }, { "assistant", NULL } }, 2, 0, 0);
+    check(!llm_save(s, saved), "%s", llm_error());
+    slurp_bytes(saved, file, sizeof file, &size);
+    for (; at < size; segments++) at = segment_places(s, file, at, places, &n);
+    check(segments == 2 && n > 60 && n < ARRAY_LEN(places), "%zu segments, %zu", segments, n);
     for (size_t i = 0; i < n; i++) {
         for (size_t j = 0; j < 2 + ARRAY_LEN(values); j++) {
             int32_t value;
@@ -724,10 +762,135 @@ static void test_forged_sessions(const llm_model *m)
         }
     }
     memcpy(copy, file, size);
-    memset(copy + offsetof(Saved, random), 0, 8); /* no state of the random numbers */
+    memset(copy + sizeof(SavedHead) + offsetof(Saved, random), 0, 8); /* no state to draw from */
     check(!wrong && try_forged(s, copy, size), "%d forged files: %s", wrong, llm_error());
     memcpy(copy, file, size);
     check(try_forged(s, copy, size) && llm_turns(s) > 3, "the file itself: %s", llm_error());
+    llm_session_free(s);
+}
+
+static off_t size_of(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) ? -1 : st.st_size;
+}
+
+/* Saves s and loads it into a session of its own, which must be the same. */
+static int saves_well(llm_session *s)
+{
+    llm_session *other = new_chat(s->model, NULL);
+    int same = !llm_save(s, saved) && !llm_load(other, saved) && same_past(s, other) &&
+               same_state(state_of(s), state_of(other));
+    llm_session_free(other);
+    return same;
+}
+
+/* A turn more costs what is new, and what was changed is saved too. In the end the file is at most
+ * twice as large as what lives in it. */
+static void test_appended(const llm_model *m)
+{
+    llm_session *s = new_chat(m, NULL), *other = new_chat(m, NULL);
+    int appended = 0;
+    unlink(saved);
+    talk(s, conversation, 3, 0, 0);
+    check(saves_well(s), "%s", llm_error());
+    for (int i = 0; i < 6; i++) {
+        off_t before = size_of(saved), after;
+        int from = llm_position(s);
+        if (i == 3) llm_rewind(s, from -= 9), from -= llm_position(s) < from;
+        talk(s, (Said[]){ { "user", "tea in the rain" }, { "assistant", "so" } }, 2, 0, 0);
+        size_t row = 2 * sizeof(float) * (size_t)m->facts.n_layers * (size_t)m->facts.n_kv_heads *
+                     (size_t)m->facts.head_dim;
+        size_t most = (size_t)(llm_position(s) - from + 9) * (row + 4) + 4096;
+        check(saves_well(s), "turn %d: %s", i, llm_error());
+        after = size_of(saved);
+        appended += after > before && (size_t)(after - before) < most && (size_t)after > 2 * most;
+        check((uint64_t)after <= 2 * segment_size(s, 0), "turn %d: %lld", i, (long long)after);
+    }
+    check(appended > 1, "%d of 6 saves appended what was new", appended);
+    /* bytes of a save that was not finished, and a file that another session has replaced */
+    check(cli("printf 'half a segment' >>$T/session") == 0 && !llm_load(other, saved), "%s",
+          llm_error());
+    check(same_past(s, other) && saves_well(other), "bytes behind the end: %s", llm_error());
+    talk(s, &(Said){ "user", "mine" }, 1, 0, 0);
+    check(saves_well(s), "a file that somebody else wrote: %s", llm_error());
+    llm_session_free(s), llm_session_free(other);
+}
+
+/* What a save does to the files that it finds. */
+static void test_saved_files(const llm_model *m)
+{
+    llm_session *s = new_chat(m, NULL);
+    struct stat st;
+    mode_t mask = umask(0);
+    talk(s, conversation, 3, 0, 0);
+    unlink(saved);
+    check(!llm_save(s, saved) && !stat(saved, &st) && (st.st_mode & 07777) == 0600, "mode %o",
+          (unsigned)st.st_mode);
+    for (int i = 0; i < 2; i++) { /* the file anew; appended to */
+        chmod(saved, 0640);
+        if (i == 0) llm_rewind(s, 0);
+        talk(s, conversation, 2, 0, 0);
+        check(!llm_save(s, saved) && !stat(saved, &st) && (st.st_mode & 07777) == 0640, "mode %o",
+              (unsigned)st.st_mode);
+    }
+    umask(mask);
+    check(cli("cd $T; echo mine >session.tmp; ln -sf session link; rm -f new; ln -sf new newlink;"
+              "ln -sf newlink chain") == 0,
+          "%s", cli_err);
+    off_t before = size_of(saved);
+    llm_rewind(s, 0);
+    check(!llm_save(s, TMP "/link") && size_of(saved) < before, "%s", llm_error());
+    check(!llm_save(s, TMP "/chain") && size_of(TMP "/new") > 0, "%s", llm_error());
+    check(cli("cd $T; test -L link && test -L newlink && test -L chain && cat session.tmp") == 0 &&
+              !strcmp(cli_out, "mine\n"),
+          "links and a file of somebody: %s", cli_out);
+    check(llm_save(s, "/dev/null") == -1 && llm_save(s, NULL) == -1 && llm_load(NULL, saved) == -1,
+          "what is no file");
+    llm_session_free(s);
+}
+
+/* Saves a turn more again and again; loads what another process may have saved in between. */
+static void keep_saving(const llm_model *m, int rounds)
+{
+    llm_session *s = new_chat(m, NULL);
+    int wrong = 0;
+    for (int i = 0; i < rounds; i++) {
+        if (llm_position(s) > 200) llm_rewind(s, 0);
+        talk(s, (Said[]){ { "user", "tea" }, { "assistant", "so" } }, 2, 0, 0);
+        wrong += llm_save(s, saved) != 0;
+        if (i % 3 == 0) wrong += llm_load(s, saved) != 0;
+    }
+    _exit(wrong > 0);
+}
+
+/* Two processes save to one file, and processes are killed while they save: what is there is
+ * always whole. */
+static void test_savers(const llm_model *m)
+{
+    llm_session *s = new_chat(m, NULL);
+    pid_t children[2];
+    int wrong = 0, status;
+    check(!llm_save(s, saved), "%s", llm_error());
+    fflush(stdout);
+    for (int i = 0; i < 2; i++) {
+        if (!(children[i] = fork())) keep_saving(m, 60);
+    }
+    for (int i = 0; i < 60; i++) wrong += llm_load(s, saved) != 0;
+    for (int i = 0; i < 2; i++) {
+        wrong += waitpid(children[i], &status, 0) != children[i] || status != 0;
+    }
+    check(!wrong && !llm_load(s, saved), "two savers, %d failures: %s", wrong, llm_error());
+    for (int i = 0; i < 20; i++) {
+        pid_t child = fork();
+        if (!child) keep_saving(m, 1 << 20);
+        usleep(20000 + (useconds_t)i * 1700);
+        kill(child, SIGKILL);
+        waitpid(child, NULL, 0);
+        wrong += llm_load(s, saved) != 0;
+    }
+    check(!wrong, "%d savers were killed and left no whole file: %s", wrong, llm_error());
+    cli("rm -f $T/.session-*");
     llm_session_free(s);
 }
 
@@ -854,6 +1017,9 @@ static void test_library_chat(void)
     test_other_sessions(m);
     test_damaged_sessions(m);
     test_forged_sessions(m);
+    test_appended(m);
+    test_saved_files(m);
+    test_savers(m);
     test_interrupt(m);
     test_interrupted_answer();
     test_back_and_fork(m);
@@ -968,7 +1134,7 @@ static void test_kept_chat(void)
               !*cli_err,
           "a conversation in two parts: %s %s", cli_out, cli_err);
     check(
-        cli("cp $T/kept $T/copy; printf x >>$T/copy; cp $T/copy $T/kept; printf 'tea\n' | " KEPT) ==
+        cli("truncate -s -1 $T/kept; cp $T/kept $T/copy; printf 'tea\n' | " KEPT) ==
                 1 &&
             !*cli_out && lines(cli_err) == 1 && strstr(cli_err, "is damaged") &&
             cli("cmp $T/copy $T/kept") == 0,
@@ -976,7 +1142,7 @@ static void test_kept_chat(void)
     check(cli("printf 'tea\n' | $RUN $T/chat.gguf -m chat -n 9 --session $T/nowhere/kept") == 1 &&
               lines(cli_err) == 1 && strstr(cli_err, "nowhere/kept: No such file"),
           "a folder that is none: %s", cli_err);
-    check(access(TMP "/kept.tmp", F_OK) != 0, "a half written file stays");
+    check(!unfinished(), "a half written file stays");
 }
 
 static int is_utf8(const char *text)

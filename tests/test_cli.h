@@ -428,6 +428,18 @@ static void test_companions(void)
 }
 
 /* The library in other people's programs. */
+/* A model file that is made shorter while it is mapped. */
+static void test_lost_file(void)
+{
+    int code = cli("cp $M $T/shorter.gguf; mkfifo $T/fifo; $RUN $T/shorter.gguf -m chat --template "
+                   "chatml -n 3 <$T/fifo & exec 3>$T/fifo; echo tea >&3; sleep 0.3; "
+                   ": >$T/shorter.gguf; echo tea >&3; exec 3>&-; wait $!");
+    check(code == 1 && strstr(cli_err, "run: the model file was made shorter") &&
+              lines(cli_err) == 1,
+          "exit %d: %s", code, cli_err);
+    cli("rm -f $T/fifo $T/shorter.gguf");
+}
+
 static void test_embedding(void)
 {
     check(cli("$T/embed $M tea") == 0 && !strncmp(cli_out, "tea", 3) && strlen(cli_out) > 5,
@@ -519,6 +531,7 @@ static void test_cli(void)
     test_bad_model();
     test_companions();
     test_embedding();
+    test_lost_file();
     test_readme();
     check(cli("sh tests/style.sh") == 0, "style: %s", cli_out);
 }
