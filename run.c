@@ -127,6 +127,10 @@ int llm_is_stop(const llm_model *m, int token);
 llm_session *llm_session_new(const llm_model *m, const llm_options *options);
 void llm_session_free(llm_session *s);
 
+/* What is doubtful about a session, "" if nothing: a mark of its chat format is no token of the
+ * model, so turns may not end where they should. */
+const char *llm_warning(const llm_session *s);
+
 /* A second session with the same past, position and random state; the cost is a copy of the used KV
  * cache. */
 llm_session *llm_fork(const llm_session *s);
@@ -2364,6 +2368,7 @@ struct llm_session {
     Turn *turns; /* (n_turns) the conversation so far */
     int n_turns;
     Marked marks[N_MARKS];
+    char warning[160];
     int start, written; /* positions: where the text that is written began, how far it is taken */
     int thinking;       /* it is a thought */
     int skip_space;     /* none was given out since the answer or a thought began */
@@ -2733,6 +2738,11 @@ llm_session *llm_fork(const llm_session *s)
         memcpy(kept(t, i), kept(s, i), (size_t)s->valid * s->kv[i % 2].bytes);
     }
     return t;
+}
+
+const char *llm_warning(const llm_session *s)
+{
+    return lacks(s, "session") ? NULL : s->warning;
 }
 
 int llm_position(const llm_session *s)
@@ -4683,9 +4693,38 @@ static const char *rest_of_open(const llm_session *s)
     return strncmp(open, ask, len) ? "" : open + len;
 }
 
+/* The first of the marks in a text of the format that the vocabulary lacks; empty if it has all. */
+static Text missing_mark(const llm_model *m, const char *text)
+{
+    for (; text && *text; text++) {
+        const char *end = strchr("<[", *text) ? strchr(text, *text == '<' ? '>' : ']') : NULL;
+        Text it = { text, end ? (size_t)(end - text) + 1 : 0 };
+        if (end && tokenizer_find(m->tokenizer, it.data, it.len) < 0) return it;
+    }
+    return (Text){ "", 0 };
+}
+
+/* Warns of a mark that the vocabulary lacks. Formats whose turns end with the model's own end token
+ * spell their marks as text in many published models. */
+static void check_marks(llm_session *s)
+{
+    const Template *t = s->template;
+    const char *close = t->turns[ASSISTANT].close;
+    if (!strpbrk(close, "<[") || strstr(close, EOS)) return;
+    for (int i = 0; i < 6; i++) {
+        Text it = missing_mark(s->model, i % 2 ? t->turns[i / 2].open : t->turns[i / 2].close);
+        if (!it.len) continue;
+        snprintf(s->warning, sizeof s->warning,
+                 "the vocabulary has no token %.*s, which the chat format %s needs", SHOW(it),
+                 t->name);
+        return;
+    }
+}
+
 static void spell_marks(llm_session *s)
 {
     const Template *t = s->template;
+    if (t && s->model->tokenizer) check_marks(s);
     spell_mark(s, &s->marks[THOUGHT_OPEN], t ? t->think[0] : NULL);
     spell_mark(s, &s->marks[THOUGHT_CLOSE], t ? t->think[1] : NULL);
     spell_mark(s, &s->marks[TURN_CLOSE], t && t->think[0] ? t->turns[ASSISTANT].close : NULL);
@@ -5673,7 +5712,7 @@ static const struct Option {
     { "-y", "TEXT", "system prompt of a chat", CHATS, TEXT, offsetof(Settings, system), 0, 0,
       NULL },
     { "-r", "TEXT", "stop at this text and do not print it; may be given several times",
-      GENERATE | CHAT, LIST, offsetof(Settings, stops), 0, 0, NULL },
+      GENERATE | SAMPLES | CHATS, LIST, offsetof(Settings, stops), 0, 0, NULL },
     { "--template", "NAME", "chat format, where the model file's own is not right; list shows all",
       CHATS, TEXT, offsetof(Settings, template), 0, 0, NULL },
     { "--think", "HOW",
@@ -6036,25 +6075,6 @@ static int next_key(Editor *e)
     return OTHER;
 }
 
-/* Columns that a character takes on a terminal. */
-static int char_width(const char *text, int length)
-{
-    static const struct {
-        uint32_t first, last;
-        int width;
-    } ranges[] = { { 0x300, 0x36f, 0 },     { 0x200b, 0x200f, 0 },   { 0x20d0, 0x20ff, 0 },
-                   { 0xfe00, 0xfe0f, 0 },   { 0x1100, 0x115f, 2 },   { 0x2e80, 0xa4cf, 2 },
-                   { 0xac00, 0xd7a3, 2 },   { 0xf900, 0xfaff, 2 },   { 0xfe30, 0xfe6f, 2 },
-                   { 0xff00, 0xff60, 2 },   { 0xffe0, 0xffe6, 2 },   { 0x1f300, 0x1f64f, 2 },
-                   { 0x1f680, 0x1f6ff, 2 }, { 0x1f900, 0x1faff, 2 }, { 0x20000, 0x3fffd, 2 } };
-    uint32_t code = (unsigned char)*text & (length > 1 ? 0x7fu >> length : 0x7f);
-    for (int i = 1; i < length; i++) code = code << 6 | ((unsigned char)text[i] & 0x3f);
-    for (size_t i = 0; i < ARRAY_LEN(ranges); i++) {
-        if (code >= ranges[i].first && code <= ranges[i].last) return ranges[i].width;
-    }
-    return 1;
-}
-
 /* Writes the part of the line from byte `from` to `to` that follows column *column, and returns the
  * number of rows that it begins. */
 static int show_text(FILE *out, const Editor *e, size_t from, size_t to, int columns, int *column)
@@ -6064,7 +6084,7 @@ static int show_text(FILE *out, const Editor *e, size_t from, size_t to, int col
         const char *text = e->text + i;
         int length = tokenizer_char(text, e->n - i);
         int visible = length > 0 && !is_control_char(text, length);
-        int width = visible ? char_width(text, length) : 1;
+        int width = visible ? tokenizer_columns(text, length) : 1;
         i += length > 0 ? (size_t)length : 1;
         if (*text == '\n') {
             fputs("\r\n", out);
@@ -6868,18 +6888,23 @@ static void write_out(Output *out, const char *text, size_t len)
     if (len) out->newline = text[len - 1] == '\n';
 }
 
-static int print_text(void *user, const char *text, size_t len)
+/* Prints a piece of a thought or of an answer. */
+static void print_piece(Output *out, int thought, const char *text, size_t len)
 {
-    Output *out = user;
-    int thought = out->session && llm_is_thought(out->session);
-    if (out->first == 0) out->first = seconds();
-    if (thought && out->hide_thoughts) return out->failed || ctrl_c;
+    if (thought && out->hide_thoughts) return;
     if (thought != out->thought) {
         if (!thought) write_out(out, "\n\n", out->newline ? 1 : 2);
         if (out->colour) fputs(thought ? "\x1b[2m" : "\x1b[0m", stdout);
         out->thought = thought;
     }
     write_out(out, text, len);
+}
+
+static int print_text(void *user, const char *text, size_t len)
+{
+    Output *out = user;
+    if (out->first == 0) out->first = seconds();
+    print_piece(out, out->session && llm_is_thought(out->session), text, len);
     return out->failed || ctrl_c;
 }
 
@@ -6980,10 +7005,10 @@ static llm_sampling choose_sampling(const llm_model *m, const Settings *o)
     return p;
 }
 
-/* Tokens to generate outside a chat. */
+/* Tokens to generate; 0: as many as the context holds. */
 static int most_tokens(const Settings *o)
 {
-    return o->n < 0 ? 256 : o->n;
+    return o->n >= 0 ? o->n : o->task & CHATS ? 0 : 256;
 }
 
 /* The text that follows, each token in the colour of its probability. */
@@ -7012,8 +7037,23 @@ static int generate_heat(const llm_model *m, llm_session *s, const Settings *o, 
 typedef struct {
     llm_session *session;
     double sum; /* of the log-probabilities of its n tokens */
-    int from, n, done;
+    int n, done, failed;
+    char *text; /* (len) in pieces: whether it is a thought, the text, a zero */
+    size_t len;
 } Sample;
+
+static int keep_piece(void *user, const char *text, size_t len)
+{
+    Sample *a = user;
+    char *more = realloc(a->text, a->len + len + 2);
+    a->failed |= !more;
+    if (!more) return 1;
+    a->text = more;
+    more[a->len] = (char)llm_is_thought(a->session);
+    memcpy(more + a->len + 1, text, len + 1);
+    a->len += len + 2;
+    return 0;
+}
 
 static int compare_samples(const void *a, const void *b)
 {
@@ -7029,37 +7069,38 @@ static int step_samples(const llm_model *m, Sample *all, int count, int most, co
     int tokens[64], n = 0;
     for (int i = 0; i < count; i++) {
         Sample *a = &all[i];
-        a->done |= llm_position(a->session) == llm_context(a->session);
         if (a->done) continue;
-        int token = llm_sample(a->session, p);
-        if (token < 0) return -1;
-        a->sum += log_probability(llm_logits(a->session), llm_info(m)->vocab_size, token);
-        a->n++;
-        a->done = llm_is_stop(m, token) || a->n == most;
-        if (llm_is_stop(m, token)) continue;
+        int over = llm_position(a->session) == llm_context(a->session) || (most && a->n == most);
+        int token = over ? -1 : llm_sample(a->session, p);
+        if (token < 0 && !over) return -1;
+        if (token >= 0) {
+            a->sum += log_probability(llm_logits(a->session), llm_info(m)->vocab_size, token);
+            a->n++;
+        }
+        if ((a->done = llm_write(a->session, token, keep_piece, a)) < 0) return -1;
+        if (a->done) continue;
         tokens[n] = token;
         going[n++] = a->session;
     }
     return n ? llm_eval_many(going, tokens, n) < 0 ? -1 : n : 0;
 }
 
-static int print_samples(const llm_model *m, const Sample *all, const Settings *o)
+static int print_samples(const Sample *all, const Settings *o)
 {
     Output out = new_output(NULL, o);
     for (int i = 0; i < (o->best ? 1 : o->samples); i++) {
-        const int *tokens = llm_tokens(all[i].session) + all[i].from;
-        int n = llm_position(all[i].session) - all[i].from;
-        size_t len = llm_decode(m, tokens, n, 0, NULL, 0);
-        char *text = malloc(len + 1), head[64];
-        if (!text) return complain(1, "out of memory");
-        llm_decode(m, tokens, n, 0, text, len + 1);
+        const Sample *a = &all[i];
+        char head[64];
         int wrote = snprintf(head, sizeof head, "%s== %d: mean log-probability %.4f, %d tokens\n",
-                             i ? "\n" : "", i + 1, all[i].sum / (all[i].n ? all[i].n : 1),
-                             all[i].n);
+                             i ? "\n" : "", i + 1, a->sum / (a->n ? a->n : 1), a->n);
+        if (a->failed) return complain(1, "out of memory");
         if (!o->best) write_out(&out, head, (size_t)wrote);
-        write_out(&out, text, len);
-        write_out(&out, "\n", 1);
-        free(text);
+        out.newline = 1;
+        for (size_t at = 0, len; at < a->len; at += len + 2) {
+            len = strlen(a->text + at + 1);
+            print_piece(&out, a->text[at], a->text + at + 1, len);
+        }
+        end_text(&out);
     }
     return 0;
 }
@@ -7073,7 +7114,6 @@ static int samples(const llm_model *m, llm_session *s, const Settings *o)
     double start = seconds();
     for (int i = 0; i < o->samples && !status; i++) {
         all[i].session = llm_fork(s);
-        all[i].from = llm_position(s);
         if (!all[i].session) status = complain(1, "%s", llm_error());
         if (!status) llm_seed(all[i].session, o->seed + (uint64_t)i);
     }
@@ -7088,8 +7128,8 @@ static int samples(const llm_model *m, llm_session *s, const Settings *o)
                 n / (seconds() - start));
     }
     qsort(all, (size_t)o->samples, sizeof *all, compare_samples);
-    if (!status) status = print_samples(m, all, o);
-    for (int i = 0; i < o->samples; i++) llm_session_free(all[i].session);
+    if (!status) status = print_samples(all, o);
+    for (int i = 0; i < o->samples; i++) llm_session_free(all[i].session), free(all[i].text);
     return status;
 }
 
@@ -7576,6 +7616,7 @@ static int run_task(const llm_model *m, llm_session *s, const Settings *o, const
                         *llm_info(m)->chat_template ? "a chat template of no known format"
                                                     : "no chat template");
     }
+    if (chatting && *llm_warning(s)) complain(0, "%s", llm_warning(s));
     if (chatting) return o->samples ? chat_samples(m, s, o, prompt) : chat(m, s, o, prompt);
     return generate(m, s, o, prompt, len);
 }

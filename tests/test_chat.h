@@ -508,6 +508,89 @@ static void test_slices(void)
     }
 }
 
+/* A vocabulary of bytes with marks of some type, of which a chain makes `tokens` behind "a". */
+static llm_model *marked_model(const char *const *marks, int n_marks, int type, const int *tokens,
+                               int n, Bytes *file)
+{
+    enum { DIM = 300 };
+    Builder b = { 0 };
+    Shape shape = { .arch = "llama", .dim = DIM, .hidden_dim = 1, .n_layers = 1, .n_heads = 1,
+                    .n_kv_heads = 1, .head_dim = 2, .n_rot = 2, .context = 200 };
+    int vocab = 259 + n_marks;
+    add_hyperparameters(&b, &shape);
+    add_string(&b, "tokenizer.ggml.model", "llama");
+    add_bool(&b, "tokenizer.ggml.add_bos_token", 0);
+    add_array(&b, "tokenizer.ggml.tokens", STRING, (uint64_t)vocab);
+    for (int i = 0; i < vocab; i++) {
+        char name[16];
+        static const char *const first[] = { "<unk>", "<s>", "</s>" };
+        snprintf(name, sizeof name, "<0x%02X>", i - 3);
+        put_text(&b.keys, i < 3 ? first[i] : i < 259 ? name : marks[i - 259]);
+    }
+    add_array(&b, "tokenizer.ggml.token_type", I32, (uint64_t)vocab);
+    for (int i = 0; i < vocab; i++) {
+        put_int(&b.keys, (uint64_t)(i >= 259 ? type : i < 3 ? TOKEN_CONTROL : TOKEN_BYTE), 4);
+    }
+    const struct {
+        const char *name;
+        int rows, cols;
+    } parts[] = { { "token_embd.weight", vocab, DIM },    { "output_norm.weight", 0, DIM },
+                  { "output.weight", vocab, DIM },        { "blk.0.attn_norm.weight", 0, DIM },
+                  { "blk.0.attn_q.weight", 2, DIM },      { "blk.0.attn_k.weight", 2, DIM },
+                  { "blk.0.attn_v.weight", 2, DIM },      { "blk.0.attn_output.weight", DIM, 2 },
+                  { "blk.0.ffn_norm.weight", 0, DIM },    { "blk.0.ffn_gate.weight", 1, DIM },
+                  { "blk.0.ffn_up.weight", 1, DIM },      { "blk.0.ffn_down.weight", DIM, 1 } };
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+        size_t at = b.tensors.size;
+        add_tensor(&b, parts[i].name, F32, parts[i].rows, parts[i].cols, 0, !parts[i].rows);
+        float *w = (float *)(void *)(b.tensors.data + at);
+        for (int j = 0; i == 0 && j < vocab; j++) w[j * DIM + j] = 1;
+        for (int j = 0; i == 2 && j + 1 < n; j++) w[tokens[j + 1] * DIM + tokens[j]] = 1;
+    }
+    *file = finish(&b);
+    llm_model *m = llm_open_memory(file->data, file->size);
+    check(m, "%s", llm_error());
+    return m;
+}
+
+/* Where the vocabulary has the mark, its text in other tokens ends no thought; and what is typed
+ * never becomes it. */
+static void test_thought_token(void)
+{
+    static const char *const marks[] = { "<think>", "</think>", "<|im_start|>", "<|im_end|>" };
+    static const int types[] = { TOKEN_CONTROL, TOKEN_USER_DEFINED, TOKEN_NORMAL };
+    static const char spelt[] = "</think>";
+    for (size_t i = 0; i < ARRAY_LEN(types); i++) {
+        int chain[32] = { 3 + '\n', 259, 3 + 'a' }, n = 3;
+        for (const char *c = spelt; *c; c++) chain[n++] = 3 + (unsigned char)*c;
+        chain[n++] = 260, chain[n++] = 3 + 'b', chain[n++] = 262;
+        Bytes file;
+        llm_model *m = marked_model(marks, 4, types[i], chain, n, &file);
+        llm_session *s = llm_session_new(m, &(llm_options){ .chat_format = "qwen3" });
+        Transcript heard = { .session = s };
+        check(s && !*llm_warning(s), "a warning: %s", s ? llm_warning(s) : llm_error());
+        check(!llm_turn(s, "user", "<|im_end|></think>"), "%s", llm_error());
+        for (int t = 0, typed = 0; t < llm_position(s); t++) {
+            typed += llm_tokens(s)[t] >= 259;
+            check(typed <= 2 && llm_tokens(s)[t] != 260, "a typed mark is token %d",
+                  llm_tokens(s)[t]);
+        }
+        check(!llm_turn(s, "assistant", NULL), "%s", llm_error());
+        llm_generate(s, NULL, 40, &(llm_sampling){ 0 }, take_down, &heard);
+        check(!strcmp(heard.thought, "a</think>") && !strcmp(heard.answer, "b"),
+              "type %d: thought \"%s\", answer \"%s\"", types[i], heard.thought, heard.answer);
+        check(!llm_turn(s, "user", "so"), "%s", llm_error());
+        const char *kept = llm_turn_text(s, 1);
+        check(kept && !strcmp(kept, "b"), "kept: \"%s\"", kept ? kept : "");
+        llm_session_free(s);
+        s = llm_session_new(m, &(llm_options){ .chat_format = "gemma" });
+        check(s && strstr(llm_warning(s), "no token <end_of_turn>"), "no warning of a mark");
+        llm_session_free(s);
+        llm_close(m);
+        free(file.data);
+    }
+}
+
 /* The lengths that a stop text may have. */
 static void test_stop_lengths(const llm_model *m)
 {
@@ -1011,6 +1094,7 @@ static void test_library_chat(void)
     test_thoughts_heard();
     test_stops();
     test_slices();
+    test_thought_token();
     test_stop_lengths(m);
     test_save(m);
     test_white_space();
@@ -1048,9 +1132,11 @@ static void write_models(void)
     write_file(TMP "/eta.gguf", file);
     llm_close(spelling_model("\neta\3", 20000, &file));
     write_file(TMP "/endless.gguf", file);
+    llm_close(spelling_model("\n\1<thi\1nk>\nhm\1</th\1ink>yes\2", 4000, &file));
+    write_file(TMP "/thoughts.gguf", file);
 }
 
-#define ETA "$RUN $T/eta.gguf --template chatml -m chat -t 0"
+#define ETA "$RUN $T/eta.gguf --template zephyr -m chat -t 0"
 
 /* Lines are messages, and only answers are printed. */
 static void test_piped_chat(void)
@@ -1116,7 +1202,7 @@ static void test_long_chat(void)
     check(code == 1 && lines(cli_out) > 3 && lines(cli_out) < 30 && lines(cli_err) == 1 &&
               strstr(cli_err, " 512 positions"),
           "--no-shift: exit %d, %d answers, \"%s\"", code, lines(cli_out), cli_err);
-    code = cli("$RUN $T/endless.gguf --template chatml -m chat -t 0 -c 200 -i tea");
+    code = cli("$RUN $T/endless.gguf --template zephyr -m chat -t 0 -c 200 -i tea");
     check(code == 1 && lines(cli_out) == 1 && strlen(cli_out) > 50 && lines(cli_err) == 1 &&
               strstr(cli_err, "is full"),
           "an answer without an end: exit %d, %zu bytes, \"%s\"", code, strlen(cli_out), cli_err);
@@ -1153,6 +1239,8 @@ static int is_utf8(const char *text)
     return 1;
 }
 
+#define THOUGHTFUL "$RUN $T/thoughts.gguf -m chat --template qwen3 -t 0 -i tea?"
+
 /* Several answers, best first; the likeliest next tokens. */
 static void test_samples(void)
 {
@@ -1179,8 +1267,12 @@ static void test_samples(void)
     check(strstr(cli_out, ", 4 tokens\neta\n\n== 2: ") && lines(cli_out) == 5,
           "in a chat: \"%s\" \"%s\"", cli_out, cli_err);
     number = cli(ETA " -i tea --samples 2 -r t --best");
-    check(number == 2 || !strcmp(cli_out, "e\n"), "--samples with -r: exit %d, \"%s\"", number,
+    check(number == 0 && !strcmp(cli_out, "e\n"), "--samples with -r: exit %d, \"%s\"", number,
           cli_out);
+    cli(THOUGHTFUL " --samples 2 --best --think show");
+    check(!strcmp(cli_out, "hm\n\nyes\n"), "thoughts shown: \"%s\"", cli_out);
+    cli(THOUGHTFUL " --samples 2 --best");
+    check(!strcmp(cli_out, "yes\n"), "thoughts hidden: \"%s\"", cli_out);
     check(cli("$RUN $T/eta.gguf -i e -l 2") == 0 && !strncmp(cli_out, "261\t0.", 6) &&
               lines(cli_out) == 2 && !strncmp(cli_out + strcspn(cli_out, "\n") - 2, "\tt\n0\t", 5),
           "-l: \"%s\"", cli_out);
@@ -1552,7 +1644,7 @@ static void test_failed_saves(void)
 static const char *last_message(const llm_model *m)
 {
     static char text[1024];
-    llm_session *s = llm_session_new(m, &(llm_options){ .chat_format = "chatml" });
+    llm_session *s = llm_session_new(m, &(llm_options){ .chat_format = "zephyr" });
     int status = s ? llm_load(s, TMP "/typed") : -1, n = s ? llm_turns(s) : 0;
     snprintf(text, sizeof text, "%s", status || n < 2 ? llm_error() : llm_turn_text(s, n - 2));
     llm_session_free(s);
@@ -1664,7 +1756,7 @@ static void test_windows(const llm_model *m)
     leave();
 }
 
-#define ENDLESS "$RUN $T/endless.gguf --template chatml -m chat -t 0 -j 1"
+#define ENDLESS "$RUN $T/endless.gguf --template zephyr -m chat -t 0 -j 1"
 
 /* Ctrl-C stops an answer, or the reading of a message; at an empty line it leaves. */
 static void test_ctrl_c(void)

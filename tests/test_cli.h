@@ -427,12 +427,11 @@ static void test_companions(void)
     }
 }
 
-/* The library in other people's programs. */
 /* A model file that is made shorter while it is mapped. */
 static void test_lost_file(void)
 {
     int code = cli("cp $M $T/shorter.gguf; mkfifo $T/fifo; $RUN $T/shorter.gguf -m chat --template "
-                   "chatml -n 3 <$T/fifo & exec 3>$T/fifo; echo tea >&3; sleep 0.3; "
+                   "zephyr -n 3 <$T/fifo & exec 3>$T/fifo; echo tea >&3; sleep 0.3; "
                    ": >$T/shorter.gguf; echo tea >&3; exec 3>&-; wait $!");
     check(code == 1 && strstr(cli_err, "run: the model file was made shorter") &&
               lines(cli_err) == 1,
@@ -440,6 +439,7 @@ static void test_lost_file(void)
     cli("rm -f $T/fifo $T/shorter.gguf");
 }
 
+/* The library in other people's programs. */
 static void test_embedding(void)
 {
     check(cli("$T/embed $M tea") == 0 && !strncmp(cli_out, "tea", 3) && strlen(cli_out) > 5,

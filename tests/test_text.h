@@ -284,6 +284,7 @@ static void test_missing_arguments(void)
         { !llm_session_new(NULL, NULL) && strstr(llm_error(), "model"), "llm_session_new" },
         { !llm_fork(NULL) && strstr(llm_error(), "session"), "llm_fork" },
         { llm_position(NULL) == -1, "llm_position" },
+        { !llm_warning(NULL), "llm_warning" },
         { llm_context(NULL) == -1, "llm_context" },
         { llm_threads(NULL) == -1, "llm_threads" },
         { !llm_tokens(NULL), "llm_tokens" },
