@@ -5230,22 +5230,23 @@ int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_s
 }
 
 /* A session in a file: a head and segments, each of what is new since the one before it. A segment
- * is a Saved, then tokens, keys and values of each layer and head, logits, and turns with their
- * texts; each part is filled up to 8 bytes. What lies behind the size that the head tells is a
- * segment that was not finished, and does not count. */
+ * is a Saved, then tokens, a SavedKind, keys and values of each layer and head, logits, and turns
+ * with their texts; each part is filled up to 8 bytes. What lies behind the size that the head
+ * tells is a segment that was not finished, and does not count. */
 typedef struct {
     char magic[8];
     uint64_t size, hash, check; /* checksums of the segments, and of what the head has before it */
 } SavedHead;
 
 typedef struct {
-    char chat_format[24], cache[16];
     uint64_t size, model, random; /* of the segment; fingerprint of the model; random state */
-    int32_t from;                 /* the first position of the tokens, keys and values */
-    int32_t position, valid, has_logits;
-    int32_t long_rope; /* its positions have LONG_ROPE */
-    int32_t n_turns;
+    int32_t from, valid;          /* tokens, keys and values begin at `from` */
+    int32_t position, n_turns, has_logits, long_rope;
 } Saved;
+
+typedef struct {
+    char chat_format[24], cache[16];
+} SavedKind;
 
 typedef struct {
     int32_t role, from, end, length; /* of the text; -1: the turn is open */
@@ -5318,10 +5319,12 @@ static void save_segment(Saver *w, const llm_session *s, int from, uint64_t size
                 .has_logits = s->has_logits,
                 .long_rope = s->long_rope,
                 .n_turns = s->n_turns };
-    snprintf(h.cache, sizeof h.cache, "%s", s->cache->name);
-    snprintf(h.chat_format, sizeof h.chat_format, "%s", s->template ? s->template->name : "");
+    SavedKind kind = { { 0 }, { 0 } };
+    snprintf(kind.cache, sizeof kind.cache, "%s", s->cache->name);
+    snprintf(kind.chat_format, sizeof kind.chat_format, "%s", s->template ? template_name(s) : "");
     save_bytes(w, &h, sizeof h);
     save_bytes(w, s->tokens + from, (size_t)(s->position - from) * sizeof *s->tokens);
+    save_bytes(w, &kind, sizeof kind);
     for (size_t i = 0; i < (size_t)c->n_layers * (size_t)c->n_kv_heads * 2; i++) {
         size_t bytes = s->kv[i % 2].bytes;
         save_bytes(w, kept(s, i) + (size_t)from * bytes, (size_t)(s->valid - from) * bytes);
@@ -5481,20 +5484,25 @@ static Turn *load_turns(const Saved *h, Cursor *c)
     return NULL;
 }
 
-/* Whether a segment is of this session's kind, and follows one with `valid` positions. */
+/* Whether a segment is of this session's model, and follows one with `valid` positions. */
 static int check_segment(const llm_session *s, const Saved *h, int valid)
 {
-    const char *format = s->template ? s->template->name : "";
     if (h->model != fingerprint(s->model)) return fail("this session is of another model");
-    if (strncmp(h->cache, s->cache->name, sizeof h->cache)) {
-        return fail("this session has a cache of %.16s, expected %s", h->cache, s->cache->name);
-    }
-    if (strncmp(h->chat_format, format, sizeof h->chat_format)) {
-        return fail("this session has the chat format %.16s, expected %s", h->chat_format, format);
-    }
     if (h->position < 0 || h->position > s->context || h->valid < 0 || h->valid > h->position ||
         h->from < 0 || h->from > h->valid || h->from > valid) {
         return fail("this session has %d positions, the context %d", h->position, s->context);
+    }
+    return 0;
+}
+
+static int check_kind(const llm_session *s, const SavedKind *k)
+{
+    const char *format = s->template ? s->template->name : "";
+    if (strncmp(k->cache, s->cache->name, sizeof k->cache)) {
+        return fail("this session has a cache of %.16s, expected %s", k->cache, s->cache->name);
+    }
+    if (strncmp(k->chat_format, format, sizeof k->chat_format)) {
+        return fail("this session has the chat format %.24s, expected %s", k->chat_format, format);
     }
     return 0;
 }
@@ -5507,6 +5515,7 @@ static void take_segment(llm_session *s, const Saved *h, Cursor c)
     s->position = h->position, s->valid = h->valid, s->long_rope = h->long_rope != 0;
     s->has_logits = !!h->has_logits, s->random = h->random;
     memcpy(s->tokens + h->from, get(&c, padded(n * sizeof *s->tokens)), n * sizeof *s->tokens);
+    get(&c, sizeof(SavedKind));
     for (size_t i = 0; i < heads * 2; i++) {
         size_t bytes = s->kv[i % 2].bytes, rows = (size_t)(h->valid - h->from) * bytes;
         memcpy(kept(s, i) + (size_t)h->from * bytes, get(&c, padded(rows)), rows);
@@ -5530,6 +5539,8 @@ static int read_segment(const llm_session *s, Saved *h, Cursor *c, Turn **turns,
     all *= (size_t)s->model->facts.n_layers * (size_t)s->model->facts.n_kv_heads;
     if (h->has_logits) all += padded(vocab * sizeof *s->logits);
     tokens = get(c, padded((size_t)(h->position - h->from) * sizeof *s->tokens));
+    const void *kind = get(c, sizeof(SavedKind));
+    if (kind && check_kind(s, kind)) return -1;
     if (get(c, all)) *turns = load_turns(h, c);
     int bad = !*turns || h->random == 0 || (h->n_turns > 0 && !s->template);
     for (int i = 0; !bad && i < h->position - h->from; i++) {
