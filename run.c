@@ -5620,8 +5620,7 @@ int llm_load(llm_session *s, const char *path)
     if (fd >= 0) {
         flock(fd, LOCK_SH); /* where there are no locks, the checksum tells */
         uint8_t *data = read_saved(fd, &head, &st);
-        const uint8_t *first = data + sizeof head, *end = data + head.size;
-        if (data) status = load_segments(s, (Cursor){ first, end });
+        if (data) status = load_segments(s, (Cursor){ data + sizeof head, data + head.size });
         free(data);
         close(fd);
     }

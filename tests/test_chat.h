@@ -804,7 +804,7 @@ static size_t segment_places(const llm_session *s, const uint8_t *file, size_t a
     }
     at += sizeof h;
     places[(*n)++] = at, places[(*n)++] = at + 40; /* tokens */
-    at += padded((size_t)(h.position - h.from) * sizeof(int32_t));
+    at += padded((size_t)(h.position - h.from) * sizeof(int32_t)) + sizeof(SavedKind);
     at += (padded(rows * s->kv[0].bytes) + padded(rows * s->kv[1].bytes)) * (size_t)c->n_layers *
           (size_t)c->n_kv_heads;
     at += h.has_logits ? padded((size_t)c->vocab_size * sizeof(float)) : 0;
