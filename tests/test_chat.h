@@ -986,9 +986,34 @@ static int interrupt(void *user, const char *text, size_t len)
     return 0;
 }
 
+/* Of sessions side by side each is interrupted by its own flag, wherever it stands. */
+static void test_interrupted_batch(const llm_model *m)
+{
+    volatile int flags[3] = { 0 };
+    llm_session *all[3];
+    int tokens[] = { 262, 260, 261 };
+    for (int i = 0; i < 3; i++) {
+        all[i] = llm_session_new(m, &(llm_options){ .threads = 1, .interrupt = &flags[i] });
+    }
+    check(!llm_eval_many(all, tokens, 3), "%s", llm_error());
+    for (int i = 0; i < 3; i++) {
+        flags[i] = 1;
+        check(llm_eval_many(all, tokens, 3) == -1 && strstr(llm_error(), "interrupted") &&
+                  llm_position(all[0]) == 1 && llm_position(all[2]) == 1,
+              "the flag of session %d: %s", i, llm_error());
+        check(!llm_eval_many(all + (i + 1) % 3, tokens, 1), "another is interrupted by it: %s",
+              llm_error());
+        llm_rewind(all[(i + 1) % 3], 1);
+        flags[i] = 0;
+    }
+    check(!llm_eval_many(all, tokens, 3) && llm_position(all[1]) == 2, "%s", llm_error());
+    for (int i = 0; i < 3; i++) llm_session_free(all[i]);
+}
+
 /* An evaluation that is interrupted leaves the session as it was, and can be done again. */
 static void test_interrupt(const llm_model *m)
 {
+    test_interrupted_batch(m);
     int tokens[1000], calls = 3, vocab = m->facts.vocab_size;
     llm_options options = { .threads = 1, .cache = "f32", .interrupt = &interrupting };
     llm_session *a = llm_session_new(m, &options), *b = llm_session_new(m, &options);
