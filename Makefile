@@ -63,6 +63,7 @@ amx:
 	@mkdir -p tests/tmp/amx
 	$(CC) $(FLAGS) -include tests/amx.h -DTMP='"tests/tmp/amx"' tests/test.c tokenizer.c -lm -o tests/tmp/amx/test
 	$(CC) $(FLAGS) -include tests/amx.h run.c tokenizer.c -lm -o tests/tmp/amx/run
+	@$(MAKE) --no-print-directory TMP=tests/tmp/amx tests/tmp/amx/embed++ tests/tmp/amx/failing
 	@RUN=tests/tmp/amx/run tests/tmp/amx/test
 
 parity: .venv/ready $(PROGRAM)

@@ -501,7 +501,8 @@ static void test_long_rope(void)
         for (size_t i = 0; i < ARRAY_LEN(others); i++) {
             const float *got = i < 4 ? llm_eval(others[i], tokens + length - 1, 1)
                                      : llm_logits(others[i]);
-            check(got && float_difference(got, want, m->facts.vocab_size) < 1e-5,
+            double bound = kernels->gemm_tiles ? 5e-4 : 1e-5; /* whole is one batch */
+            check(got && float_difference(got, want, m->facts.vocab_size) < bound,
                   "%d tokens, way %zu: %g", length, i,
                   got ? float_difference(got, want, m->facts.vocab_size) : 1);
             llm_session_free(others[i]);

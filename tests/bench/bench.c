@@ -28,7 +28,7 @@
 #define TMP "tests/tmp"
 #endif
 
-enum { MAX_PEERS = 3, MAX_PARTS = 1024, MAX_ROUNDS = 9, PROMPT = 0, GENERATE = 1 };
+enum { MAX_PEERS = 3, MAX_PARTS = 1024, MAX_ROUNDS = 9, READING = 0, WRITING = 1 };
 
 static const char *const tests[] = { "pp512", "tg64" };
 static const char *const default_formats[] = {
@@ -215,7 +215,7 @@ static int run_program(const char *command, Speed got[2])
             }
         }
     }
-    return pclose(pipe) || !(got[PROMPT].median > 0 && got[GENERATE].median > 0);
+    return pclose(pipe) || !(got[READING].median > 0 && got[WRITING].median > 0);
 }
 
 static double median(double *values, int n)
@@ -341,10 +341,10 @@ static void write_results(const Bench *b)
     for (int i = 0; i < b->n_rows; i++) {
         const Result *r = &b->rows[i];
         const Speed *s = r->speed[0];
-        double rate = r->bytes_read * s[GENERATE].median;
+        double rate = r->bytes_read * s[WRITING].median;
         fprintf(file, "%s\t%.3f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.1f\n", r->format,
-                r->file_bytes * 1e-9, s[PROMPT].best, s[PROMPT].median, s[GENERATE].best,
-                s[GENERATE].median, rate * 1e-9, 100 * rate / b->bandwidth);
+                r->file_bytes * 1e-9, s[READING].best, s[READING].median, s[WRITING].best,
+                s[WRITING].median, rate * 1e-9, 100 * rate / b->bandwidth);
     }
     done(file, "results.tsv");
 }
@@ -360,9 +360,9 @@ static void write_peers(const Bench *b)
     for (int i = 0; i < b->n_rows; i++) {
         for (int p = 0; p < b->n_programs; p++) {
             const Speed *s = b->rows[i].speed[p];
-            if (s[PROMPT].median == 0) continue;
+            if (s[READING].median == 0) continue;
             fprintf(file, "%s\t%s\t%.2f\t%.2f\t%.2f\t%.2f\n", b->rows[i].format, b->names[p],
-                    s[PROMPT].best, s[PROMPT].median, s[GENERATE].best, s[GENERATE].median);
+                    s[READING].best, s[READING].median, s[WRITING].best, s[WRITING].median);
         }
     }
     done(file, "peers.tsv");
@@ -423,15 +423,15 @@ static void print_table(const Bench *b)
     for (int i = 0; i < b->n_rows; i++) {
         const Result *r = &b->rows[i];
         const Speed *s = r->speed[0];
-        double rate = r->bytes_read * s[GENERATE].median;
+        double rate = r->bytes_read * s[WRITING].median;
         printf("%-7s %8.2f %8.1f %6.1f %9.2f %6.2f %11.1f %4.0f %%", r->format,
-               r->file_bytes * 1e-9, s[PROMPT].median, s[PROMPT].best, s[GENERATE].median,
-               s[GENERATE].best, rate * 1e-9, 100 * rate / b->bandwidth);
+               r->file_bytes * 1e-9, s[READING].median, s[READING].best, s[WRITING].median,
+               s[WRITING].best, rate * 1e-9, 100 * rate / b->bandwidth);
         for (int p = 1; p < b->n_programs; p++) {
             if (r->speed[p][0].median == 0) {
                 printf("  %10s %10s", "-", "-");
             } else {
-                printf("  %10.1f %10.2f", r->speed[p][PROMPT].median, r->speed[p][GENERATE].median);
+                printf("  %10.1f %10.2f", r->speed[p][READING].median, r->speed[p][WRITING].median);
             }
         }
         printf("\n");
@@ -492,8 +492,8 @@ static void draw_chart(const Bench *b)
         fprintf(f, "<text x='%d' y='48'>%s</text>\n", x + 18, b->names[p]);
         x += 40 + 8 * (int)strlen(b->names[p]);
     }
-    draw_panel(f, b, 10, "Generating 64 tokens", GENERATE);
-    draw_panel(f, b, 20 + PANEL, "Reading a prompt of 512 tokens", PROMPT);
+    draw_panel(f, b, 10, "Generating 64 tokens", WRITING);
+    draw_panel(f, b, 20 + PANEL, "Reading a prompt of 512 tokens", READING);
     fprintf(f, "<text x='20' y='%d' font-size='11' fill='#555'>%s, kernels %s, medians, %s",
             height - 12, b->machine, b->kernels, b->date);
     if (b->n_programs > 1 && !b->new_peers) {

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import gguf
 import numpy as np
 import transformers
-from tokenizers import AddedToken, Regex, Tokenizer, models, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, trainers
 from tokenizers import pre_tokenizers as split
 
 import llm
@@ -319,7 +319,8 @@ def trained(rule):
     if spm:
         made.pre_tokenizer = split.Sequence([  # a line break is a byte there
             split.Split("\n", "removed"), split.Split(Regex("▁?[^▁]+|▁+"), "isolated")])
-        texts = [SENTENCES.replace(" ", "▁")] * 4
+        # a piece that looks like a mark would be one
+        texts = [SENTENCES.replace("<think>", "< think >").replace(" ", "▁")] * 4
         trainer = trainers.BpeTrainer(vocab_size=300, show_progress=False)
     else:
         made.pre_tokenizer = tokenizers_parity.RULES[rule][1]
@@ -373,7 +374,7 @@ class Theirs:
     """transformers' side. The marks have private names, so that no text can contain one."""
 
     def __init__(self, form, vocabulary, template):
-        self.eos = form.eos
+        self.eos, self.prefixed = form.eos, form.rule == "spm"
         self.names = {text: chr(0xE000 + i) for i, text in enumerate(vocabulary.specials)}
         ids = {self.names.get(text, text): i for i, text in enumerate(vocabulary.tokens)}
         special = {"bos_token": self.names.get(form.bos), "eos_token": self.names[form.eos]}
@@ -382,6 +383,11 @@ class Theirs:
             self.tokenizer = transformers.LlamaTokenizer(
                 vocab=ids, merges=spm_merges(vocabulary), unk_token="<unk>", **special,
                 add_prefix_space=form.rule == "spm")
+            if form.rule == "spm":  # as published: a space in front of all text behind a mark
+                backend = self.tokenizer.backend_tokenizer
+                backend.normalizer = normalizers.Sequence(
+                    [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+                backend.pre_tokenizer = None
             self.tokenizer.add_tokens(added, special_tokens=True)
         else:
             own = {text: i for text, i in ids.items() if text not in self.names.values()}
@@ -398,8 +404,14 @@ class Theirs:
 
     def encode(self, text):
         """The tokens of a text with marks, behind some other token."""
-        text = self.named(self.eos + text)
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"][1:]
+        text, backend = self.named(self.eos + text), self.tokenizer.backend_tokenizer
+        before = backend.normalizer
+        if self.prefixed:  # none where an answer goes on
+            backend.normalizer = normalizers.Replace(" ", "\u2581")
+        tokens = self.tokenizer(text, add_special_tokens=False)["input_ids"][1:]
+        if self.prefixed:
+            backend.normalizer = before
+        return tokens
 
     def render(self, messages, ask, **options):
         return self.tokenizer.apply_chat_template(
