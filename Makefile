@@ -41,8 +41,10 @@ $(TMP)/test: $(TESTS)
 # As users of the library build it.
 $(TMP)/embed: tests/embed.c run.c tokenizer.c tokenizer.h Makefile
 	@mkdir -p $(TMP)
-	$(CC) $(FLAGS) -DRUN_NO_MAIN -c run.c -o $(TMP)/run.o
-	$(CC) $(FLAGS) -c tokenizer.c -o $(TMP)/tokenizer.o
+	$(CC) $(FLAGS) -std=c11 -DRUN_NO_MAIN -c run.c -o $(TMP)/run.o
+	$(CC) $(FLAGS) -std=c11 -c tokenizer.c -o $(TMP)/tokenizer.o
+	printf '\043include "run.c"\n\043include "tokenizer.c"\n' | \
+	    $(CC) $(FLAGS) -std=c11 -Wshadow -DRUN_NO_MAIN -I. -fsyntax-only -x c -
 	$(CC) $(FLAGS) tests/embed.c $(TMP)/run.o $(TMP)/tokenizer.o -lm -o $@
 
 $(TMP)/embed++: $(TMP)/embed

@@ -427,6 +427,57 @@ static void test_companions(void)
     }
 }
 
+/* Threads by the quota of a control group, nested, in both versions, and the context by its memory.
+ * Needs a mount namespace, and two processors. */
+static void test_groups(void)
+{
+    static const struct {
+        const char *line, *file, *text, *part;
+    } cases[] = { { "0::/", "cpu.max", "100000 100000", ", 1 threads" },
+                  { "0::/a/b", "a/b/cpu.max", "30000 50000", ", 1 threads" },
+                  { "0::/a/b", "a/cpu.max", "100000 100000", ", 1 threads" },
+                  { "0::/a", "a/cpu.max", "max 100000", ", 2 threads" },
+                  { "4:cpu,cpuacct:/a/b", "cpu,cpuacct/a/cpu.cfs_quota_us", "9000", "1 threads" },
+                  { "4:cpuacct,cpu:/a/b", "cpu/a/b/cpu.cfs_quota_us", "100000", "1 threads" },
+                  { "4:cpu:/a", "cpu/a/cpu.cfs_quota_us", "-1", ", 2 threads" },
+                  { "0::/a/b", "a/memory.max", "40000", "to fit memory" },
+                  { "9:memory:/a/b", "memory/a/memory.limit_in_bytes", "40000", "to fit memory" } };
+    if (cli("unshare -m mount -t tmpfs tmpfs /sys/fs/cgroup") || default_threads() < 2) {
+        skip("control groups: no mount namespace, or one processor");
+        return;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        cli("echo '%s' >$T/group; unshare -m sh -c 'mount -t tmpfs tmpfs /sys/fs/cgroup; "
+            "F=/sys/fs/cgroup/%s; mkdir -p $(dirname $F); echo %s >$F; case $F in *quota_us) echo "
+            "100000 >$(dirname $F)/cpu.cfs_period_us;; esac; mount --bind '$T'/group "
+            "/proc/$$/cgroup; exec taskset -c 0,1 '$RUN' '$M' -i tea -n 1 -v'",
+            cases[i].line, cases[i].file, cases[i].text);
+        check(strstr(cli_err, cases[i].part), "%s in %s: %s", cases[i].text, cases[i].file,
+              cli_err);
+    }
+}
+
+/* A child of a process that has evaluated with threads evaluates with one. */
+static void test_forked_process(void)
+{
+    llm_model *m = llm_open("tests/models/stories.gguf");
+    llm_session *s = llm_session_new(m, &(llm_options){ .threads = 2, .context = 256 });
+    int status = -1, said = llm_generate(s, "Once upon a time there was a", 4, NULL, NULL, NULL);
+    fflush(stdout);
+    pid_t child = fork();
+    if (!child) {
+        alarm(20); /* it may wait for ever */
+        llm_session *own = llm_session_new(m, &(llm_options){ .threads = 2, .context = 256 });
+        said = llm_generate(own, "Once upon a time there was a", 4, NULL, NULL, NULL);
+        _exit(said != 4 || llm_threads(own) != 1 || llm_generate(s, "", 4, NULL, NULL, NULL) != 4);
+    }
+    waitpid(child, &status, 0);
+    check(said == 4 && status == 0 && llm_generate(s, "", 4, NULL, NULL, NULL) == 4,
+          "a child after fork ends with %d", status);
+    llm_session_free(s);
+    llm_close(m);
+}
+
 /* A model file that is made shorter while it is mapped. */
 static void test_lost_file(void)
 {
@@ -532,6 +583,8 @@ static void test_cli(void)
     test_companions();
     test_embedding();
     test_lost_file();
+    test_groups();
+    test_forked_process();
     test_readme();
     check(cli("sh tests/style.sh") == 0, "style: %s", cli_out);
 }
