@@ -1312,6 +1312,28 @@ static const Key *model_key(llm_model *m, char *full, size_t size, const char *n
     return m->failed ? NULL : find_key(&m->file, full);
 }
 
+/* Reads number i of a key, or of its array, if its type holds integers; INT64_MAX is the most. */
+static int read_integer(const Key *k, uint64_t i, int64_t *v)
+{
+    uint32_t type = k->of;
+    int bytes = value_types[type].bytes, unused = 64 - 8 * bytes;
+    int is_signed = type == I8 || type == I16 || type == I32 || type == I64;
+    if (type == STRING || type == FLOAT32 || type == FLOAT64) return 0;
+    const uint8_t *data = k->data + i * (uint64_t)bytes;
+    uint64_t u = get_int(&(Cursor){ data, data + bytes }, bytes);
+    *v = is_signed ? (int64_t)(u << unused) >> unused : u < INT64_MAX ? (int64_t)u : INT64_MAX;
+    return 1;
+}
+
+/* The same if it holds floats. */
+static int read_float(const Key *k, uint64_t i, double *v)
+{
+    float f;
+    if (k->of == FLOAT32) memcpy(&f, k->data + i * 4, 4), *v = (double)f;
+    if (k->of == FLOAT64) memcpy(v, k->data + i * 8, 8);
+    return k->of == FLOAT32 || k->of == FLOAT64;
+}
+
 /* An integer between min and max. Where the key is missing: fallback, or a failure if that is out
  * of range. */
 static int key_int(llm_model *m, const char *name, int fallback, int min, int max)
@@ -1323,18 +1345,12 @@ static int key_int(llm_model *m, const char *name, int fallback, int min, int ma
         if (fallback < min || fallback > max) m->failed = fail("key %s is missing", full);
         return m->failed ? min : fallback;
     }
-    int bytes = value_types[k->type].bytes,
-        is_signed = k->type == I8 || k->type == I16 || k->type == I32 || k->type == I64;
-    if (!is_signed && k->type != U8 && k->type != U16 && k->type != U32 && k->type != U64 &&
-        k->type != BOOL) {
+    int64_t v;
+    if (k->type == ARRAY || !read_integer(k, 0, &v)) {
         m->failed = fail("key %s is of type %s, expected an integer", full,
                          value_types[k->type].name);
         return min;
     }
-    Cursor c = { k->data, k->data + bytes };
-    uint64_t u = get_int(&c, bytes);
-    int64_t v = u < INT64_MAX ? (int64_t)u : INT64_MAX;
-    if (is_signed) v = (int64_t)(u << (64 - 8 * bytes)) >> (64 - 8 * bytes);
     if (v < min || v > max) {
         m->failed = fail("key %s is %lld, expected %d to %d", full, (long long)v, min, max);
         return min;
@@ -1351,11 +1367,8 @@ static float key_float(llm_model *m, const char *name, float fallback, float min
     if (m->failed) return min;
     if (!k && v != v) m->failed = fail("key %s is missing", full);
     if (!k) return v;
-    if (k->type == FLOAT32) {
-        memcpy(&v, k->data, 4);
-    } else if (k->type == FLOAT64) {
-        double d;
-        memcpy(&d, k->data, 8);
+    double d;
+    if (k->type != ARRAY && read_float(k, 0, &d)) {
         v = (float)d;
     } else {
         v = (float)key_int(m, name, 0, -(1 << 24), 1 << 24);
@@ -1396,24 +1409,21 @@ static const char *key_line(llm_model *m, const char *name)
  * numbers, or it is none of those that `of` can hold. */
 static int convert(const Key *k, uint64_t i, uint32_t of, void *to)
 {
-    int bytes = value_types[k->of].bytes;
-    const uint8_t *data = k->data + i * (uint64_t)bytes;
-    Cursor c = { data, data + bytes };
-    uint64_t u = k->of == STRING ? 0 : get_int(&c, bytes);
-    int is_signed = k->of == I8 || k->of == I16 || k->of == I32 || k->of == I64;
-    int unused = 64 - 8 * bytes;
-    double v = is_signed ? (double)((int64_t)(u << unused) >> unused) : (double)u;
-    if (k->of == FLOAT32) v = (double)bits_float((uint32_t)u);
-    if (k->of == FLOAT64) memcpy(&v, &u, sizeof v);
-    if (k->of == STRING) return 0;
+    int64_t n;
+    double v;
+    if (read_integer(k, i, &n)) {
+        if (n == INT64_MAX) return 0;
+        v = (double)n;
+    } else if (!read_float(k, i, &v)) {
+        return 0;
+    }
     if (of == I32) {
         if (!(v >= INT32_MIN && v <= INT32_MAX) || v != (int32_t)v) return 0;
         *(int32_t *)to = (int32_t)v;
-    } else {
-        *(float *)to = (float)v;
-        return v != v || (double)(float)v == v || k->of == FLOAT64;
+        return 1;
     }
-    return 1;
+    *(float *)to = (float)v;
+    return v != v || (double)(float)v == v || k->of == FLOAT64;
 }
 
 /* The values of an array: as int32_t for I32, as float for FLOAT32, where the file may have any
@@ -2212,9 +2222,8 @@ const llm_facts *llm_info(const llm_model *m)
 
 int llm_encode(const llm_model *m, const char *text, size_t len, int flags, int *tokens, int max)
 {
-    if (lacks(m, "model") ||
-        (len > 0 && lacks(text, "text")) ||
-         (max > 0 && lacks(tokens, "room for tokens"))) return -1;
+    if (lacks(m, "model") || (len > 0 && lacks(text, "text"))) return -1;
+    if (max > 0 && lacks(tokens, "room for tokens")) return -1;
     char why[256];
     if (!m->tokenizer) return fail("the model file has no vocabulary");
     flags |= TOKENIZER_USER_DEFINED; /* only what is said in a chat has no marks of any type */
@@ -2358,6 +2367,7 @@ struct llm_session {
     int changed; /* the first position whose keys and values the file below does not have */
     uint64_t file_size, file_hash; /* of the file last saved or loaded; 0: there is none */
     struct stat file;
+    uint64_t model_hash; /* of the model, once a file was saved or loaded; see fingerprint */
     uint64_t random;
     const volatile int *interrupt;
     const char *const *stops; /* texts, NULL behind the last */
@@ -2935,10 +2945,12 @@ static void band_few(Scratch *work, const Mat *w, const float *x, int n, int fir
 {
     size_t stride = row_bytes(w->format, w->cols), ldx = (size_t)w->cols;
     const uint8_t *data = w->data + (size_t)first * stride;
-    for (int t = 0; w->format == &formats[F32] && t < n; t++) {
-        kernels->dots(work->y[0][t], (const float *)data, ldx, x + (size_t)t * ldx, count, w->cols);
+    if (w->format == &formats[F32]) {
+        for (int t = 0; t < n; t++, x += ldx) {
+            kernels->dots(work->y[0][t], (const float *)data, ldx, x, count, w->cols);
+        }
+        return;
     }
-    if (w->format == &formats[F32]) return;
     float (*dot)(const void *, const float *, int) = kernels->dot[w->format - formats];
     for (int r = 0; r < count; r++, data += stride) {
         float sums[FEW_ROWS] = { 0 };
@@ -4539,6 +4551,12 @@ static int begins_behind(const llm_model *m, int token)
     return token < 0 || tokenizer_is_special(m->tokenizer, token) ? LLM_BEGIN : 0;
 }
 
+/* The token in front of a position, -1: none. */
+static int token_before(const llm_session *s, int position)
+{
+    return position ? s->tokens[position - 1] : -1;
+}
+
 /* Writes a text of the format as parts, with the end token for EOS; returns their number. */
 static int mark(const llm_model *m, tokenizer_part *parts, const char *text)
 {
@@ -4620,7 +4638,7 @@ static int render(const llm_session *s, Tokens *list, int from, int i)
     }
     if (text) parts[n++] = plain(t, turn->role, text);
     if (text) n += mark(m, parts + n, t->turns[turn->role].close);
-    int before = list->n ? list->data[list->n - 1] : from ? s->tokens[from - 1] : -1;
+    int before = list->n ? list->data[list->n - 1] : token_before(s, from);
     if (add_parts(m, list, parts, n, begins_behind(m, before))) return -1;
     if (bos && list->n > 1 && list->data[1] == c->bos) { /* the format has it too */
         memmove(list->data, list->data + 1, (size_t)--list->n * sizeof *list->data);
@@ -4662,20 +4680,24 @@ static void spell_mark(llm_session *s, Marked *to, const char *text)
     }
 }
 
-/* Whether n bytes of a text from `at` on are those; plain ones, or kinds of NULL, are any. */
-static int has_bytes(const Marked *in, size_t at, const char *text, const char *kinds, size_t n)
+/* A text that is wanted whatever its tokens are. */
+static Marked any_tokens(const char *text)
 {
-    return !memcmp(in->text + at, text, n) && (!kinds || !memcmp(in->kinds + at, kinds, n));
+    return (Marked){ (char *)text, NULL, strlen(text) };
 }
 
-/* Where the text has the wanted one or, at its end, a beginning of it; its length if nowhere. */
-static size_t find_marked(const Marked *in, const char *text, const char *kinds, size_t length)
+/* Whether a text has the first n bytes of the wanted one from `at` on. */
+static int has_bytes(const Marked *in, size_t at, const Marked *wanted, size_t n)
 {
-    size_t at = length ? 0 : in->n;
-    while (at < in->n &&
-           !has_bytes(in, at, text, kinds, in->n - at < length ? in->n - at : length)) {
-        at++;
-    }
+    return !memcmp(in->text + at, wanted->text, n) &&
+           (!wanted->kinds || !memcmp(in->kinds + at, wanted->kinds, n));
+}
+
+/* Where a text has the wanted one or, at its end, a beginning of it; its length if nowhere. */
+static size_t find_marked(const Marked *in, const Marked *wanted)
+{
+    size_t at = wanted->n ? 0 : in->n, n = wanted->n;
+    while (at < in->n && !has_bytes(in, at, wanted, in->n - at < n ? in->n - at : n)) at++;
     return at;
 }
 
@@ -4737,8 +4759,8 @@ static size_t without_close(const llm_session *s, const Marked *text)
 {
     const Marked *close = &s->marks[TURN_CLOSE];
     size_t tail = text->n < close->n ? text->n : close->n;
-    while (tail > 0 && (!has_bytes(text, text->n - tail, close->text, close->kinds, tail) ||
-                        close->text[tail - 1] != '>')) {
+    while (tail > 0 &&
+           (!has_bytes(text, text->n - tail, close, tail) || close->text[tail - 1] != '>')) {
         tail--;
     }
     return text->n - tail;
@@ -4777,14 +4799,13 @@ static size_t answer_begin(const llm_session *s, const Marked *text)
     const Marked *open = &s->marks[THOUGHT_OPEN], *close = &s->marks[THOUGHT_CLOSE],
                  *rest = &s->marks[REST_OF_OPEN];
     size_t from = strspn(text->text, " \n");
-    int thought = open->n && from + open->n <= text->n &&
-                  has_bytes(text, from, open->text, open->kinds, open->n);
+    int thought = open->n && from + open->n <= text->n && has_bytes(text, from, open, open->n);
     if (thought || opens_thought(s->template, asking(s))) {
-        size_t end = find_marked(text, close->text, close->kinds, close->n);
+        size_t end = find_marked(text, close);
         from = end + close->n < text->n ? end + close->n : text->n;
         return from + strspn(text->text + from, "\n");
     }
-    return rest->n <= text->n && has_bytes(text, 0, rest->text, rest->kinds, rest->n) ? rest->n : 0;
+    return rest->n <= text->n && has_bytes(text, 0, rest, rest->n) ? rest->n : 0;
 }
 
 /* The same as the conversation keeps it: without thoughts, and without what history puts in front
@@ -4963,7 +4984,7 @@ static int append(llm_session *s, const char *text)
 {
     Tokens list = { 0 };
     tokenizer_part part = { { text, strlen(text) }, 0 };
-    int before = s->position ? s->tokens[s->position - 1] : -1;
+    int before = token_before(s, s->position);
     int flags = TOKENIZER_USER_DEFINED | begins_behind(s->model, before);
     if (s->position == 0) flags |= LLM_BOS;
     int status = add_parts(s->model, &list, &part, 1, flags);
@@ -5017,7 +5038,7 @@ static void take_characters(llm_session *s, int kind, int last)
 /* LLM_BEGIN where the text that is written has nothing in front of it but special tokens. */
 static int begins_text(const llm_session *s)
 {
-    return s->start > 1 ? 0 : begins_behind(s->model, s->start ? s->tokens[0] : -1);
+    return s->start > 1 ? 0 : begins_behind(s->model, token_before(s, s->start));
 }
 
 /* Appends a token to the text. */
@@ -5056,16 +5077,15 @@ static void give(Writer *w, size_t n, size_t skip)
  * where an answer does; 1 what closes the turn; then the stop texts. 0 behind the last. */
 static int nth_wanted(const llm_session *s, int i, Marked *to)
 {
-    static char none[1];
     const Marked *marks = s->marks;
     int turn = in_turn(s);
-    *to = (Marked){ none, NULL, 0 };
+    *to = any_tokens("");
     if (i == 0 && turn && s->thinking) *to = marks[THOUGHT_CLOSE];
     if (i == 0 && turn && !s->thinking && s->skip_space) *to = marks[THOUGHT_OPEN];
     if (i == 1 && turn && !s->thinking) *to = marks[TURN_CLOSE];
     if (i < 2) return 1;
     if (!s->stops || !s->stops[i - 2]) return 0;
-    *to = (Marked){ (char *)s->stops[i - 2], NULL, strlen(s->stops[i - 2]) };
+    *to = any_tokens(s->stops[i - 2]);
     return 1;
 }
 
@@ -5077,7 +5097,7 @@ static void give_text(Writer *w, int last)
     Marked *t = &s->text, wanted, rest = s->marks[REST_OF_OPEN];
     size_t both = t->n < rest.n ? t->n : rest.n;
     if (both && in_turn(s) && s->skip_space && !s->thinking &&
-        has_bytes(t, 0, rest.text, rest.kinds, both)) {
+        has_bytes(t, 0, &rest, both)) {
         if (both < rest.n && !last) return; /* a mark that history has too */
         if (both == rest.n) give(w, 0, rest.n);
     }
@@ -5086,7 +5106,7 @@ static void give_text(Writer *w, int last)
         size_t first = t->n, length = 1;
         int which = 0;
         for (int i = 0; nth_wanted(s, i, &wanted); i++) {
-            size_t at = find_marked(t, wanted.text, wanted.kinds, wanted.n);
+            size_t at = find_marked(t, &wanted);
             if (at < first) first = at, length = wanted.n, which = i;
         }
         int whole = first + length <= t->n;
@@ -5142,10 +5162,9 @@ static int unsay(llm_session *s, int token)
     if (!text) return fail("out of memory");
     at = len;
     for (int i = 0; s->stops && s->stops[i]; i++) {
-        const char *stop = s->stops[i];
-        Marked all = { text, NULL, len };
-        stop_at = find_marked(&all, stop, NULL, strlen(stop));
-        if (stop_at < at && stop_at + strlen(stop) <= len) at = stop_at;
+        Marked all = { text, NULL, len }, stop = any_tokens(s->stops[i]);
+        stop_at = find_marked(&all, &stop);
+        if (stop_at < at && stop_at + stop.n <= len) at = stop_at;
     }
     for (; k < n; k++, done += piece) {
         piece = llm_decode(s->model, tokens + k, 1, k ? flags & ~LLM_BEGIN : flags, NULL, 0);
@@ -5206,7 +5225,6 @@ int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_s
     Writer w = { s, on_text, user, 0, 0 };
     int count = 0, status, ended = 0, prompted = prompt && *prompt;
     if (!s->model->tokenizer) return fail("the model file has no vocabulary");
-    if (!prompted) catch_up(s);
     if ((status = eval_prompt(s, prompt ? prompt : ""))) return status;
     catch_up(s);
     if (prompted) s->n_piece = s->text.n = 0; /* nothing of it is given out */
@@ -5273,9 +5291,10 @@ static uint64_t checksum(uint64_t hash, const uint8_t *data, size_t n)
 
 /* Tells models apart: by the size of the file, what stands in front of the tensors, and how each of
  * them begins. */
-static uint64_t fingerprint(const llm_model *m)
+static uint64_t fingerprint(llm_session *s)
 {
-    const File *f = &m->file;
+    const File *f = &s->model->file;
+    if (s->model_hash) return s->model_hash;
     size_t first = f->size;
     uint64_t hash = 1;
     for (uint64_t i = 0; i < f->n_tensors; i++) {
@@ -5284,7 +5303,7 @@ static uint64_t fingerprint(const llm_model *m)
         hash = checksum(hash, t->data, t->bytes < 256 ? t->bytes / 8 * 8 : 256);
         if (at < first) first = at;
     }
-    return checksum(hash ^ f->size, f->data, first / 8 * 8);
+    return s->model_hash = checksum(hash ^ f->size, f->data, first / 8 * 8);
 }
 
 typedef struct {
@@ -5307,11 +5326,11 @@ static void save_bytes(Saver *w, const void *data, size_t n)
 }
 
 /* A segment of what comes from position `from` on. */
-static void save_segment(Saver *w, const llm_session *s, int from, uint64_t size)
+static void save_segment(Saver *w, llm_session *s, int from, uint64_t size)
 {
     const llm_facts *c = &s->model->facts;
     Saved h = { .size = size,
-                .model = w->file ? fingerprint(s->model) : 0,
+                .model = fingerprint(s),
                 .random = s->random,
                 .from = from,
                 .position = s->position,
@@ -5338,7 +5357,7 @@ static void save_segment(Saver *w, const llm_session *s, int from, uint64_t size
     }
 }
 
-static uint64_t segment_size(const llm_session *s, int from)
+static uint64_t segment_size(llm_session *s, int from)
 {
     Saver count = { 0 };
     save_segment(&count, s, from, 0);
@@ -5485,9 +5504,9 @@ static Turn *load_turns(const Saved *h, Cursor *c)
 }
 
 /* Whether a segment is of this session's model, and follows one with `valid` positions. */
-static int check_segment(const llm_session *s, const Saved *h, int valid)
+static int check_segment(llm_session *s, const Saved *h, int valid)
 {
-    if (h->model != fingerprint(s->model)) return fail("this session is of another model");
+    if (h->model != fingerprint(s)) return fail("this session is of another model");
     if (h->position < 0 || h->position > s->context || h->valid < 0 || h->valid > h->position ||
         h->from < 0 || h->from > h->valid || h->from > valid) {
         return fail("this session has %d positions, the context %d", h->position, s->context);
@@ -5525,7 +5544,7 @@ static void take_segment(llm_session *s, const Saved *h, Cursor c)
 }
 
 /* Reads the segment at c: sets h, and turns to those it has. */
-static int read_segment(const llm_session *s, Saved *h, Cursor *c, Turn **turns, int valid)
+static int read_segment(llm_session *s, Saved *h, Cursor *c, Turn **turns, int valid)
 {
     size_t vocab = (size_t)s->model->facts.vocab_size, rows, all = 0;
     const uint8_t *start = get(c, sizeof *h), *tokens;
@@ -7177,8 +7196,8 @@ static int generate(const llm_model *m, llm_session *s, const Settings *o, const
     if (o->task != GENERATE) return look(m, s, o, prompt, len);
     out.first = 0;
     int n = llm_generate(s, "", most, &p, print_text, &out);
-    if (n >= 0) llm_write(s, -1, print_text, &out);
     if (n < 0) return complain(1, "%s", llm_error());
+    llm_write(s, -1, print_text, &out);
     times[1] = out.first ? out.first - began : 0;
     times[2] = seconds() - began - times[0];
     if (!out.failed) end_text(&out);

@@ -326,14 +326,14 @@ static llm_model *spelling_model(const char *text, int context, Bytes *file)
 
 typedef struct {
     const llm_session *session;
-    char thought[256], answer[256];
+    char thought[4096], answer[4096];
 } Mind;
 
 static int listen(void *user, const char *text, size_t len)
 {
     Mind *mind = user;
-    (void)len;
-    strcat(llm_is_thought(mind->session) ? mind->thought : mind->answer, text);
+    char *to = llm_is_thought(mind->session) ? mind->thought : mind->answer;
+    if (strlen(to) + len < sizeof mind->thought) strcat(to, text);
     return 0;
 }
 
@@ -417,43 +417,30 @@ static void test_stops(void)
     }
 }
 
-typedef struct {
-    const llm_session *session;
-    char thought[4096], answer[4096];
-} Transcript;
-
-static int take_down(void *user, const char *text, size_t len)
-{
-    Transcript *heard = user;
-    char *to = llm_is_thought(heard->session) ? heard->thought : heard->answer;
-    if (strlen(to) + len < sizeof heard->thought) strcat(to, text);
-    return 0;
-}
-
 /* Ways to write n tokens: in one call, in short ones, by hand, by hand beside another session. */
 enum { AT_ONCE, ONE_BY_ONE, UNEVEN, BY_HAND, BESIDE, N_WAYS };
 
-static void write_tokens(llm_session *s, int way, int n, const llm_sampling *p, Transcript *heard)
+static void write_tokens(llm_session *s, int way, int n, const llm_sampling *p, Mind *heard)
 {
     llm_session *other = way == BESIDE ? llm_fork(s) : NULL, *both[] = { other, s };
     int ended = 0, step = way == AT_ONCE ? n : 1;
     for (int done = 0; done < n && !ended; done += step) {
         if (way == UNEVEN) step = done % 4 + 1 < n - done ? done % 4 + 1 : n - done;
         if (way < BY_HAND) {
-            int wrote = llm_generate(s, NULL, step, p, take_down, heard);
+            int wrote = llm_generate(s, NULL, step, p, listen, heard);
             check(wrote >= 0, "%s", llm_error());
             ended = wrote < step;
             continue;
         }
         int token = llm_position(s) < llm_context(s) ? llm_sample(s, p) : -1;
-        ended = llm_write(s, token, take_down, heard);
+        ended = llm_write(s, token, listen, heard);
         check(ended >= 0, "%s", llm_error());
         if (ended) break;
         if (way == BY_HAND) check(llm_eval(s, &token, 1), "%s", llm_error());
         int two[] = { token, token };
         if (way == BESIDE) check(!llm_eval_many(both, two, 2), "%s", llm_error());
     }
-    llm_write(s, -1, take_down, heard);
+    llm_write(s, -1, listen, heard);
     llm_session_free(other);
 }
 
@@ -482,7 +469,7 @@ static void test_slices(void)
         const char *format = cases[c].format, *chain = cases[c].chain;
         llm_model *m = chain ? spelling_model(chain, 300, &file) : llm_open(BUNDLED);
         llm_sampling p = { .temperature = chain ? 0 : 1 };
-        Transcript heard[N_WAYS] = { 0 };
+        Mind heard[N_WAYS] = { 0 };
         State states[N_WAYS];
         for (int way = 0; way < N_WAYS; way++) {
             const llm_options o = {
@@ -567,7 +554,7 @@ static void test_thought_token(void)
         Bytes file;
         llm_model *m = marked_model(marks, 4, types[i], chain, n, &file);
         llm_session *s = llm_session_new(m, &(llm_options){ .chat_format = "qwen3" });
-        Transcript heard = { .session = s };
+        Mind heard = { .session = s };
         check(s && !*llm_warning(s), "a warning: %s", s ? llm_warning(s) : llm_error());
         check(!llm_turn(s, "user", "<|im_end|></think>"), "%s", llm_error());
         for (int t = 0, typed = 0; t < llm_position(s); t++) {
@@ -576,7 +563,7 @@ static void test_thought_token(void)
                   llm_tokens(s)[t]);
         }
         check(!llm_turn(s, "assistant", NULL), "%s", llm_error());
-        llm_generate(s, NULL, 40, &(llm_sampling){ 0 }, take_down, &heard);
+        llm_generate(s, NULL, 40, &(llm_sampling){ 0 }, listen, &heard);
         check(!strcmp(heard.thought, "a</think>") && !strcmp(heard.answer, "b"),
               "type %d: thought \"%s\", answer \"%s\"", types[i], heard.thought, heard.answer);
         check(!llm_turn(s, "user", "so"), "%s", llm_error());
