@@ -265,20 +265,20 @@ _Static_assert(sizeof(size_t) == 8, "a model is larger than the address space of
 #define UNROLL(n) PRAGMA(GCC unroll n)
 #endif
 
-/* A loop whose rounds are shared by n threads, where there is OpenMP. A child after fork() has one:
- * GNU's OpenMP would wait for threads that only its parent has. */
-static int is_child;
+/* A loop whose rounds are shared by n threads. There is one thread without OpenMP, and in a child
+ * after fork(): GNU's OpenMP would wait for threads that only its parent has. */
 #ifdef _OPENMP
 #include <omp.h>
 #include <pthread.h>
+static int one_thread;
 #define THREAD omp_get_thread_num()
 #define PARALLEL_FOR(n, ...) \
-    PRAGMA(omp parallel for schedule(dynamic) num_threads(n) if ((n) > 1 && !is_child)) \
+    PRAGMA(omp parallel for schedule(dynamic) num_threads(n) if ((n) > 1 && !one_thread)) \
     for (__VA_ARGS__)
 
 static void become_child(void)
 {
-    is_child = 1;
+    one_thread = 1;
 }
 
 static void tell_children(void)
@@ -292,6 +292,7 @@ static void watch_forks(void)
     pthread_once(&once, tell_children);
 }
 #else
+enum { one_thread = 1 };
 #define watch_forks()
 #define THREAD 0
 #define PARALLEL_FOR(n, ...) \
@@ -2526,10 +2527,8 @@ static int default_threads(void)
     int cores = 0, most = (int)fmin(ceil(group_limit("cpu", group_processors)), MAX_THREADS);
 #ifdef _OPENMP
     if (most > omp_get_max_threads()) most = omp_get_max_threads();
-    if (is_child) most = 1;
-#else
-    most = 1;
 #endif
+    if (one_thread) most = 1;
     FILE *status = fopen("/proc/self/status", "r");
     while (status && fgets(line, sizeof line, status)) {
         if (!strncmp(line, name, strlen(name))) cores = count_cores(line + strlen(name));
@@ -2770,7 +2769,7 @@ int llm_context(const llm_session *s)
 int llm_threads(const llm_session *s)
 {
     if (lacks(s, "session")) return -1;
-    return is_child ? 1 : s->threads;
+    return one_thread ? 1 : s->threads;
 }
 
 const int *llm_tokens(const llm_session *s)
