@@ -257,6 +257,9 @@ _Static_assert(sizeof(size_t) == 8, "a model is larger than the address space of
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof *(a))
 
+/* Text that each of its users compiles for itself, with what it knows of the arguments. */
+#define BODY static inline __attribute__((always_inline))
+
 /* Unrolls the loop that follows. */
 #define PRAGMA(...) _Pragma(#__VA_ARGS__)
 #ifdef __clang__
@@ -517,165 +520,212 @@ static int text_compare(Text a, Text b)
  * A matrix is stored in rows of blocks. A block holds some numbers and what they share: a scale d,
  * often a minimum m. Formats of 32 numbers keep one scale for all; the others put 256 numbers in a
  * super-block whose eight or sixteen small scales are themselves quantized. In some what is stored
- * is not a number but its place in a list of sixteen. Layouts: github.com/ggml-org/ggml,
- * docs/gguf.md. To read a format is to be able to unpack it. */
+ * is not a number but its place in a list of sixteen. So a format is a layout: where in a block the
+ * bits of a number and of its scale are. It is written down once, and everything that reads the
+ * format is derived from it. Layouts: github.com/ggml-org/ggml, docs/gguf.md. */
 
+/* Bits of a byte, on top of which may come bits of a second byte. */
 typedef struct {
-    uint16_t d;
-    uint8_t q[16];
-} BlockQ4_0; /* (q - 8) d */
-typedef struct {
-    uint16_t d, m;
-    uint8_t q[16];
-} BlockQ4_1; /* q d + m */
-typedef struct {
-    uint16_t d;
-    uint8_t high[4], q[16];
-} BlockQ5_0; /* (q - 16) d, fifth bits in high */
-typedef struct {
-    uint16_t d, m;
-    uint8_t high[4], q[16];
-} BlockQ5_1; /* q d + m */
-typedef struct {
-    uint16_t d;
-    int8_t q[32];
-} BlockQ8_0; /* q d */
-typedef struct {
-    uint16_t d;
-    uint8_t q[16];
-} BlockIQ4_NL; /* uneven[q] d */
-typedef struct {
-    uint8_t e, q[16];
-} BlockMXFP4; /* twice_fp4[q] 2^(e - 128) */
-typedef struct {
-    uint8_t scales[16], q[64];
-    uint16_t d, m;
-} BlockQ2_K; /* 16 x 16: q d s - m t */
-typedef struct {
-    uint8_t high[32], q[64], scales[12];
-    uint16_t d;
-} BlockQ3_K; /* 16 x 16: (q - 4) d (s - 32) */
-typedef struct {
-    uint16_t d, m;
-    uint8_t scales[12], q[128];
-} BlockQ4_K; /* 8 x 32: q d s - m t */
-typedef struct {
-    uint16_t d, m;
-    uint8_t scales[12], high[32], q[128];
-} BlockQ5_K; /* 8 x 32: q d s - m t */
-typedef struct {
-    uint8_t q[128], high[64];
-    int8_t scales[16];
-    uint16_t d;
-} BlockQ6_K; /* 16 x 16: (q - 32) d s */
-typedef struct {
-    uint16_t d, high;
-    uint8_t low[4], q[128];
-} BlockIQ4_XS; /* 8 x 32: uneven[q] d (s - 32), the scales s in low and high */
+    int at, shift, mask;
+    int high_at, high_shift, high_mask, up; /* high_mask 0: there are none */
+    int single; /* the second ones are four single bits, one for each of four numbers */
+    int flip;   /* bits that are stored the other way round */
+} Field;
 
-_Static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ4_1) == 20, "as in the file");
-_Static_assert(sizeof(BlockQ5_0) == 22 && sizeof(BlockQ5_1) == 24, "as in the file");
-_Static_assert(sizeof(BlockQ8_0) == 34 && sizeof(BlockIQ4_NL) == 18, "as in the file");
-_Static_assert(sizeof(BlockMXFP4) == 17 && sizeof(BlockQ2_K) == 84, "as in the file");
-_Static_assert(sizeof(BlockQ3_K) == 110 && sizeof(BlockQ4_K) == 144, "as in the file");
-_Static_assert(sizeof(BlockQ5_K) == 176 && sizeof(BlockQ6_K) == 210, "as in the file");
-_Static_assert(sizeof(BlockIQ4_XS) == 136, "as in the file");
-
-static void unpack_f32(const void *row, float *y, int n)
+BODY Field bits(int at, int shift, int mask)
 {
-    memcpy(y, row, (size_t)n * sizeof *y);
+    return (Field){ .at = at, .shift = shift, .mask = mask };
 }
 
-static void unpack_f16(const void *row, float *y, int n)
+BODY Field join(Field low, Field high, int up)
 {
-    const uint16_t *x = row;
-    for (int i = 0; i < n; i++) y[i] = f16_float(x[i]);
+    low.high_at = high.at, low.high_shift = high.shift, low.high_mask = high.mask, low.up = up;
+    return low;
 }
 
-static void unpack_bf16(const void *row, float *y, int n)
+/* Where the numbers 4 i to 4 i + 3 of group p are, which have a scale in common: the first one's
+ * quantum (those of the others are in the bytes behind it), d and m of f16, and a scale and a
+ * minimum that are small whole numbers. The number is (q - less) d (scale - bias), or with m,
+ * q d (scale - bias) + m, or with min, q d scale - m min. Places count from the beginning of a
+ * super-block, or of a run of blocks of 32, of which each is a group. */
+typedef struct {
+    Field quanta, scale, min;
+    int d, m, less, bias;
+    int exponent;       /* d is a single byte: see e8m0_float */
+    const int8_t *list; /* q is an index in it; less is what makes its numbers positive */
+} Layout;
+
+typedef Layout LayoutOf(int p, int i);
+
+/* Half-bytes of 32 numbers, the first sixteen in the low halves. */
+BODY Field nibbles(int at, int i)
 {
-    const uint16_t *x = row;
-    for (int i = 0; i < n; i++) y[i] = bf16_float(x[i]);
+    return bits(at + i % 4 * 4, i / 4 * 4, 15);
 }
 
-static void unpack_q4_0(const void *row, float *y, int n)
+/* Behind the fifth bits of all of them. */
+BODY Field five_bits(int at, int i)
 {
-    for (const BlockQ4_0 *b = row; n > 0; b++, n -= 32, y += 32) {
-        float d = f16_float(b->d);
-        for (int i = 0; i < 16; i++) {
-            y[i] = d * (float)((b->q[i] & 15) - 8);
-            y[i + 16] = d * (float)((b->q[i] >> 4) - 8);
-        }
-    }
+    Field f = join(nibbles(at + 4, i), bits(at + i / 2, i % 2 * 4, 15), 4);
+    f.single = 1;
+    return f;
 }
 
-static void unpack_q4_1(const void *row, float *y, int n)
+BODY Layout layout_Q4_0(int p, int i)
 {
-    for (const BlockQ4_1 *b = row; n > 0; b++, n -= 32, y += 32) {
-        float d = f16_float(b->d), m = f16_float(b->m);
-        for (int i = 0; i < 16; i++) {
-            y[i] = d * (float)(b->q[i] & 15) + m;
-            y[i + 16] = d * (float)(b->q[i] >> 4) + m;
-        }
-    }
+    int at = p * 18;
+    return (Layout){ .d = at, .quanta = nibbles(at + 2, i), .less = 8 };
 }
 
-/* The fifth bit of number i of 32, in its place. */
-static int fifth_bit(const uint8_t high[4], int i)
+BODY Layout layout_Q4_1(int p, int i)
 {
-    return (high[i / 8] >> i % 8 & 1) << 4;
+    int at = p * 20;
+    return (Layout){ .d = at, .m = at + 2, .quanta = nibbles(at + 4, i) };
 }
 
-static void unpack_q5_0(const void *row, float *y, int n)
+BODY Layout layout_Q5_0(int p, int i)
 {
-    for (const BlockQ5_0 *b = row; n > 0; b++, n -= 32, y += 32) {
-        float d = f16_float(b->d);
-        for (int i = 0; i < 16; i++) {
-            y[i] = d * (float)(((b->q[i] & 15) | fifth_bit(b->high, i)) - 16);
-            y[i + 16] = d * (float)((b->q[i] >> 4 | fifth_bit(b->high, i + 16)) - 16);
-        }
-    }
+    int at = p * 22;
+    return (Layout){ .d = at, .quanta = five_bits(at + 2, i), .less = 16 };
 }
 
-static void unpack_q5_1(const void *row, float *y, int n)
+BODY Layout layout_Q5_1(int p, int i)
 {
-    for (const BlockQ5_1 *b = row; n > 0; b++, n -= 32, y += 32) {
-        float d = f16_float(b->d), m = f16_float(b->m);
-        for (int i = 0; i < 16; i++) {
-            y[i] = d * (float)((b->q[i] & 15) | fifth_bit(b->high, i)) + m;
-            y[i + 16] = d * (float)(b->q[i] >> 4 | fifth_bit(b->high, i + 16)) + m;
-        }
-    }
+    int at = p * 24;
+    return (Layout){ .d = at, .m = at + 2, .quanta = five_bits(at + 4, i) };
 }
 
-static void unpack_q8_0(const void *row, float *y, int n)
+/* Signed bytes: to flip the highest bit is to add 128. */
+BODY Layout layout_Q8_0(int p, int i)
 {
-    for (const BlockQ8_0 *b = row; n > 0; b++, n -= 32, y += 32) {
-        float d = f16_float(b->d);
-        for (int i = 0; i < 32; i++) y[i] = d * (float)b->q[i];
-    }
+    int at = p * 34;
+    Layout l = { .d = at, .quanta = bits(at + 2 + 4 * i, 0, 255), .less = 128 };
+    l.quanta.flip = 128;
+    return l;
 }
 
 /* Weights crowd around zero, and so do these. */
 static const int8_t uneven[16] = { -127, -104, -83, -65, -49, -35, -22, -10,
                                    1,    13,   25,  38,  53,  69,  89,  113 };
 
+BODY Layout layout_IQ4_NL(int p, int i)
+{
+    int at = p * 18;
+    return (Layout){ .d = at, .quanta = nibbles(at + 2, i), .list = uneven, .less = 128 };
+}
+
 /* Floats of four bits: a sign, two bits of exponent, one of fraction. Twice their value. */
 static const int8_t twice_fp4[16] = { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 };
 
-static void unpack_listed(const int8_t list[16], const uint8_t q[16], float d, float *y)
+/* opencompute.org, "OCP Microscaling Formats (MX) Specification v1.0" */
+BODY Layout layout_MXFP4(int p, int i)
 {
-    for (int i = 0; i < 16; i++) {
-        y[i] = d * (float)list[q[i] & 15];
-        y[i + 16] = d * (float)list[q[i] >> 4];
-    }
+    int at = p * 17;
+    return (Layout){
+        .d = at, .exponent = 1, .quanta = nibbles(at + 1, i), .list = twice_fp4, .less = 12
+    };
 }
 
-static void unpack_iq4_nl(const void *row, float *y, int n)
+/* Eight groups: two bits of all scales, four bits of them, half-bytes. */
+BODY Layout layout_IQ4_XS(int p, int i)
 {
-    for (const BlockIQ4_NL *b = row; n > 0; b++, n -= 32, y += 32) {
-        unpack_listed(uneven, b->q, f16_float(b->d), y);
-    }
+    return (Layout){ .d = 0,
+                     .scale = join(bits(4 + p / 2, p % 2 * 4, 15),
+                                   bits(2 + p / 4, p % 4 * 2, 3), 4),
+                     .bias = 32,
+                     .quanta = nibbles(8 + p * 16, i),
+                     .list = uneven,
+                     .less = 128 };
+}
+
+/* Sixteen groups: scales and minima in half-bytes, quanta of which four share a byte. */
+BODY Layout layout_Q2_K(int p, int i)
+{
+    int at = p / 8 * 32 + p % 2 * 16 + 4 * i;
+    return (Layout){ .d = 80,
+                     .m = 82,
+                     .scale = bits(p, 0, 15),
+                     .min = bits(p, 4, 15),
+                     .quanta = bits(16 + at, p / 2 % 4 * 2, 3) };
+}
+
+/* Third bits of all quanta, two bits of them as above, sixteen scales in twelve bytes: four bits of
+ * each in the halves of the first eight, two bits in the quarters of the last four. */
+BODY Layout layout_Q3_K(int p, int i)
+{
+    int at = p % 2 * 16 + 4 * i;
+    Field two = bits(32 + p / 8 * 32 + at, p / 2 % 4 * 2, 3);
+    return (Layout){ .d = 108,
+                     .scale = join(bits(96 + p % 8, p / 8 * 4, 15),
+                                   bits(104 + p % 4, p / 4 * 2, 3), 4),
+                     .bias = 32,
+                     .quanta = join(two, bits(at, p / 2, 1), 2),
+                     .less = 4 };
+}
+
+/* Twelve bytes from `at` on hold eight scales and eight minima of six bits: the first four of each
+ * in bytes 0-3 and 4-7; of the last four, four bits in the halves of bytes 8-11 and two bits on top
+ * of the first ones. */
+BODY Field six_bits(int at, int p, int is_min)
+{
+    int first = at + 4 * is_min + p % 4;
+    if (p < 4) return bits(first, 0, 63);
+    return join(bits(at + 4 + p, 4 * is_min, 15), bits(first, 6, 3), 4);
+}
+
+BODY Layout layout_Q4_K(int p, int i)
+{
+    return (Layout){ .d = 0,
+                     .m = 2,
+                     .scale = six_bits(4, p, 0),
+                     .min = six_bits(4, p, 1),
+                     .quanta = bits(16 + p / 2 * 32 + 4 * i, p % 2 * 4, 15) };
+}
+
+/* The same with fifth bits in front of the others. */
+BODY Layout layout_Q5_K(int p, int i)
+{
+    Layout l = layout_Q4_K(p, i);
+    l.quanta.at += 32;
+    l.quanta = join(l.quanta, bits(16 + 4 * i, p, 1), 4);
+    return l;
+}
+
+/* Four bits of all quanta, two bits of them, sixteen scales that are signed bytes. */
+BODY Layout layout_Q6_K(int p, int i)
+{
+    int at = p % 2 * 16 + 4 * i;
+    Field low = bits(p / 8 * 64 + p / 2 % 2 * 32 + at, p / 4 % 2 * 4, 15);
+    Layout l = { .d = 208, .scale = bits(192 + p, 0, 255), .bias = 128, .less = 32 };
+    l.scale.flip = 128;
+    l.quanta = join(low, bits(128 + p / 8 * 32 + at, p / 2 % 4 * 2, 3), 4);
+    return l;
+}
+
+/* To add one: its layout above, which agrees bit for bit with the gguf package, and a row: the type
+ * number in the file, name, numbers and bytes of a block, numbers that share a scale, bits that the
+ * quanta of kernels have, numbers of bf16 that x, and a weight, must be sums of, what packs it for
+ * the KV cache. */
+#define FORMATS(X, ...) \
+    X(2, Q4_0, 32, 18, 32, 4, 1, NULL, __VA_ARGS__) \
+    X(3, Q4_1, 32, 20, 32, 4, 1, NULL, __VA_ARGS__) \
+    X(6, Q5_0, 32, 22, 32, 5, 1, NULL, __VA_ARGS__) \
+    X(7, Q5_1, 32, 24, 32, 5, 1, NULL, __VA_ARGS__) \
+    X(8, Q8_0, 32, 34, 32, 8, 2, pack_Q8_0, __VA_ARGS__) \
+    X(10, Q2_K, 256, 84, 16, 2, 1, NULL, __VA_ARGS__) \
+    X(11, Q3_K, 256, 110, 16, 3, 1, NULL, __VA_ARGS__) \
+    X(12, Q4_K, 256, 144, 32, 4, 1, NULL, __VA_ARGS__) \
+    X(13, Q5_K, 256, 176, 32, 5, 1, NULL, __VA_ARGS__) \
+    X(14, Q6_K, 256, 210, 16, 6, 1, NULL, __VA_ARGS__) \
+    X(20, IQ4_NL, 32, 18, 32, 8, 1, NULL, __VA_ARGS__) \
+    X(23, IQ4_XS, 256, 136, 32, 8, 1, NULL, __VA_ARGS__) \
+    X(39, MXFP4, 32, 17, 32, 5, 1, NULL, __VA_ARGS__)
+
+static float half_at(const uint8_t *at)
+{
+    uint16_t h;
+    memcpy(&h, at, 2);
+    return f16_float(h);
 }
 
 /* Eight bits of exponent, for a list of doubled numbers: 2^(e - 128), which for e = 0 and 1 are
@@ -685,127 +735,74 @@ static float e8m0_float(uint32_t e)
     return bits_float(e < 2 ? (e + 1) << 21 : (e - 1) << 23);
 }
 
-/* opencompute.org, "OCP Microscaling Formats (MX) Specification v1.0" */
-static void unpack_mxfp4(const void *row, float *y, int n)
+/* Number e of the four that a field is of. */
+BODY int field(const uint8_t *block, Field f, int e)
 {
-    for (const BlockMXFP4 *b = row; n > 0; b++, n -= 32, y += 32) {
-        unpack_listed(twice_fp4, b->q, e8m0_float(b->e), y);
-    }
+    int v = block[f.at + e] >> f.shift & f.mask;
+    int high = block[f.high_at + (f.single ? 0 : e)] >> f.high_shift & f.high_mask;
+    if (f.high_mask) v |= (f.single ? high >> e & 1 : high) << f.up;
+    return v ^ f.flip;
 }
 
-static void unpack_q2_K(const void *row, float *y, int n)
+/* The n numbers of a row, of which `group` each share a scale. */
+BODY void unpack_layout(const uint8_t *row, float *y, int n, int block, int bytes, int group,
+                        LayoutOf *layout)
 {
-    for (const BlockQ2_K *b = row; n > 0; b++, n -= 256) {
-        for (int part = 0; part < 8; part++, y += 32) { /* four share 32 bytes */
-            const uint8_t *q = b->q + part / 4 * 32;
-            for (int i = 0; i < 32; i++) {
-                int scales = b->scales[part * 2 + i / 16];
-                float d = f16_float(b->d) * (float)(scales & 15);
-                float m = f16_float(b->m) * (float)(scales >> 4);
-                y[i] = d * (float)(q[i] >> part % 4 * 2 & 3) - m;
+    for (; n > 0; n -= block, row += bytes) {
+        for (int p = 0; p < block / group; p++) {
+            Layout l = layout(p, 0);
+            float d = l.exponent ? e8m0_float(row[l.d]) : half_at(row + l.d), m = 0;
+            if (l.scale.mask) d *= (float)(field(row, l.scale, 0) - l.bias);
+            if (l.m) m = half_at(row + l.m) * (l.min.mask ? -(float)field(row, l.min, 0) : 1);
+            UNROLL(32)
+            for (int i = 0; i < group; i++, y++) {
+                int q = field(row, layout(p, i / 4).quanta, i % 4);
+                int v = l.list ? l.list[q] : q - l.less;
+                *y = l.m ? d * (float)v + m : d * (float)v;
             }
         }
     }
 }
 
-/* Twelve bytes hold sixteen scales of six bits: four bits of each in the halves of the first eight,
- * two bits in the quarters of the last four. */
-static int scale_q3_K(const uint8_t s[12], int i)
-{
-    return (s[i % 8] >> i / 8 * 4 & 15) | (s[8 + i % 4] >> i / 4 * 2 & 3) << 4;
-}
-
-static void unpack_q3_K(const void *row, float *y, int n)
-{
-    for (const BlockQ3_K *b = row; n > 0; b++, n -= 256) {
-        for (int part = 0; part < 8; part++, y += 32) { /* four share 32 low bytes, all the high */
-            const uint8_t *q = b->q + part / 4 * 32;
-            for (int i = 0; i < 32; i++) {
-                int v = (q[i] >> part % 4 * 2 & 3) | (b->high[i] >> part & 1) << 2;
-                int scale = scale_q3_K(b->scales, part * 2 + i / 16) - 32;
-                y[i] = f16_float(b->d) * (float)scale * (float)(v - 4);
-            }
-        }
+#define UNPACK(NUMBER, NAME, BLOCK, BYTES, GROUP, ...) \
+    static void unpack_##NAME(const void *row, float *y, int n) \
+    { \
+        unpack_layout(row, y, n, BLOCK, BYTES, GROUP, layout_##NAME); \
     }
-}
+FORMATS(UNPACK)
 
-/* Twelve bytes hold eight scales and eight minima of six bits: the first four of each in bytes 0-3
- * and 4-7; of the last four, four bits in the halves of bytes 8-11 and two bits on top of the first
- * ones. */
-static void scale_min(const uint8_t s[12], int i, int *scale, int *min)
+static void unpack_F32(const void *row, float *y, int n)
 {
-    *scale = i < 4 ? s[i] & 63 : (s[i + 4] & 15) | s[i - 4] >> 6 << 4;
-    *min = i < 4 ? s[i + 4] & 63 : s[i + 4] >> 4 | s[i] >> 6 << 4;
+    memcpy(y, row, (size_t)n * sizeof *y);
 }
 
-static void unpack_q4_K(const void *row, float *y, int n)
+static void unpack_F16(const void *row, float *y, int n)
 {
-    for (const BlockQ4_K *b = row; n > 0; b++, n -= 256) {
-        for (int part = 0; part < 8; part++, y += 32) { /* two parts share 32 bytes */
-            int scale, min, shift = part % 2 * 4;
-            scale_min(b->scales, part, &scale, &min);
-            float d = f16_float(b->d) * (float)scale, m = f16_float(b->m) * (float)min;
-            const uint8_t *q = b->q + part / 2 * 32;
-            for (int i = 0; i < 32; i++) y[i] = d * (float)(q[i] >> shift & 15) - m;
-        }
-    }
+    const uint16_t *x = row;
+    for (int i = 0; i < n; i++) y[i] = f16_float(x[i]);
 }
 
-static void unpack_q5_K(const void *row, float *y, int n)
+static void unpack_BF16(const void *row, float *y, int n)
 {
-    for (const BlockQ5_K *b = row; n > 0; b++, n -= 256) {
-        for (int part = 0; part < 8; part++, y += 32) {
-            int scale, min, shift = part % 2 * 4;
-            scale_min(b->scales, part, &scale, &min);
-            float d = f16_float(b->d) * (float)scale, m = f16_float(b->m) * (float)min;
-            const uint8_t *q = b->q + part / 2 * 32;
-            for (int i = 0; i < 32; i++) {
-                y[i] = d * (float)((q[i] >> shift & 15) | (b->high[i] >> part & 1) << 4) - m;
-            }
-        }
-    }
+    const uint16_t *x = row;
+    for (int i = 0; i < n; i++) y[i] = bf16_float(x[i]);
 }
 
-static void unpack_q6_K(const void *row, float *y, int n)
-{
-    for (const BlockQ6_K *b = row; n > 0; b++, n -= 256) {
-        for (int part = 0; part < 8; part++, y += 32) { /* four share 64 low and 32 high bytes */
-            const uint8_t *q = b->q + part / 4 * 64 + part % 2 * 32;
-            const uint8_t *high = b->high + part / 4 * 32;
-            int shift = part / 2 % 2 * 4, high_shift = part % 4 * 2;
-            for (int i = 0; i < 32; i++) {
-                float d = f16_float(b->d) * (float)b->scales[part * 2 + i / 16];
-                y[i] = d * (float)(((q[i] >> shift & 15) | (high[i] >> high_shift & 3) << 4) - 32);
-            }
-        }
-    }
-}
-
-static void unpack_iq4_xs(const void *row, float *y, int n)
-{
-    for (const BlockIQ4_XS *b = row; n > 0; b++, n -= 256) {
-        for (int part = 0; part < 8; part++, y += 32) {
-            int scale = (b->low[part / 2] >> part % 2 * 4 & 15) | (b->high >> 2 * part & 3) << 4;
-            unpack_listed(uneven, b->q + part * 16, f16_float(b->d) * (float)(scale - 32), y);
-        }
-    }
-}
-
-static void pack_f32(void *row, const float *x, int n)
+static void pack_F32(void *row, const float *x, int n)
 {
     memcpy(row, x, (size_t)n * sizeof *x);
 }
 
-static void pack_f16(void *row, const float *x, int n)
+static void pack_F16(void *row, const float *x, int n)
 {
     uint16_t *y = row;
     for (int i = 0; i < n; i++) y[i] = float_f16(x[i]);
 }
 
 /* A number that is none makes its block none, so that it comes to light in the logits. */
-static void pack_q8_0(void *row, const float *x, int n)
+static void pack_Q8_0(void *row, const float *x, int n)
 {
-    for (BlockQ8_0 *b = row; n > 0; b++, n -= 32, x += 32) {
+    for (uint8_t *block = row; n > 0; block += 34, n -= 32, x += 32) {
         float most = 0;
         int finite = 1;
         for (int i = 0; i < 32; i++) {
@@ -813,39 +810,30 @@ static void pack_q8_0(void *row, const float *x, int n)
             finite &= fabsf(x[i]) <= 127 * 65504.0f;
         }
         float inverse = finite && most > 1e-30f ? 127 / most : 0;
-        b->d = finite ? float_f16(most / 127) : 0x7e00;
-        for (int i = 0; i < 32; i++) b->q[i] = finite ? (int8_t)roundf(x[i] * inverse) : 1;
+        uint16_t d = finite ? float_f16(most / 127) : 0x7e00;
+        memcpy(block, &d, 2);
+        for (int i = 0; i < 32; i++) {
+            block[2 + i] = (uint8_t)(finite ? (int)roundf(x[i] * inverse) : 1);
+        }
     }
 }
 
-/* To add one: its block, an unpack function that agrees bit for bit with the gguf package, a row;
- * to make it fast, a layout in section 11. The index is the type number in the file. */
 typedef struct {
     const char *name;
-    int block, bytes; /* numbers and bytes of a block */
-    int group, bits;  /* numbers that share a scale, bits that a kernel's quanta have; 0: floats */
-    int parts;        /* numbers of bf16 that x, and a weight, must be sums of, likewise */
+    int block, bytes, group, bits, parts; /* see FORMATS; group and bits 0: floats */
     void (*unpack)(const void *row, float *y, int n);
     void (*pack)(void *row, const float *x, int n); /* NULL: not for the KV cache */
 } Format;
 
+#define FORMAT_ROW(NUMBER, NAME, BLOCK, BYTES, GROUP, BITS, PARTS, PACK, ...) \
+    [NUMBER] = { #NAME, BLOCK, BYTES, GROUP, BITS, PARTS, unpack_##NAME, PACK },
+
+/* The index is the type number in the file. */
 static const Format formats[] = {
-    [0] = { "F32", 1, 4, 0, 0, 2, unpack_f32, pack_f32 },
-    [1] = { "F16", 1, 2, 0, 0, 2, unpack_f16, pack_f16 },
-    [2] = { "Q4_0", 32, sizeof(BlockQ4_0), 32, 4, 1, unpack_q4_0, NULL },
-    [3] = { "Q4_1", 32, sizeof(BlockQ4_1), 32, 4, 1, unpack_q4_1, NULL },
-    [6] = { "Q5_0", 32, sizeof(BlockQ5_0), 32, 5, 1, unpack_q5_0, NULL },
-    [7] = { "Q5_1", 32, sizeof(BlockQ5_1), 32, 5, 1, unpack_q5_1, NULL },
-    [8] = { "Q8_0", 32, sizeof(BlockQ8_0), 32, 8, 2, unpack_q8_0, pack_q8_0 },
-    [10] = { "Q2_K", 256, sizeof(BlockQ2_K), 16, 2, 1, unpack_q2_K, NULL },
-    [11] = { "Q3_K", 256, sizeof(BlockQ3_K), 16, 3, 1, unpack_q3_K, NULL },
-    [12] = { "Q4_K", 256, sizeof(BlockQ4_K), 32, 4, 1, unpack_q4_K, NULL },
-    [13] = { "Q5_K", 256, sizeof(BlockQ5_K), 32, 5, 1, unpack_q5_K, NULL },
-    [14] = { "Q6_K", 256, sizeof(BlockQ6_K), 16, 6, 1, unpack_q6_K, NULL },
-    [20] = { "IQ4_NL", 32, sizeof(BlockIQ4_NL), 32, 8, 1, unpack_iq4_nl, NULL },
-    [23] = { "IQ4_XS", 256, sizeof(BlockIQ4_XS), 32, 8, 1, unpack_iq4_xs, NULL },
-    [30] = { "BF16", 1, 2, 0, 0, 2, unpack_bf16, NULL },
-    [39] = { "MXFP4", 32, sizeof(BlockMXFP4), 32, 5, 1, unpack_mxfp4, NULL },
+    [0] = { "F32", 1, 4, 0, 0, 2, unpack_F32, pack_F32 },
+    [1] = { "F16", 1, 2, 0, 0, 2, unpack_F16, pack_F16 },
+    [30] = { "BF16", 1, 2, 0, 0, 2, unpack_BF16, NULL },
+    FORMATS(FORMAT_ROW)
 };
 
 enum { F32 = 0, F16 = 1, BF16 = 30, N_FORMATS = ARRAY_LEN(formats) };
@@ -2868,8 +2856,6 @@ typedef struct {
 } Isa;
 
 static const Isa *kernels; /* picked when the first model is opened */
-
-#define BODY static inline __attribute__((always_inline))
 
 typedef float F32x4 __attribute__((vector_size(16), aligned(4), may_alias));
 
@@ -7760,174 +7746,10 @@ BODY void prefetch(Ahead *ahead)
     ahead->at = at;
 }
 
-/* Bits of a word that begins at byte `at`, with which a second field may be joined. */
-typedef struct {
-    int at, shift;
-    uint32_t mask;
-    int high_at, high_shift, up;
-    uint32_t high_mask;
-    int spread;    /* four bits of the second one go to bits 0 of four bytes first */
-    uint32_t flip; /* bits that are stored the other way round */
-} Field;
-
-BODY Field bits(int at, int shift, uint32_t mask)
-{
-    return (Field){ .at = at, .shift = shift, .mask = mask };
-}
-
-BODY Field join(Field low, Field high, int up)
-{
-    low.high_at = high.at, low.high_shift = high.shift, low.high_mask = high.mask, low.up = up;
-    return low;
-}
-
-/* A format as integers: where the kernels find word i of the quanta of group p, each a byte, or of
- * their indices in a list; d and m of F16; a scale and a minimum that are small whole numbers. A
- * weight is (q - less) d (scale - bias), or with m, q d (scale - bias) - m min. Places count from
- * the beginning of a block of 256 numbers, or of a run of blocks of 32, so that each is at a known
- * byte of a word; all of them are known to the compiler. */
-typedef struct {
-    Field quanta, scale, min;
-    int d, m, less, bias;
-    int exponent; /* d is a single byte: see e8m0_float */
-    const int8_t *list;
-} Layout;
-
-typedef Layout LayoutOf(int p, int i);
-
 /* For products of signed bytes. */
 BODY Layout as_signed(Layout l)
 {
     if (l.less == 128) l.less = 0, l.quanta.flip = 0;
-    return l;
-}
-
-/* Half-bytes of 32 numbers, the first sixteen in the low halves. */
-BODY Field nibbles(int at, int i)
-{
-    return bits(at + i % 4 * 4, i / 4 * 4, 0x0f0f0f0f);
-}
-
-/* Behind the fifth bits of all of them. */
-BODY Field five_bits(int at, int i)
-{
-    Field f = join(nibbles(at + 4, i), bits(at, 4 * i, 15), 4);
-    f.spread = 1;
-    return f;
-}
-
-BODY Layout layout_q4_0(int p, int i)
-{
-    int at = p * (int)sizeof(BlockQ4_0);
-    return (Layout){ .d = at, .quanta = nibbles(at + 2, i), .less = 8 };
-}
-
-BODY Layout layout_q4_1(int p, int i)
-{
-    int at = p * (int)sizeof(BlockQ4_1);
-    return (Layout){ .d = at, .m = at + 2, .quanta = nibbles(at + 4, i) };
-}
-
-BODY Layout layout_q5_0(int p, int i)
-{
-    int at = p * (int)sizeof(BlockQ5_0);
-    return (Layout){ .d = at, .quanta = five_bits(at + 2, i), .less = 16 };
-}
-
-BODY Layout layout_q5_1(int p, int i)
-{
-    int at = p * (int)sizeof(BlockQ5_1);
-    return (Layout){ .d = at, .m = at + 2, .quanta = five_bits(at + 4, i) };
-}
-
-BODY Layout layout_q8_0(int p, int i)
-{
-    int at = p * (int)sizeof(BlockQ8_0);
-    Layout l = { .d = at, .quanta = bits(at + 2 + 4 * i, 0, ~0u), .less = 128 };
-    l.quanta.flip = 0x80808080;
-    return l;
-}
-
-BODY Layout layout_iq4_nl(int p, int i)
-{
-    int at = p * (int)sizeof(BlockIQ4_NL);
-    return (Layout){ .d = at, .quanta = nibbles(at + 2, i), .list = uneven, .less = 128 };
-}
-
-BODY Layout layout_mxfp4(int p, int i)
-{
-    int at = p * (int)sizeof(BlockMXFP4);
-    return (Layout){
-        .d = at, .exponent = 1, .quanta = nibbles(at + 1, i), .list = twice_fp4, .less = 12
-    };
-}
-
-BODY Layout layout_iq4_xs(int p, int i)
-{
-    return (Layout){ .d = 0,
-                     .scale = join(bits(4, 4 * p, 15), bits(0, 16 + 2 * p, 3), 4),
-                     .bias = 32,
-                     .quanta = nibbles(8 + p * 16, i),
-                     .list = uneven,
-                     .less = 128 };
-}
-
-BODY Layout layout_q2_K(int p, int i)
-{
-    int at = p % 2 * 16 + 4 * i, byte = p % 4 * 8;
-    return (Layout){ .d = 80,
-                     .m = 82,
-                     .scale = bits(p / 4 * 4, byte, 15),
-                     .min = bits(p / 4 * 4, byte + 4, 15),
-                     .quanta = bits(16 + p / 8 * 32 + at, p / 2 % 4 * 2, 0x03030303) };
-}
-
-/* See scale_q3_K. */
-BODY Layout layout_q3_K(int p, int i)
-{
-    int at = p % 2 * 16 + 4 * i, byte = p % 4 * 8;
-    Field low = bits(96 + p / 4 % 2 * 4, byte + p / 8 * 4, 15);
-    Field two = bits(32 + p / 8 * 32 + at, p / 2 % 4 * 2, 0x03030303);
-    return (Layout){ .d = 108,
-                     .scale = join(low, bits(104, byte + p / 4 * 2, 3), 4),
-                     .bias = 32,
-                     .quanta = join(two, bits(at, p / 2, 0x01010101), 2),
-                     .less = 4 };
-}
-
-/* Scale or minimum of group p, the first four of which begin at a byte: see scale_min. */
-BODY Field six_bits(int p, int at, int half)
-{
-    int byte = p % 4 * 8;
-    return p < 4 ? bits(at, byte, 63) : join(bits(12, byte + half, 15), bits(at, byte + 6, 3), 4);
-}
-
-BODY Layout layout_q4_K(int p, int i)
-{
-    return (Layout){ .d = 0,
-                     .m = 2,
-                     .scale = six_bits(p, 4, 0),
-                     .min = six_bits(p, 8, 4),
-                     .quanta = bits(16 + p / 2 * 32 + 4 * i, p % 2 * 4, 0x0f0f0f0f) };
-}
-
-BODY Layout layout_q5_K(int p, int i)
-{
-    Layout l = layout_q4_K(p, i);
-    l.quanta.at += 32;
-    l.quanta = join(l.quanta, bits(16 + 4 * i, p, 0x01010101), 4);
-    return l;
-}
-
-/* Scales are signed bytes: to flip the highest bit is to add 128. */
-BODY Layout layout_q6_K(int p, int i)
-{
-    int at = p % 2 * 16 + 4 * i;
-    Field low = bits(p / 8 * 64 + p / 2 % 2 * 32 + at, p / 4 % 2 * 4, 0x0f0f0f0f);
-    Layout l = { .d = 208, .scale = bits(192 + p / 4 * 4, p % 4 * 8, 255), .bias = 128 };
-    l.scale.flip = 128;
-    l.quanta = join(low, bits(128 + p / 8 * 32 + at, p / 2 % 4 * 2, 0x03030303), 4);
-    l.less = 32;
     return l;
 }
 
@@ -7951,28 +7773,40 @@ BODY int unit_words(const Format *f)
         if (at % 4 == 0) return w; \
         return w >> at % 4 * 8 | *(const Lanes_##NAME *)from[at / 4 + 1] << (32 - at % 4 * 8); \
     } \
+    TARGET BODY Lanes_##NAME byte_##NAME(const Words *from, int at) \
+    { \
+        return *(const Lanes_##NAME *)from[at / 4] >> at % 4 * 8; \
+    } \
     TARGET BODY Lanes_##NAME field_##NAME(const Words *from, Field f) \
     { \
-        Lanes_##NAME w = word_##NAME(from, f.at) >> f.shift & f.mask; \
-        if (f.high_mask) { \
-            Lanes_##NAME high = word_##NAME(from, f.high_at) >> f.high_shift & f.high_mask; \
-            if (f.spread) high = high * 0x00204081 & 0x01010101; \
-            w |= high << f.up; \
+        const uint32_t each = 0x01010101; \
+        Lanes_##NAME w = word_##NAME(from, f.at) >> f.shift & (uint32_t)f.mask * each; \
+        if (f.single) { \
+            Lanes_##NAME four = byte_##NAME(from, f.high_at) >> f.high_shift & 15; \
+            w |= (four * 0x00204081 & each) << f.up; \
+        } else if (f.high_mask) { \
+            Lanes_##NAME high = word_##NAME(from, f.high_at) >> f.high_shift; \
+            w |= (high & (uint32_t)f.high_mask * each) << f.up; \
         } \
-        return w ^ f.flip; \
+        return w ^ (uint32_t)f.flip * each; \
     } \
     TARGET BODY FloatLanes_##NAME whole_##NAME(const Words *from, Field f, int bias) \
     { \
-        Lanes_##NAME w = field_##NAME(from, f) - (uint32_t)bias; \
+        Lanes_##NAME w = byte_##NAME(from, f.at) >> f.shift & (uint32_t)f.mask; \
+        if (f.high_mask) { \
+            Lanes_##NAME high = byte_##NAME(from, f.high_at) >> f.high_shift; \
+            w |= (high & (uint32_t)f.high_mask) << f.up; \
+        } \
+        w = (w ^ (uint32_t)f.flip) - (uint32_t)bias; \
         return __builtin_convertvector((IntLanes_##NAME)w, FloatLanes_##NAME); \
     } \
     TARGET BODY FloatLanes_##NAME half_##NAME(const Words *from, int at) \
     { \
-        return f16_##NAME(*(const Lanes_##NAME *)from[at / 4] >> at % 4 * 8); \
+        return f16_##NAME(byte_##NAME(from, at)); \
     } \
     TARGET BODY FloatLanes_##NAME power_##NAME(const Words *from, int at) \
     { \
-        Lanes_##NAME e = *(const Lanes_##NAME *)from[at / 4] >> at % 4 * 8 & 255; \
+        Lanes_##NAME e = byte_##NAME(from, at) & 255; \
         Lanes_##NAME tiny = (Lanes_##NAME)(e < 2); \
         return (FloatLanes_##NAME)((tiny & (e + 1) << 21) | (~tiny & (e - 1) << 23)); \
     } \
@@ -8111,45 +7945,31 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int w
     { \
         digits == 1 ? quantize(to, x, row, cols, 1, 0) : quantize(to, x, row, cols, 2, WHOLE); \
     } \
-    FOR_LAYOUTS(READ_LAYOUT, NAME, TARGET)
+    FORMATS(READ_LAYOUT, NAME, TARGET)
 
-/* To add one: its layout above, a row. The number is its index in formats[]. */
-#define FOR_LAYOUTS(X, NAME, TARGET) \
-    X(2, layout_q4_0, NAME, TARGET) \
-    X(3, layout_q4_1, NAME, TARGET) \
-    X(6, layout_q5_0, NAME, TARGET) \
-    X(7, layout_q5_1, NAME, TARGET) \
-    X(8, layout_q8_0, NAME, TARGET) \
-    X(10, layout_q2_K, NAME, TARGET) \
-    X(11, layout_q3_K, NAME, TARGET) \
-    X(12, layout_q4_K, NAME, TARGET) \
-    X(13, layout_q5_K, NAME, TARGET) \
-    X(14, layout_q6_K, NAME, TARGET) \
-    X(20, layout_iq4_nl, NAME, TARGET) \
-    X(23, layout_iq4_xs, NAME, TARGET) \
-    X(39, layout_mxfp4, NAME, TARGET)
-
-#define READ_LAYOUT(FORMAT, LAYOUT, NAME, TARGET) \
+#define READ_LAYOUT(NUMBER, FORMAT, BLOCK, BYTES, GROUP, BITS, PARTS, PACK, NAME, TARGET) \
     TARGET static void split_##FORMAT##_##NAME(Quanta *to, const Words *from, int cols, \
                                                Ahead *ahead) \
     { \
-        split_##NAME(to, from, cols, ahead, &formats[FORMAT], LAYOUT); \
+        split_##NAME(to, from, cols, ahead, &formats[NUMBER], layout_##FORMAT); \
     } \
     TARGET static void gemv_##FORMAT##_##NAME(float *y, const Words *from, const Act *x, int ldx, \
                                               int k, int cols, Ahead *ahead) \
     { \
-        gemv_##NAME(y, from, x, ldx, k, cols, ahead, &formats[FORMAT], LAYOUT); \
+        gemv_##NAME(y, from, x, ldx, k, cols, ahead, &formats[NUMBER], layout_##FORMAT); \
     }
 
-#define SPLIT_ROW(FORMAT, LAYOUT, NAME, TARGET) [FORMAT] = split_##FORMAT##_##NAME,
-#define GEMV_ROW(FORMAT, LAYOUT, NAME, TARGET) [FORMAT] = gemv_##FORMAT##_##NAME,
+#define SPLIT_ROW(NUMBER, FORMAT, BLOCK, BYTES, GROUP, BITS, PARTS, PACK, NAME) \
+    [NUMBER] = split_##FORMAT##_##NAME,
+#define GEMV_ROW(NUMBER, FORMAT, BLOCK, BYTES, GROUP, BITS, PARTS, PACK, NAME) \
+    [NUMBER] = gemv_##FORMAT##_##NAME,
 #define SPLITS(NAME) \
     { \
-        FOR_LAYOUTS(SPLIT_ROW, NAME, ) \
+        FORMATS(SPLIT_ROW, NAME) \
     }
 #define GEMVS(NAME) \
     { \
-        FOR_LAYOUTS(GEMV_ROW, NAME, ) \
+        FORMATS(GEMV_ROW, NAME) \
     }
 
 #define DOTS(NAME) \
@@ -9265,8 +9085,8 @@ static const Isa isas[] = {
       gemm_portable,
       softmax_portable,
       activate_portable,
-      unpack_f16,
-      pack_f16,
+      unpack_F16,
+      pack_F16,
       { 0 },
       { 0 },
       NULL,

@@ -51,7 +51,30 @@ static void pack_32(uint8_t *out, const float *x, int bits, int with_min)
     }
 }
 
-/* Q4_K and Q5_K: the inverse of scale_min, and parts of 32 with a scale and a minimum each. */
+/* Blocks as docs/gguf.md describes them. */
+typedef struct {
+    uint16_t d;
+    int8_t q[32];
+} BlockQ8_0;
+typedef struct {
+    uint8_t scales[16], q[64];
+    uint16_t d, m;
+} BlockQ2_K;
+typedef struct {
+    uint8_t high[32], q[64], scales[12];
+    uint16_t d;
+} BlockQ3_K;
+typedef struct {
+    uint16_t d, high;
+    uint8_t low[4], q[128];
+} BlockIQ4_XS;
+typedef struct {
+    uint8_t q[128], high[64];
+    int8_t scales[16];
+    uint16_t d;
+} BlockQ6_K;
+
+/* Q4_K and Q5_K: the inverse of six_bits, and parts of 32 with a scale and a minimum each. */
 static void pack_k(uint8_t *out, const float *x, int bits)
 {
     uint8_t *s = out + 4, *high = s + 12, *q = high + (bits == 5 ? 32 : 0);
@@ -115,7 +138,7 @@ static void pack_q2_K(uint8_t *out, const float *x)
     }
 }
 
-/* The inverse of scale_q3_K. */
+/* See layout_Q3_K. */
 static void pack_q3_K(uint8_t *out, const float *x)
 {
     BlockQ3_K *b = (BlockQ3_K *)(void *)out;
