@@ -235,7 +235,9 @@ int llm_write(llm_session *s, int token, int (*on_text)(void *user, const char *
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -312,12 +314,10 @@ enum {
     LOGIT_ROWS = 16,  /* rows whose logits are computed at once */
     BAND = 32,        /* rows of a matrix that are worked on side by side */
     BAND_COLS = 256,  /* its columns that are worked on at once; they stay in the L1 cache */
-    BAND_WORDS = 272, /* in the widest format, and what may be read behind them */
+    RUN_BANDS = 8,    /* bands that follow each other, or share a piece of x in the L2 cache */
     TILE_ROWS = 16,   /* rows of x from which on tiles are faster than bands alone */
-    TILE_BANDS = 8,   /* bands that share a piece of x in the L2 cache */
-    FLOAT_COLS = 256, /* the same for weights that are unpacked */
     FEW_ROWS = 8,     /* rows of x up to which each gets the very sums that it gets alone */
-    ROW_COLS = 1024,  /* a row that is unpacked alone */
+    AHEAD = 4096,     /* bytes that a row is asked for before it is read */
     ATTEND_BLOCK = 128, /* a tile of attention: positions, query rows, and those times heads */
     ATTEND_ROWS = 48,
     ATTEND_HEADS = 1024,
@@ -2255,11 +2255,17 @@ typedef struct {
 typedef uint32_t Words[BAND];  /* four bytes of each row of a band */
 typedef float FloatBand[BAND]; /* a number of each */
 
-/* A piece of a band in a quantized format: its columns' quanta, four to a word, and what becomes of
- * them: w = q d + m, with a d and an m for each 16 or 32 columns. */
+/* A piece of the rows of a band in a quantized format, one after the other: quanta, and what they
+ * stand for, w = q d + m, with a d and an m for each 16 columns. */
 typedef struct {
-    Words q[BAND_COLS / 4];
-    FloatBand d[BAND_COLS / 16], m[BAND_COLS / 16];
+    _Alignas(64) uint8_t q[BAND][BAND_COLS];
+    _Alignas(64) float d[BAND][BAND_COLS / 16], m[BAND][BAND_COLS / 16];
+} Units;
+
+/* The same side by side, quanta four to a word. */
+typedef struct {
+    _Alignas(64) Words q[BAND_COLS / 4];
+    _Alignas(64) FloatBand d[BAND_COLS / 16], m[BAND_COLS / 16];
 } Quanta;
 
 /* The same for products of bf16 tiles: two columns to a word, and a weight is the first part alone
@@ -2277,12 +2283,18 @@ typedef uint16_t Tiles[CHUNK / 16][BAND_COLS / 32][16][32];
  */
 typedef struct {
     union {
-        int8_t *q;    /* (n, digits, cols) */
+        int8_t *q;    /* (n, digits, whole_pieces(cols)) */
         Tiles *tiles; /* (cols / BAND_COLS, digits) */
     };
-    float *d;    /* (n, cols / 32) */
-    float *sums; /* (n, cols / 16) of the numbers that q stands for */
+    float *d;    /* (n, whole_pieces(cols) / 16) */
+    float *sums; /* (n, whole_pieces(cols) / 16) of the numbers that q stands for */
 } Act;
+
+/* Columns up to a whole piece, of which the last are zeros. */
+static size_t whole_pieces(int cols)
+{
+    return ((size_t)cols + BAND_COLS - 1) / BAND_COLS * BAND_COLS;
+}
 
 /* The result of softmax so far, which goes over the positions in blocks (arxiv.org/abs/1805.02867):
  * `top` is the largest score, `sum` the sum of exp(score - top). A block with a larger score
@@ -2293,14 +2305,12 @@ typedef struct {
 
 /* What one thread works with. */
 typedef struct {
-    FloatBand y[TILE_BANDS][CHUNK];                    /* bands of a product, for all rows of x */
-    Words words[BAND_WORDS];                           /* a piece of a band as it is in the file */
-    uint8_t copy[BAND][BAND_WORDS * 4];                /* the same, row by row */
-    Quanta quanta;                                     /* the same, as integers */
-    Pairs pairs;                                       /* the same, as bf16 */
-    float rows[BAND][FLOAT_COLS + 16];                 /* a piece of a band, unpacked */
-    FloatBand lanes[FLOAT_COLS + 16];                  /* the same, side by side */
-    float row[ROW_COLS];                               /* a piece of a single row, unpacked */
+    FloatBand y[2][RUN_BANDS][CHUNK]; /* bands of a product, for all rows of x, and of `up` */
+    Units units;                      /* a piece of a band, row by row */
+    Quanta quanta;                    /* the same, side by side */
+    Pairs pairs;                      /* the same, as bf16 */
+    float rows[BAND][BAND_COLS + 16]; /* a piece of a band, unpacked */
+    FloatBand lanes[BAND_COLS + 16];  /* the same, side by side */
     float values[ATTEND_BLOCK * MAX_HEAD_DIM + BAND];  /* a block of positions: keys, then values */
     FloatBand keys[ATTEND_BLOCK / BAND][MAX_HEAD_DIM]; /* the keys, side by side */
     float scores[MAX_GROUP][ATTEND_BLOCK];             /* of queries */
@@ -2381,7 +2391,7 @@ struct llm_session {
     float *change;       /* (rows, dim) what comes out of it and is added to x */
     float *q, *a;        /* (rows, n_heads, head_dim or value_dim) queries; what attention found */
     float *k, *v;        /* (rows, n_kv_heads, head_dim or value_dim) */
-    float *gate, *up;    /* (rows, hidden_dim, or that of experts) */
+    float *gate;         /* (rows, hidden_dim, or that of experts) */
     float *cos[2], *sin[2]; /* (rows, n_rot / 2) of the rotations at the rows' positions */
     float *q_low, *latent;  /* (rows, q_rank) (rows, rank + n_rot) of latent attention */
     float *latent_normed;   /* (rows, rank) */
@@ -2551,7 +2561,6 @@ static void session_buffers(llm_session *s)
     s->k = take(&s->arena, rows, kv_heads * (size_t)c->head_dim * f);
     s->v = take(&s->arena, rows, kv_heads * value_dim * f);
     s->gate = take(&s->arena, rows, (size_t)m->widest * f);
-    s->up = take(&s->arena, rows, (size_t)m->widest * f);
     s->q_low = take(&s->arena, rows, (size_t)m->q_rank * f);
     s->latent = take(&s->arena, rows, (size_t)(m->rank + m->n_rot) * f);
     s->latent_normed = take(&s->arena, rows, (size_t)m->rank * f);
@@ -2569,10 +2578,10 @@ static void session_buffers(llm_session *s)
     for (size_t i = 0; i < 2; i++) {
         s->cos[i] = take(&s->arena, rows, (size_t)m->n_rot / 2 * f);
         s->sin[i] = take(&s->arena, rows, (size_t)m->n_rot / 2 * f);
-        size_t cols = (size_t)widest;
-        s->acts[i] = (Act){ { take(&s->arena, (cols / BAND_COLS + 1) * (i + 1), sizeof(Tiles)) },
-                            take(&s->arena, rows, (cols / 32 + 1) * f),
-                            take(&s->arena, rows, (cols / 16 + 1) * f) };
+        size_t cols = whole_pieces(widest);
+        s->acts[i] = (Act){ { take(&s->arena, cols / BAND_COLS * (i + 1), sizeof(Tiles)) },
+                            take(&s->arena, rows, cols / 16 * f),
+                            take(&s->arena, rows, cols / 16 * f) };
     }
     s->work = take(&s->arena, (size_t)s->threads, sizeof *s->work);
     s->out = take(&s->arena, LOGIT_ROWS, vocab * f);
@@ -2812,26 +2821,29 @@ const float *llm_logits(const llm_session *s)
  * is spent in matmul. What a processor can do faster with instructions of its own goes through the
  * row of isas[] in use. */
 
-/* Memory that will be read soon. Asking for it a little at a time keeps memory and arithmetic busy
- * at once. */
-typedef struct {
-    const uint8_t *at;
-    int lines; /* of 64 bytes to ask for at each call */
-} Ahead;
+/* y(t, r) = the products of n rows of x, or of what they became, and `count` rows of w from row
+ * `first` on; y has a row of BAND numbers for each t. `many`, whole bands of them. */
+typedef void Few(FloatBand *y, const Mat *w, const float *x, const Act *a, int n, int first,
+                 int count);
+typedef void Many(Scratch *work, FloatBand (*y)[CHUNK], const Mat *w, const float *x, const Act *a,
+                  int n, int first, int count);
 
-/* To add one: its functions in section 11, a row in isas[] there. Matrices with stride ld begin a
- * new row every ld numbers. */
+/* To add one: what it does better, in section 11, a row in isas[] there. */
 typedef struct {
     const char *name;
     int (*usable)(void);
+    Few *few;   /* up to FEW_ROWS rows of x, each as if it were alone */
+    Many *many; /* more of them */
+    /* Row `row` of x becomes what they take, with so many digits; NULL: they take x as it is. */
+    void (*prepare)(Act *to, const float *x, int row, int cols, int digits);
+    /* The same for TILE_ROWS rows of x and more; NULL: it is done by the others. */
+    Many *tiles;
+    void (*prepare_tiles)(Act *to, const float *x, int row, int cols, int digits);
     /* to(bytes / 4) = the words of a band whose rows begin every `stride` bytes. Reads, and writes,
      * up to 63 bytes more. */
-    void (*deal)(Words *to, const uint8_t *rows, size_t stride, int bytes, Ahead *ahead);
-    /* y(r) += sum over k of w(r, k) x(k) */
-    void (*dots)(float *y, const float *w, size_t ldw, const float *x, int rows, int cols);
-    /* The sum over k of row(k) x(k), of formats of floats; NULL: they are unpacked before. */
-    float (*dot[N_FORMATS])(const void *row, const float *x, int cols);
-    /* y(t, 0..BAND) += sum over k of w(k, 0..BAND) x(t, k) */
+    void (*deal)(Words *to, const uint8_t *rows, size_t stride, int bytes);
+    /* y(t, 0..BAND) += sum over k of w(k, 0..BAND) x(t, k); matrices with stride ld begin a new row
+     * every ld numbers */
     void (*gemm)(float *y, size_t ldy, const float *w, size_t ldw, const float *x, size_t ldx,
                  int cols, int n);
     /* See softmax_block and activate_row. */
@@ -2839,45 +2851,66 @@ typedef struct {
     void (*activate)(int kind, float *gate, const float *up, int n);
     void (*unpack_f16)(const void *row, float *y, int n);
     void (*pack_f16)(void *row, const float *x, int n);
-    /* The same with integers, for `cols` columns that begin at number k of x, whose rows have ldx
-     * numbers: with a single row of x, or with many; NULL: all weights are unpacked instead. */
-    void (*gemv[N_FORMATS])(float *y, const Words *from, const Act *x, int ldx, int k, int cols,
-                            Ahead *ahead);
-    void (*split[N_FORMATS])(Quanta *to, const Words *from, int cols, Ahead *ahead);
-    void (*quantize)(Act *to, const float *x, int row, int cols, int digits);
-    void (*gemm_int)(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k, int cols, int n,
-                     const Format *f, Ahead *ahead);
-    /* The products of bf16 tiles, for many rows of x; NULL: none. Row `row` of x becomes numbers of
-     * bf16, so do the words or quanta of format f; y as above. */
-    void (*round)(Act *to, const float *x, int row, int cols, int digits);
-    void (*pair)(Pairs *to, const Words *words, const Quanta *quanta, int cols, const Format *f);
-    void (*gemm_tiles)(FloatBand *y, const Pairs *w, const Act *x, int k, int cols, int n,
-                       const Format *f);
 } Isa;
 
 static const Isa *kernels; /* picked when the first model is opened */
 
 typedef float F32x4 __attribute__((vector_size(16), aligned(4), may_alias));
 
-static void dots_portable(float *y, const float *w, size_t ldw, const float *x, int rows, int cols)
+/* Unpacks and packs n numbers of a row in format f; F16 is what a processor may have instructions
+ * for. */
+static void unpack(const Format *f, const void *row, float *y, int n)
 {
-    for (int r = 0; r < rows; r++, w += ldw) {
-        F32x4 sum[4] = { { 0 } };
-        int k = 0;
-        for (; k + 16 <= cols; k += 16) {
-            for (int i = 0; i < 4; i++) {
-                sum[i] += *(const F32x4 *)(w + k + 4 * i) * *(const F32x4 *)(x + k + 4 * i);
+    (f == &formats[F16] ? kernels->unpack_f16 : f->unpack)(row, y, n);
+}
+
+static void pack(const Format *f, void *row, const float *x, int n)
+{
+    (f == &formats[F16] ? kernels->pack_f16 : f->pack)(row, x, n);
+}
+
+/* The columns of a matrix that are unpacked at once. */
+static int piece(const Mat *w, int k, int most)
+{
+    return w->cols - k < most ? w->cols - k : most;
+}
+
+static float dot_portable(const float *w, const float *x, int cols)
+{
+    F32x4 sum[4] = { { 0 } };
+    int k = 0;
+    for (; k + 16 <= cols; k += 16) {
+        for (int i = 0; i < 4; i++) {
+            sum[i] += *(const F32x4 *)(w + k + 4 * i) * *(const F32x4 *)(x + k + 4 * i);
+        }
+    }
+    F32x4 four = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    float all = (four[0] + four[1]) + (four[2] + four[3]);
+    for (; k < cols; k++) all += w[k] * x[k];
+    return all;
+}
+
+/* One row of weights after the other, unpacked in pieces, each times all rows of x. */
+static void few_portable(FloatBand *y, const Mat *w, const float *x, const Act *a, int n, int first,
+                         int count)
+{
+    const uint8_t *row = w->data + (size_t)first * row_bytes(w->format, w->cols);
+    float weights[BAND_COLS];
+    (void)a;
+    for (int r = 0; r < count; r++, row += row_bytes(w->format, w->cols)) {
+        for (int t = 0; t < n; t++) y[t][r] = 0;
+        for (int k = 0; k < w->cols; k += BAND_COLS) {
+            int cols = piece(w, k, BAND_COLS);
+            unpack(w->format, row + row_bytes(w->format, k), weights, cols);
+            for (int t = 0; t < n; t++) {
+                y[t][r] += dot_portable(weights, x + (size_t)t * (size_t)w->cols + k, cols);
             }
         }
-        F32x4 all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-        y[r] += (all[0] + all[1]) + (all[2] + all[3]);
-        for (; k < cols; k++) y[r] += w[k] * x[k];
     }
 }
 
-static void deal_portable(Words *to, const uint8_t *rows, size_t stride, int bytes, Ahead *ahead)
+static void deal_portable(Words *to, const uint8_t *rows, size_t stride, int bytes)
 {
-    (void)ahead;
     for (int r = 0; r < BAND; r++, rows += stride) {
         for (int i = 0; 4 * i < bytes; i++) memcpy(&to[i][r], rows + 4 * i, 4);
     }
@@ -2906,153 +2939,37 @@ static void gemm_portable(float *y, size_t ldy, const float *w, size_t ldw, cons
     }
 }
 
-/* Unpacks and packs n numbers of a row in format f; F16 is what a processor may have instructions
- * for. */
-static void unpack(const Format *f, const void *row, float *y, int n)
+/* Columns k and on of some rows as floats, side by side. */
+static void unpack_band(Scratch *work, const Mat *w, int k, int cols, int first, int count)
 {
-    (f == &formats[F16] ? kernels->unpack_f16 : f->unpack)(row, y, n);
-}
-
-static void pack(const Format *f, void *row, const float *x, int n)
-{
-    (f == &formats[F16] ? kernels->pack_f16 : f->pack)(row, x, n);
-}
-
-/* The columns of a matrix that are unpacked at once. */
-static int piece(const Mat *w, int k, int most)
-{
-    return w->cols - k < most ? w->cols - k : most;
-}
-
-/* y(n, BAND) += rows first to first + count of w, times a few rows of x: memory delivers a row
- * fastest as one stream. A row of x is summed up as if it were alone. */
-static void band_few(Scratch *work, const Mat *w, const float *x, int n, int first, int count)
-{
-    size_t stride = row_bytes(w->format, w->cols), ldx = (size_t)w->cols;
-    const uint8_t *data = w->data + (size_t)first * stride;
-    if (w->format == &formats[F32]) {
-        for (int t = 0; t < n; t++, x += ldx) {
-            kernels->dots(work->y[0][t], (const float *)data, ldx, x, count, w->cols);
-        }
-        return;
-    }
-    float (*dot)(const void *, const float *, int) = kernels->dot[w->format - formats];
-    for (int r = 0; r < count; r++, data += stride) {
-        float sums[FEW_ROWS] = { 0 };
-        for (int t = 0; dot && t < n; t++) sums[t] = dot(data, x + (size_t)t * ldx, w->cols);
-        for (int k = 0; !dot && k < w->cols; k += ROW_COLS) {
-            int cols = piece(w, k, ROW_COLS);
-            unpack(w->format, data + row_bytes(w->format, k), work->row, cols);
-            kernels->dots(sums, x + k, ldx, work->row, n, cols);
-        }
-        for (int t = 0; t < n; t++) work->y[0][t][r] = sums[t];
-    }
-}
-
-/* The same for more rows of x and a whole band. The weights are unpacked in pieces small
- * enough for the L1 cache, each used for all rows of x. */
-static void band_floats(Scratch *work, const Mat *w, const float *x, int n, int first, int count)
-{
-    Ahead none = { w->data, 0 };
     size_t stride = row_bytes(w->format, w->cols);
-    for (int k = 0; k < w->cols; k += FLOAT_COLS) {
-        int cols = piece(w, k, FLOAT_COLS);
-        const uint8_t *data = w->data + (size_t)first * stride + row_bytes(w->format, k);
-        for (int r = 0; r < count; r++) {
-            unpack(w->format, data + (size_t)r * stride, work->rows[r], cols);
-        }
-        kernels->deal((Words *)work->lanes, (const uint8_t *)work->rows, sizeof *work->rows,
-                      cols * 4, &none);
-        kernels->gemm(work->y[0][0], BAND, work->lanes[0], BAND, x + k, (size_t)w->cols, cols, n);
+    const uint8_t *data = w->data + (size_t)first * stride + row_bytes(w->format, k);
+    for (int r = 0; r < count; r++, data += stride) {
+        unpack(w->format, data, work->rows[r], cols);
     }
+    kernels->deal((Words *)work->lanes, (const uint8_t *)work->rows, sizeof *work->rows, cols * 4);
 }
 
-/* Puts the columns from k on of a band side by side, as they are in the file. */
-static void deal_piece(Scratch *work, const Mat *w, int k, int cols, int first, int count,
-                       Ahead *ahead)
+/* The weights are unpacked in pieces small enough for the L1 cache, each used for all rows of x. */
+static void many_portable(Scratch *work, FloatBand (*y)[CHUNK], const Mat *w, const float *x,
+                          const Act *a, int n, int first, int count)
 {
-    size_t stride = row_bytes(w->format, w->cols), bytes = row_bytes(w->format, cols);
-    const uint8_t *from = w->data + (size_t)first * stride + row_bytes(w->format, k);
-    int last = (w->rows - first - BAND) * (int64_t)stride < 64; /* nothing may be read behind it */
-    for (int r = 0; last && r < count; r++) {
-        memcpy(work->copy[r], from + (size_t)r * stride, bytes);
-    }
-    kernels->deal(work->words, last ? work->copy[0] : from, last ? sizeof *work->copy : stride,
-                  (int)bytes, ahead);
-}
-
-/* The same with the integers of a quantized format, and x quantized alike. While a piece is worked
- * on, its share of the next band is on its way from memory. */
-static void band_ints(Scratch *work, const Mat *w, const Act *x, int n, int first, int count)
-{
-    const Format *f = w->format;
-    size_t stride = row_bytes(f, w->cols);
-    const uint8_t *next = w->data + (size_t)(first + BAND) * stride;
-    for (int k = 0; k < w->cols; k += BAND_COLS) {
-        int cols = piece(w, k, BAND_COLS), bytes = (int)row_bytes(f, cols);
-        int steps = (bytes + 63) / 64 * 2 + cols / 32 * 2;
-        Ahead ahead = { next + (size_t)BAND * row_bytes(f, k),
-                        first + BAND < w->rows ? (BAND * bytes / 64 + steps - 1) / steps : 0 };
-        deal_piece(work, w, k, cols, first, count, &ahead);
-        if (n == 1) {
-            kernels->gemv[f - formats](work->y[0][0], (const Words *)work->words, x, w->cols, k,
-                                       cols, &ahead);
-            continue;
-        }
-        kernels->split[f - formats](&work->quanta, (const Words *)work->words, cols, &ahead);
-        kernels->gemm_int(work->y[0], &work->quanta, x, w->cols, k, cols, n, f, &ahead);
-    }
-}
-
-static int runs_on_ints(const Format *f)
-{
-    return kernels->split[f - formats] != NULL;
-}
-
-static int runs_on_tiles(int n)
-{
-    return n >= TILE_ROWS && kernels->gemm_tiles;
-}
-
-/* Which of the two Acts rows of x become for a matrix of that format, -1: none. */
-static int act_of(const Format *f, int tiles)
-{
-    return tiles ? f->parts - 1 : runs_on_ints(f) ? digits(f) - 1 : -1;
-}
-
-/* The same in bf16 tiles, up to TILE_BANDS bands at once: they all use the same piece of x while it
- * is in the L2 cache, and keep theirs of the weights in the L1 cache. The next piece of weights is
- * on its way from memory meanwhile. */
-static void band_tiles(Scratch *work, const Mat *w, const Act *x, int n, int first, int count)
-{
-    const Format *f = w->format;
-    size_t stride = row_bytes(f, w->cols);
-    Ahead none = { w->data, 0 };
+    (void)a;
+    memset(y, 0, (size_t)n * sizeof **y);
     for (int k = 0; k < w->cols; k += BAND_COLS) {
         int cols = piece(w, k, BAND_COLS);
-        for (int r = 0; r < count; r += BAND) {
-            deal_piece(work, w, k, cols, first + r, count - r < BAND ? count - r : BAND, &none);
-            if (runs_on_ints(f)) {
-                kernels->split[f - formats](&work->quanta, (const Words *)work->words, cols, &none);
-            }
-            kernels->pair(&work->pairs, (const Words *)work->words, &work->quanta, cols, f);
-            int below = r + BAND < count ? r + BAND : 0, ahead = below ? k : k + BAND_COLS;
-            const uint8_t *next = w->data + (size_t)(first + below) * stride + row_bytes(f, ahead);
-            for (int i = 0; ahead < w->cols && i < BAND; i++, next += stride) {
-                for (size_t b = 0; b < row_bytes(f, cols); b += 64) {
-                    __builtin_prefetch(next + b, 0, 2);
-                }
-            }
-            kernels->gemm_tiles(work->y[r / BAND], &work->pairs, x, k, cols, n, f);
-        }
+        unpack_band(work, w, k, cols, first, count);
+        kernels->gemm(y[0][0], BAND, work->lanes[0], BAND, x + k, (size_t)w->cols, cols, n);
     }
 }
 
-/* A product to be: y(n, rows) = x(n, cols) w^T + bias, of n rows of x from row `from` on. */
+/* A product to be: y(n, rows) = x(n, cols) w^T + bias, of n rows of x from row `from` on; with
+ * `up`, y = activation(x w^T + bias, x up^T + bias of up), where up may lack data. */
 typedef struct {
     float *y;
     Mat w; /* without data: nothing is done */
     int from, n;
+    const Mat *up;
 } Product;
 
 /* Products of one x that are done together. */
@@ -3060,45 +2977,76 @@ typedef struct {
     const float *x;
     const Act *acts;
     const Product *products;
-    int tiles; /* whether they are done in bf16 tiles */
+    int activation;
+    int tiles; /* whether they are done in tiles */
     int cold;  /* whether the weights may never have been read */
 } Job;
+
+static int runs_on_tiles(int n)
+{
+    return n >= TILE_ROWS && kernels->tiles;
+}
+
+/* Which of the two Acts rows of x become for a matrix of that format, -1: none. */
+static int act_of(const Format *f, int tiles)
+{
+    return tiles ? f->parts - 1 : kernels->prepare && f->bits ? digits(f) - 1 : -1;
+}
 
 /* The rows of x from row `from` on, a multiple of 16 for tiles. */
 static Act act_from(const Act *a, int digits, int cols, int from, int tiles)
 {
-    size_t row = (size_t)from;
+    size_t row = (size_t)from, ldx = whole_pieces(cols);
     if (tiles) return (Act){ { .tiles = (Tiles *)(void *)((*a->tiles) + row / 16) }, NULL, NULL };
-    return (Act){ { a->q + row * (size_t)(digits * cols) },
-                  a->d + row * (size_t)(cols / 32),
-                  a->sums + row * (size_t)(cols / 16) };
+    return (Act){ { a->q + row * (size_t)digits * ldx },
+                  a->d + row * ldx / 16,
+                  a->sums + row * ldx / 16 };
 }
 
-/* Rows first to first + count of a product: a band, or on tiles some of them. */
-static void band(Scratch *work, const Job *job, const Product *p, int first, int count)
+/* Rows first to first + count of a matrix, a multiple of bands or its last ones. */
+static void bands(Scratch *work, FloatBand (*y)[CHUNK], const Job *job, const Product *p,
+                  const Mat *w, int first, int count)
 {
-    const Mat *w = &p->w;
-    int n = p->n, act = act_of(w->format, job->tiles);
+    int act = act_of(w->format, job->tiles);
     const float *x = job->x + (size_t)p->from * (size_t)w->cols;
     Act a = { { NULL }, NULL, NULL };
     if (act >= 0) a = act_from(&job->acts[act], act + 1, w->cols, p->from, job->tiles);
-    for (int r = 0; r < count; r += BAND) {
-        memset(work->y[r / BAND], 0, (size_t)n * sizeof *work->y[0]);
-    }
     if (job->tiles) {
-        band_tiles(work, w, &a, n, first, count);
-    } else if (runs_on_ints(w->format)) {
-        band_ints(work, w, &a, n, first, count);
-    } else if (n <= FEW_ROWS) {
-        band_few(work, w, x, n, first, count);
-    } else {
-        band_floats(work, w, x, n, first, count);
+        kernels->tiles(work, y, w, x, &a, p->n, first, count);
+        return;
     }
-    for (int i = 0; i < n * ((count + BAND - 1) / BAND); i++) {
-        int t = i % n, at = i / n * BAND, rows = count - at < BAND ? count - at : BAND;
-        const float *from = work->y[i / n][t], *bias = w->bias ? w->bias + first + at : NULL;
-        float *to = p->y + (size_t)t * (size_t)w->rows + first + at;
-        for (int r = 0; r < rows; r++) to[r] = from[r] + (bias ? bias[r] : 0);
+    for (int r = 0; r < count; r += BAND, y++) {
+        int rows = count - r < BAND ? count - r : BAND;
+        if (p->n <= FEW_ROWS) {
+            kernels->few(*y, w, x, &a, p->n, first + r, rows);
+        } else {
+            kernels->many(work, y, w, x, &a, p->n, first + r, rows);
+        }
+    }
+}
+
+/* Adds what the rows of a matrix have for bias. */
+static void add_bias(float *y, const Mat *w, int first, int count)
+{
+    for (int r = 0; w->bias && r < count; r++) y[r] += w->bias[first + r];
+}
+
+/* The same rows of a product, up to where its result is. */
+static void product_rows(Scratch *work, const Job *job, const Product *p, int first, int count)
+{
+    bands(work, work->y[0], job, p, &p->w, first, count);
+    if (p->up && p->up->data) bands(work, work->y[1], job, p, p->up, first, count);
+    for (int r = 0; r < count; r += BAND) {
+        int rows = count - r < BAND ? count - r : BAND, at = first + r;
+        for (int t = 0; t < p->n; t++) {
+            float *y = work->y[0][r / BAND][t], *up = work->y[1][r / BAND][t];
+            add_bias(y, &p->w, at, rows);
+            if (p->up) {
+                add_bias(up, p->up, at, rows);
+                kernels->activate(job->activation, y, up, rows);
+            }
+            memcpy(p->y + (size_t)t * (size_t)p->w.rows + at, y, (size_t)rows * sizeof *y);
+        }
     }
 }
 
@@ -3118,16 +3066,20 @@ static void map_rows(const Mat *w, int first, int count)
 }
 
 /* Bands first to first + count of all products. */
-static void bands(Scratch *work, const Job *job, int first, int count)
+static void run_of_bands(Scratch *work, const Job *job, int first, int count)
 {
     const Product *p = job->products, *mapped = NULL;
-    int most = job->tiles ? TILE_BANDS : 1;
     while (count > 0) {
         while (first * BAND >= p->w.rows) first -= (p->w.rows + BAND - 1) / BAND, p++;
-        if (job->cold && p != mapped) map_rows(&p->w, first * BAND, count * BAND), mapped = p;
+        if (job->cold && p != mapped) {
+            map_rows(&p->w, first * BAND, count * BAND);
+            if (p->up && p->up->data) map_rows(p->up, first * BAND, count * BAND);
+            mapped = p;
+        }
+        int most = job->tiles || p->n <= FEW_ROWS ? RUN_BANDS : 1;
         int now = count < most ? count : most, left = p->w.rows - first * BAND;
         if (now * BAND > left) now = (left + BAND - 1) / BAND;
-        band(work, job, p, first * BAND, left < now * BAND ? left : now * BAND);
+        product_rows(work, job, p, first * BAND, left < now * BAND ? left : now * BAND);
         first += now, count -= now;
     }
 }
@@ -3144,17 +3096,18 @@ static void matmul(llm_session *s, const float *x, int n, const Product *p, int 
         rows += p[i].n;
         aligned &= p[i].from % 16 == 0;
     }
-    Job job = { x, s->acts, p, aligned && runs_on_tiles(rows / products), !s->warm };
-    for (int i = 0; i < products; i++) {
-        const Mat *w = &p[i].w;
-        int act = w->data ? act_of(w->format, job.tiles) : -1;
+    Job job = { x, s->acts, p, s->model ? s->model->arch->activation : 0,
+                aligned && runs_on_tiles(rows / products), !s->warm };
+    for (int i = 0; i < 2 * products; i++) {
+        const Mat *w = i % 2 ? p[i / 2].up : &p[i / 2].w;
+        int act = w && w->data ? act_of(w->format, job.tiles) : -1;
         if (act >= 0) wanted[act] = 1;
-        if (w->data) work += (double)row_bytes(w->format, cols) * w->rows * p[i].n;
+        if (w && w->data) work += (double)row_bytes(w->format, cols) * w->rows * p[i / 2].n;
     }
     if (work < MIN_WORK) threads = 1;
     for (int i = 0; i < 2; i++) {
         PARALLEL_FOR (n < MIN_ROWS ? 1 : threads, int t = 0; t < n * wanted[i]; t++) {
-            (job.tiles ? kernels->round : kernels->quantize)(
+            (job.tiles ? kernels->prepare_tiles : kernels->prepare)(
                 &s->acts[i], x + (size_t)t * (size_t)cols, t, cols, i + 1);
         }
     }
@@ -3163,14 +3116,14 @@ static void matmul(llm_session *s, const float *x, int n, const Product *p, int 
     PARALLEL_FOR (threads, int i = 0; i < tasks; i++) {
         int first = i < threads ? i * big : threads * big + (i - threads) * small;
         int count = i < threads ? big : all - first < small ? all - first : small;
-        bands(&s->work[THREAD], &job, first, count);
+        run_of_bands(&s->work[THREAD], &job, first, count);
     }
 }
 
 /* One product of all n rows of x. */
 static void multiply(llm_session *s, float *y, const Mat *w, const float *x, int n)
 {
-    matmul(s, x, n, &(Product){ y, *w, 0, n }, 1);
+    matmul(s, x, n, &(Product){ y, *w, 0, n, NULL }, 1);
 }
 
 /* The rows that n rows take in a group of several experts' or heads' rows: where there are `usual`
@@ -3192,7 +3145,7 @@ static void by_head(llm_session *s, float *y, int y_head, const float *x, int x_
         int count = heads - first < most ? heads - first : most;
         for (int g = 0; g < count; g++) {
             p[g] = (Product){ s->group_out + (size_t)(g * step) * (size_t)w->rows, w[first + g],
-                              g * step, n };
+                              g * step, n, NULL };
             for (int t = 0; t < n; t++) {
                 memcpy(s->group_in + (size_t)(g * step + t) * (size_t)w->cols,
                        x + (size_t)(t * heads + first + g) * (size_t)x_head,
@@ -3330,7 +3283,7 @@ static void latent_queries(llm_session *s, const Layer *w, int n)
     const llm_model *m = s->model;
     int heads = m->facts.n_heads, key = m->facts.head_dim, rotated = m->n_rot, rank = m->rank,
         plain = m->plain_dim, each = plain + rotated;
-    Product low[] = { { s->latent, w->latent, 0, n }, { s->q_low, w->q_low, 0, n } };
+    Product low[] = { { s->latent, w->latent, 0, n, NULL }, { s->q_low, w->q_low, 0, n, NULL } };
     matmul(s, s->h, n, low, 2);
     norm(s, s->q_low, s->q_low, &w->q_low_norm, n, m->q_rank);
     multiply(s, s->q_plain, &w->wq, m->q_rank ? s->q_low : s->h, n);
@@ -3358,7 +3311,9 @@ static void latent_queries(llm_session *s, const Layer *w, int n)
 /* Queries, keys and values of n rows of s->h. */
 static void project(llm_session *s, const Layer *w, int n)
 {
-    Product qkv[] = { { s->q, w->wq, 0, n }, { s->k, w->wk, 0, n }, { s->v, w->wv, 0, n } };
+    Product qkv[] = { { s->q, w->wq, 0, n, NULL },
+                      { s->k, w->wk, 0, n, NULL },
+                      { s->v, w->wv, 0, n, NULL } };
     if (w->latent.data) {
         latent_queries(s, w, n);
     } else {
@@ -3547,7 +3502,6 @@ static void unpack_block(const llm_session *s, Scratch *work, int l, int g, int 
 {
     const llm_model *m = s->model;
     size_t row = (size_t)block_row(m);
-    Ahead none = { s->kv[0].data, 0 };
     const uint8_t *keys = cache_at(s, 0, l, g, j), *values = cache_at(s, 1, l, g, j);
     for (size_t i = 0; i < (size_t)length; i++, keys += s->kv[0].bytes) {
         unpack(s->cache, keys, work->values + i * row, m->facts.head_dim);
@@ -3555,7 +3509,7 @@ static void unpack_block(const llm_session *s, Scratch *work, int l, int g, int 
     for (int i = 0; i < length; i += BAND) {
         kernels->deal((Words *)work->keys[i / BAND],
                       (const uint8_t *)(work->values + (size_t)i * row), row * sizeof(float),
-                      (m->facts.head_dim + BAND - 1) / BAND * BAND * (int)sizeof(float), &none);
+                      (m->facts.head_dim + BAND - 1) / BAND * BAND * (int)sizeof(float));
     }
     if (m->value_at >= 0) return;
     for (size_t i = 0; i < (size_t)length; i++, values += s->kv[1].bytes) {
@@ -3655,21 +3609,10 @@ static void add(const llm_session *s, float *x, const float *h, int n, int dim, 
     }
 }
 
-/* gate(n, width) = its activation, with up where it has one. */
-static void activate(const llm_session *s, int n, int width)
-{
-    PARALLEL_FOR (n < MIN_ROWS ? 1 : s->threads, int t = 0; t < n; t++) {
-        size_t at = (size_t)t * (size_t)width;
-        kernels->activate(s->model->arch->activation, s->gate + at, s->up + at, width);
-    }
-}
-
 /* A feed-forward part: change(n, dim) = down activation(gate h, up h) */
 static void feed_forward(llm_session *s, const Mat *gate, const Mat *up, const Mat *down, int n)
 {
-    Product both[] = { { s->gate, *gate, 0, n }, { s->up, *up, 0, n } };
-    matmul(s, s->h, n, both, 2);
-    activate(s, n, gate->rows);
+    matmul(s, s->h, n, &(Product){ s->gate, *gate, 0, n, up }, 1);
     multiply(s, s->change, down, s->gate, n);
 }
 
@@ -3767,9 +3710,9 @@ static void experts(llm_session *s, const Layer *w, int n)
     shared_expert(s, w, n);
     route(s, w, n);
     for (int e = 0, next; e < m->facts.n_experts; e = next) {
-        Product up[MAX_PRODUCTS], down[MAX_PRODUCTS / 2];
+        Product up[MAX_PRODUCTS], down[MAX_PRODUCTS];
         int rows = 0, count = 0, usual = n * m->facts.n_experts_used / m->facts.n_experts;
-        for (next = e; next < m->facts.n_experts && count < MAX_PRODUCTS / 2; next++) {
+        for (next = e; next < m->facts.n_experts && count < MAX_PRODUCTS; next++) {
             const Route *r = s->routes + s->starts[next];
             int own = s->starts[next + 1] - s->starts[next];
             if (rows + spaced(own, usual) > CHUNK) break;
@@ -3778,15 +3721,14 @@ static void experts(llm_session *s, const Layer *w, int n)
                 memcpy(s->group_in + (size_t)(rows + i) * dim, s->h + (size_t)r[i].row * dim,
                        dim * sizeof *s->h);
             }
-            up[2 * count] = (Product){ s->gate + (size_t)rows * hidden, w->gates[next], rows, own };
-            up[2 * count + 1] = (Product){ s->up + (size_t)rows * hidden, w->ups[next], rows, own };
-            down[count++] = (Product){ s->group_out + (size_t)rows * dim, w->downs[next], rows,
-                                       own };
+            up[count] = (Product){ s->gate + (size_t)rows * hidden, w->gates[next], rows, own,
+                                   &w->ups[next] };
+            down[count++] = (Product){ s->group_out + (size_t)rows * dim, w->downs[next], rows, own,
+                                       NULL };
             rows += spaced(own, usual);
         }
         if (count == 0) return; /* the last experts have nothing to do */
-        matmul(s, s->group_in, rows, up, 2 * count);
-        activate(s, rows, (int)hidden);
+        matmul(s, s->group_in, rows, up, count);
         matmul(s, s->gate, rows, down, count);
         const Route *r = s->routes + s->starts[e];
         for (int i = 0; i < count; i++) {
@@ -7729,180 +7671,275 @@ int main(int argc, char **argv)
 /* ==== 11. Appendix: kernels by instruction set ===================================================
  * The portable kernels are the first row. A reader may stop here: the rows below it compute the
  * same sums for the instruction sets of real machines, and take quantized weights as the integers
- * that they are. What compilers make vector code of by themselves is written once, as a BODY that
- * each instruction set compiles for itself. Where a format keeps what is data, a layout, which is
- * read with vectors of any width. The rest is written with intrinsics. */
+ * that they are. Layouts are read with vectors of any width, by macros over a few primitives that
+ * each instruction set has; the rest is written with intrinsics.
+ *
+ * A few rows of x: one row of weights after the other, from its first byte to its last, so that
+ * memory delivers one stream. Many: bands of 32 rows, which are unpacked once, put side by side, so
+ * that each has a lane, and used for all rows of x. */
 
 static int always(void)
 {
     return 1;
 }
 
-/* Asks for the next lines of what will be read soon. */
-BODY void prefetch(Ahead *ahead)
+#ifndef RUN_PORTABLE
+
+/* Asks for memory that will be read soon. Into the L2 cache: L1 has few buffers for what is on its
+ * way, and loads that hit L2 need them too. */
+BODY void prefetch(const uint8_t *at, int bytes)
 {
-    const uint8_t *at = ahead->at;
-    for (int i = 0; i < ahead->lines; i++, at += 64) __builtin_prefetch(at, 0, 3);
-    ahead->at = at;
+    for (int i = 0; i < bytes; i += 64) __builtin_prefetch(at + i, 0, 2);
 }
 
-/* For products of signed bytes. */
+/* Of q and d as sums of products of signed bytes, where that is needed: the numbers themselves. */
 BODY Layout as_signed(Layout l)
 {
     if (l.less == 128) l.less = 0, l.quanta.flip = 0;
     return l;
 }
 
-BODY int unit_groups(const Format *f)
+/* Where the bytes of a super-block's scales begin: a vector of sixteen of them is read at once,
+ * which must not go past the block. */
+BODY int scales_at(Layout l, int bytes)
 {
-    return f->block > 32 ? f->block / f->group : f->bytes % 2 ? 4 : 2;
+    int first = l.scale.at;
+    if (l.scale.high_mask && l.scale.high_at < first) first = l.scale.high_at;
+    return first < bytes - 16 ? first : bytes - 16;
 }
 
-BODY int unit_words(const Format *f)
+typedef uint8_t Bytes16 __attribute__((vector_size(16), may_alias));
+typedef uint16_t Eight16 __attribute__((vector_size(16), may_alias));
+
+/* A number of 16 bits of each of eight blocks. */
+BODY Eight16 each_block(const uint8_t *at, int step)
 {
-    return unit_groups(f) * f->group / f->block * f->bytes / 4;
+    uint16_t v[8];
+    UNROLL(8)
+    for (int i = 0; i < 8; i++) memcpy(&v[i], at + i * step, 2);
+    return (Eight16){ v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7] };
 }
 
-/* Layouts read by vectors of BYTES, whose lanes are rows of the band. An instruction set has a
- * look_up of its own, which puts the numbers of a list, plus `more`, in the places of their
- * indices, and an f16, of numbers in the low halves of words. */
-#define READ_LAYOUTS(NAME, TARGET, BYTES, SIGNED) \
-    TARGET BODY Lanes_##NAME word_##NAME(const Words *from, int at) \
-    { \
-        Lanes_##NAME w = *(const Lanes_##NAME *)from[at / 4]; \
-        if (at % 4 == 0) return w; \
-        return w >> at % 4 * 8 | *(const Lanes_##NAME *)from[at / 4 + 1] << (32 - at % 4 * 8); \
-    } \
-    TARGET BODY Lanes_##NAME byte_##NAME(const Words *from, int at) \
-    { \
-        return *(const Lanes_##NAME *)from[at / 4] >> at % 4 * 8; \
-    } \
-    TARGET BODY Lanes_##NAME field_##NAME(const Words *from, Field f) \
+/* A unit is 256 columns of a row: one super-block, or eight blocks of 32. Each 16 of its columns
+ * have a lane in vectors of scales, of which SCALES make a unit. Primitives: load_NAME, up to four
+ * times sixteen bytes, from four places; pick_NAME, bytes of sixteen as lanes; spread_NAME, numbers
+ * of eight blocks as lanes; f16_NAME, of the low halves of lanes; singles_NAME, the single bits
+ * that are a field's second ones; look_up_NAME, the numbers of a list, plus `more`, in the places
+ * of their indices. */
+#define READ_UNITS(NAME, TARGET, BYTES, SIGNED) \
+    enum { LANES_##NAME = BYTES / 4, SCALES_##NAME = 64 / BYTES }; \
+    typedef float FloatLoose_##NAME __attribute__((vector_size(BYTES), aligned(4), may_alias)); \
+    /* Vector v of the quanta. */ \
+    TARGET BODY Lanes_##NAME quanta_##NAME(const uint8_t *unit, int v, int group, \
+                                           LayoutOf *layout) \
     { \
         const uint32_t each = 0x01010101; \
-        Lanes_##NAME w = word_##NAME(from, f.at) >> f.shift & (uint32_t)f.mask * each; \
-        if (f.single) { \
-            Lanes_##NAME four = byte_##NAME(from, f.high_at) >> f.high_shift & 15; \
-            w |= (four * 0x00204081 & each) << f.up; \
-        } else if (f.high_mask) { \
-            Lanes_##NAME high = word_##NAME(from, f.high_at) >> f.high_shift; \
-            w |= (high & (uint32_t)f.high_mask * each) << f.up; \
+        const Layout l = SIGNED(layout(0, 0)); \
+        int at[4], high[4]; \
+        Lanes_##NAME shift = { 0 }, high_shift = { 0 }; \
+        UNROLL(4) \
+        for (int j = 0; j < 4; j++) { \
+            int column = v * BYTES + 16 * j; \
+            Field f = layout(column / group, column % group / 4).quanta; \
+            at[j] = f.at, high[j] = f.single ? f.high_at * 8 + f.high_shift : f.high_at; \
+            UNROLL(4) \
+            for (int e = 4 * j; e < 4 * j + 4; e++) { \
+                if (e < BYTES / 4) shift[e] = (uint32_t)f.shift; \
+                if (e < BYTES / 4) high_shift[e] = (uint32_t)f.high_shift; \
+            } \
         } \
-        return w ^ (uint32_t)f.flip * each; \
+        Lanes_##NAME q = load_##NAME(unit, at[0], at[1], at[2], at[3]) >> shift; \
+        q &= (uint32_t)l.quanta.mask * each; \
+        if (l.quanta.single) { \
+            q |= singles_##NAME(unit, high[0], high[1], high[2], high[3]) << l.quanta.up; \
+        } else if (l.quanta.high_mask) { \
+            Lanes_##NAME more = load_##NAME(unit, high[0], high[1], high[2], high[3]); \
+            q |= (more >> high_shift & (uint32_t)l.quanta.high_mask * each) << l.quanta.up; \
+        } \
+        q ^= (uint32_t)l.quanta.flip * each; \
+        return l.list ? look_up_##NAME(q, l.list, l.less) : q; \
     } \
-    TARGET BODY FloatLanes_##NAME whole_##NAME(const Words *from, Field f, int bias) \
+    /* Small whole numbers of a super-block: vector s of its scales or minima. */ \
+    TARGET BODY FloatLanes_##NAME whole_##NAME(const uint8_t *unit, int s, int group, int bytes, \
+                                               int minima, LayoutOf *layout) \
     { \
-        Lanes_##NAME w = byte_##NAME(from, f.at) >> f.shift & (uint32_t)f.mask; \
-        if (f.high_mask) { \
-            Lanes_##NAME high = byte_##NAME(from, f.high_at) >> f.high_shift; \
-            w |= (high & (uint32_t)f.high_mask) << f.up; \
+        const int first = scales_at(layout(0, 0), bytes), bias = minima ? 0 : layout(0, 0).bias; \
+        const int two = layout(15 / (group / 16), 0).scale.high_mask; \
+        Bytes16 at = { 0 }, high_at = { 0 }; \
+        Lanes_##NAME shift = { 0 }, mask = { 0 }, high_shift = { 0 }, high_mask = { 0 }; \
+        Field f = { 0 }; \
+        UNROLL(16) \
+        for (int e = 0; e < BYTES / 4; e++) { \
+            Layout l = layout((s * (BYTES / 4) + e) * 16 / group, 0); \
+            f = minima ? l.min : l.scale; \
+            at[e] = (uint8_t)(f.at - first), high_at[e] = (uint8_t)(f.high_at - first); \
+            shift[e] = (uint32_t)f.shift, mask[e] = (uint32_t)f.mask; \
+            high_shift[e] = (uint32_t)f.high_shift, high_mask[e] = (uint32_t)f.high_mask; \
         } \
+        Lanes_##NAME w = pick_##NAME(unit + first, at) >> shift & mask; \
+        if (two) w |= (pick_##NAME(unit + first, high_at) >> high_shift & high_mask) << 4; \
         w = (w ^ (uint32_t)f.flip) - (uint32_t)bias; \
         return __builtin_convertvector((IntLanes_##NAME)w, FloatLanes_##NAME); \
     } \
-    TARGET BODY FloatLanes_##NAME half_##NAME(const Words *from, int at) \
+    /* Numbers of f16, or bytes that are exponents: of eight blocks, or of a super-block. */ \
+    TARGET BODY FloatLanes_##NAME half_##NAME(const uint8_t *at, int s, int block, int bytes, \
+                                              int exponent) \
     { \
-        return f16_##NAME(byte_##NAME(from, at)); \
-    } \
-    TARGET BODY FloatLanes_##NAME power_##NAME(const Words *from, int at) \
-    { \
-        Lanes_##NAME e = byte_##NAME(from, at) & 255; \
-        Lanes_##NAME tiny = (Lanes_##NAME)(e < 2); \
-        return (FloatLanes_##NAME)((tiny & (e + 1) << 21) | (~tiny & (e - 1) << 23)); \
+        uint16_t one; \
+        memcpy(&one, at, 2); \
+        Lanes_##NAME w = (Lanes_##NAME){ 0 } + one; \
+        if (block == 32) w = spread_##NAME(each_block(at, bytes), s); \
+        if (!exponent) return f16_##NAME(w); \
+        w &= 255; \
+        Lanes_##NAME tiny = (Lanes_##NAME)(w < 2); \
+        return (FloatLanes_##NAME)((tiny & (w + 1) << 21) | (~tiny & (w - 1) << 23)); \
     } \
     /* A weight is q d + m. */ \
-    TARGET BODY void scales_##NAME(FloatLanes_##NAME *d, FloatLanes_##NAME *m, const Words *from, \
-                                   Layout l) \
+    TARGET BODY void scales_##NAME(FloatLanes_##NAME *d, FloatLanes_##NAME *m, \
+                                   const uint8_t *unit, int block, int bytes, int group, \
+                                   LayoutOf *layout) \
     { \
-        if (SIGNED) l = as_signed(l); \
-        *d = l.exponent ? power_##NAME(from, l.d) : half_##NAME(from, l.d); \
-        if (l.scale.mask) *d *= whole_##NAME(from, l.scale, l.bias); \
-        if (l.min.mask) { \
-            *m = -half_##NAME(from, l.m) * whole_##NAME(from, l.min, 0); \
-        } else if (l.m) { \
-            *m = half_##NAME(from, l.m); \
-        } else { \
-            *m = *d * (float)-l.less; \
-        } \
-    } \
-    TARGET BODY Lanes_##NAME quanta_##NAME(const Words *from, Layout l) \
-    { \
-        if (SIGNED) l = as_signed(l); \
-        Lanes_##NAME q = field_##NAME(from, l.quanta); \
-        if (l.list) q = look_up_##NAME(q, l.list, l.less); \
-        return q; \
-    } \
-    TARGET BODY void split_##NAME(Quanta *restrict to, const Words *restrict from, int cols, \
-                                  Ahead *ahead, const Format *f, LayoutOf *layout) \
-    { \
-        const int group = f->group, groups = unit_groups(f); \
-        Ahead here = *ahead; \
-        for (int j = 0; j < cols / group; j += groups, from += unit_words(f)) { \
-            for (int r = 0; r < BAND; r += BYTES / 4) { \
-                const Words *unit = (const Words *)&from[0][r]; \
-                UNROLL(16) \
-                for (int p = 0; p < groups; p++) { \
-                    Words *q = &to->q[(j + p) * group / 4]; \
-                    FloatLanes_##NAME *d = (FloatLanes_##NAME *)&to->d[j + p][r]; \
-                    FloatLanes_##NAME *m = (FloatLanes_##NAME *)&to->m[j + p][r]; \
-                    if (r == 0 && p * group % 32 == 0) prefetch(&here); \
-                    scales_##NAME(d, m, unit, layout(p, 0)); \
-                    UNROLL(8) \
-                    for (int i = 0; i < group / 4; i++) { \
-                        *(Lanes_##NAME *)&q[i][r] = quanta_##NAME(unit, layout(p, i)); \
-                    } \
-                } \
+        const Layout l = SIGNED(layout(0, 0)); \
+        UNROLL(4) \
+        for (int s = 0; s < SCALES_##NAME; s++) { \
+            d[s] = half_##NAME(unit + l.d, s, block, bytes, l.exponent); \
+            if (l.scale.mask) d[s] *= whole_##NAME(unit, s, group, bytes, 0, layout); \
+            if (l.m) { \
+                m[s] = half_##NAME(unit + l.m, s, block, bytes, 0); \
+                if (l.min.mask) m[s] *= -whole_##NAME(unit, s, group, bytes, 1, layout); \
+            } else { \
+                m[s] = d[s] * (float)-l.less; \
             } \
         } \
-        *ahead = here; \
     }
 
-/* Of the numbers of x in a group. */
-BODY float group_sum(const float *sums, int group)
+/* What ends within a unit is read from a copy that goes on with zeros. */
+BODY const uint8_t *whole_unit(const uint8_t *unit, uint8_t *copy, int cols, int block, int bytes)
 {
-    return group == 32 ? sums[0] + sums[1] : sums[0];
+    if (cols >= 256) return unit;
+    memset(copy, 0, (size_t)(256 / block * bytes));
+    return memcpy(copy, unit, (size_t)(cols / block * bytes));
 }
 
-/* What split and gemm_int do, for a single row of x: quanta are used where they are, in registers.
- * An instruction set has a sums of its own, for the products of a group, and an add that scales
- * them. */
-#define GEMV(NAME, TARGET, BYTES) \
-    TARGET BODY void gemv_##NAME(float *y, const Words *from, const Act *x, int ldx, int k, \
-                                 int cols, Ahead *ahead, const Format *f, LayoutOf *layout) \
+/* Row kernels of a format. T rows of x: weights are unpacked once for all of them, and the sums of
+ * each are those it has alone. Primitives: dot_NAME, the products of a vector of quanta and as many
+ * numbers of x, in sums of which each belongs to one scale; scale_NAME, that scale in its lane;
+ * fma_NAME, a b + c; total_NAME. */
+#define ROWS(NAME, TARGET, BYTES) \
+    TARGET BODY void row_##NAME(float *y, size_t ldy, const uint8_t *row, const Act *x, int t, \
+                                int cols, const Format *f, LayoutOf *layout, const int T) \
     { \
-        const int group = f->group; \
-        Ahead here = *ahead; \
-        for (int r = 0; r < BAND; r += BYTES / 4, y += BYTES / 4) { \
-            const Words *unit = (const Words *)&from[0][r]; \
-            const float *step = x->d + k / 32, *sums = x->sums + k / 16; \
-            FloatLanes_##NAME all = *(FloatLanes_##NAME *)y; \
-            size_t at = (size_t)k, end = at + (size_t)cols; \
-            for (; at < end; unit += unit_words(f)) { \
-                UNROLL(16) \
-                for (int p = 0; p < unit_groups(f); p++, at += (size_t)group) { \
-                    FloatLanes_##NAME d, m; \
-                    if (f->block == 32 && at >= end) continue; /* a short run */ \
-                    if (r % 16 == 0 && p * group % 32 == 0) prefetch(&here); \
-                    IntLanes_##NAME ints = sums_##NAME(x->q, ldx, at, unit, p, f, layout); \
-                    scales_##NAME(&d, &m, unit, layout(p, 0)); \
-                    add_##NAME(&all, ints, d, *step, m, group_sum(sums, group)); \
-                    sums += group / 16, step += (p + 1) * group % 32 == 0; \
+        const int block = f->block, bytes = f->bytes, group = f->group, n = digits(f); \
+        const int unit_bytes = 256 / block * bytes; \
+        const size_t ldx = whole_pieces(cols); \
+        FloatLanes_##NAME sum[4][4]; \
+        UNROLL(16) \
+        for (int i = 0; i < 16; i++) sum[i / 4][i % 4] = (FloatLanes_##NAME){ 0 }; \
+        for (int k = 0; k < cols; k += 256, row += unit_bytes) { \
+            FloatLanes_##NAME d[SCALES_##NAME], m[SCALES_##NAME], z[4][SCALES_##NAME]; \
+            uint8_t copy[304]; \
+            const uint8_t *unit = whole_unit(row, copy, cols - k, block, bytes); \
+            prefetch(row + AHEAD, unit_bytes); \
+            scales_##NAME(d, m, unit, block, bytes, group, layout); \
+            UNROLL(4) \
+            for (int i = 0; i < T; i++) { \
+                size_t at = ((size_t)(t + i) * ldx + (size_t)k) / 16; \
+                UNROLL(4) \
+                for (int s = 0; s < SCALES_##NAME; s++) { \
+                    const int e = s * LANES_##NAME; \
+                    z[i][s] = d[s] * *(const FloatLoose_##NAME *)(x->d + at + e); \
+                    sum[i][s] = fma_##NAME(m[s], *(const FloatLoose_##NAME *)(x->sums + at + e), \
+                                           sum[i][s]); \
                 } \
             } \
-            *(FloatLanes_##NAME *)y = all; \
+            UNROLL(16) \
+            for (int v = 0; v < 256 / BYTES; v++) { \
+                if (v * BYTES >= cols - k) break; \
+                Lanes_##NAME q = quanta_##NAME(unit, v, group, layout); \
+                UNROLL(4) \
+                for (int i = 0; i < T; i++) { \
+                    const int8_t *digit = x->q + (size_t)(t + i) * (size_t)n * ldx + k; \
+                    FloatLanes_##NAME dot = __builtin_convertvector( \
+                        dot_##NAME(q, digit + v * BYTES, ldx, f), FloatLanes_##NAME); \
+                    sum[i][v % 4] = fma_##NAME(dot, scale_##NAME(z[i], v), sum[i][v % 4]); \
+                } \
+            } \
         } \
-        *ahead = here; \
+        UNROLL(4) \
+        for (int i = 0; i < T; i++) { \
+            y[(size_t)i * ldy] = \
+                total_##NAME((sum[i][0] + sum[i][1]) + (sum[i][2] + sum[i][3])); \
+        } \
+    } \
+    /* The same for rows of floats, f16 or bf16, of which widen_NAME makes lanes. */ \
+    TARGET BODY void floats_##NAME(float *y, size_t ldy, const uint8_t *row, const float *x, \
+                                   int cols, int type, const int T) \
+    { \
+        const int size = type == F32 ? 4 : 2, step = LANES_##NAME; \
+        FloatLanes_##NAME sum[4][4]; \
+        UNROLL(16) \
+        for (int i = 0; i < 16; i++) sum[i / 4][i % 4] = (FloatLanes_##NAME){ 0 }; \
+        int k = 0; \
+        for (; k + 4 * step <= cols; k += 4 * step, row += 4 * step * size) { \
+            prefetch(row + AHEAD, 4 * step * size); \
+            UNROLL(4) \
+            for (int v = 0; v < 4; v++) { \
+                FloatLanes_##NAME w = widen_##NAME(row + v * step * size, type); \
+                UNROLL(4) \
+                for (int i = 0; i < T; i++) { \
+                    const float *from = x + (size_t)i * (size_t)cols + k + v * step; \
+                    sum[i][v] = fma_##NAME(w, *(const FloatLoose_##NAME *)from, sum[i][v]); \
+                } \
+            } \
+        } \
+        for (; k < cols; k += step, row += step * size) { \
+            uint8_t last[BYTES] = { 0 }; \
+            int left = cols - k < step ? cols - k : step; \
+            memcpy(last, row, (size_t)(left * size)); \
+            FloatLanes_##NAME w = widen_##NAME(last, type); \
+            UNROLL(4) \
+            for (int i = 0; i < T; i++) { \
+                FloatLanes_##NAME a = { 0 }; \
+                memcpy(&a, x + (size_t)i * (size_t)cols + k, (size_t)left * sizeof *x); \
+                sum[i][0] = fma_##NAME(w, a, sum[i][0]); \
+            } \
+        } \
+        UNROLL(4) \
+        for (int i = 0; i < T; i++) { \
+            y[(size_t)i * ldy] = \
+                total_##NAME((sum[i][0] + sum[i][1]) + (sum[i][2] + sum[i][3])); \
+        } \
+    }
+
+/* A band's rows from a piece of 256 columns, one after the other: quanta, and what becomes of them
+ * for each 16. */
+#define SPLIT(NAME, TARGET, BYTES) \
+    TARGET BODY void split_##NAME(Units *to, const uint8_t *rows, size_t stride, int count, \
+                                  int cols, const Format *f, LayoutOf *layout) \
+    { \
+        const int block = f->block, bytes = f->bytes, group = f->group; \
+        for (int r = 0; r < count; r++, rows += stride) { \
+            uint8_t copy[304]; \
+            const uint8_t *unit = whole_unit(rows, copy, cols, block, bytes); \
+            prefetch(rows + 2 * (256 / block * bytes), 256 / block * bytes); \
+            scales_##NAME((FloatLanes_##NAME *)to->d[r], (FloatLanes_##NAME *)to->m[r], unit, \
+                          block, bytes, group, layout); \
+            UNROLL(16) \
+            for (int v = 0; v < 256 / BYTES; v++) { \
+                ((Lanes_##NAME *)to->q[r])[v] = quanta_##NAME(unit, v, group, layout); \
+            } \
+        } \
     }
 
 /* Row `row` of x. A block with a number that is none gets a d that is none, so that it comes to
  * light in the logits. Adding 1.5 * 2^23 rounds to a whole number, in the last bits of the sum. */
-BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int whole)
+BODY void quantize(Act *to, const float *x, int row, int cols, int digits)
 {
-    int8_t *q = to->q + (size_t)row * (size_t)(digits * cols);
-    float *d = to->d + (size_t)row * (size_t)(cols / 32);
-    float *sums = to->sums + (size_t)row * (size_t)(cols / 16);
+    size_t ldx = whole_pieces(cols), at = (size_t)row * ldx;
+    int8_t *q = to->q + at * (size_t)digits;
+    float *d = to->d + at / 16, *sums = to->sums + at / 16;
     float limit = digits == 1 ? 127 : 63 * 128 + 63;
-    for (int k = 0; k < cols; k += 32, x += 32, q += whole ? 64 : 32) {
+    for (int k = 0; k < cols; k += 32, x += 32, q += 32) {
         uint32_t most = 0;
         for (int i = 0; i < 32; i++) {
             uint32_t u = float_bits(x[i]) & 0x7fffffff;
@@ -7915,70 +7952,23 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int w
             for (int i = 16 * e; i < 16 * e + 16; i++) {
                 uint32_t u = float_bits(x[i] * inverse + 0x1.8p23f) - float_bits(0x1.8p23f);
                 int v = (int)u, high = digits == 1 ? v : (int)(u + 64) >> 7;
-                if (whole) {
-                    ((int16_t *)(void *)q)[i] = (int16_t)v;
-                } else {
-                    q[i] = (int8_t)high;
-                    if (digits == 2) q[cols + i] = (int8_t)(u - (uint32_t)high * 128);
-                }
+                q[i] = (int8_t)high;
+                if (digits == 2) q[ldx + (size_t)i] = (int8_t)(u - (uint32_t)high * 128);
                 sum += u;
             }
+            d[k / 16 + e] = step;
             sums[k / 16 + e] = (float)(int)sum * step;
         }
-        d[k / 32] = step;
+    }
+    for (size_t k = (size_t)cols; k < ldx; k += 32, q += 32) {
+        memset(q, 0, 32);
+        if (digits == 2) memset(q + ldx, 0, 32);
+        for (size_t e = k / 16; e < k / 16 + 2; e++) d[e] = sums[e] = 0;
     }
 }
 
-/* The functions of an instruction set that are bodies. */
-#define INSTANTIATE(NAME, TARGET, BYTES, WHOLE) \
-    GEMV(NAME, TARGET, BYTES) \
-    TARGET static float softmax_##NAME(Softmax *f, float *scores, int length, int visible, \
-                                       float scale) \
-    { \
-        return softmax_block(f, scores, length, visible, scale); \
-    } \
-    TARGET static void activate_##NAME(int kind, float *gate, const float *up, int n) \
-    { \
-        activate_row(kind, gate, up, n); \
-    } \
-    TARGET static void quantize_##NAME(Act *to, const float *x, int row, int cols, int digits) \
-    { \
-        digits == 1 ? quantize(to, x, row, cols, 1, 0) : quantize(to, x, row, cols, 2, WHOLE); \
-    } \
-    FORMATS(READ_LAYOUT, NAME, TARGET)
-
-#define READ_LAYOUT(NUMBER, FORMAT, BLOCK, BYTES, GROUP, BITS, PARTS, PACK, NAME, TARGET) \
-    TARGET static void split_##FORMAT##_##NAME(Quanta *to, const Words *from, int cols, \
-                                               Ahead *ahead) \
-    { \
-        split_##NAME(to, from, cols, ahead, &formats[NUMBER], layout_##FORMAT); \
-    } \
-    TARGET static void gemv_##FORMAT##_##NAME(float *y, const Words *from, const Act *x, int ldx, \
-                                              int k, int cols, Ahead *ahead) \
-    { \
-        gemv_##NAME(y, from, x, ldx, k, cols, ahead, &formats[NUMBER], layout_##FORMAT); \
-    }
-
-#define SPLIT_ROW(NUMBER, FORMAT, BLOCK, BYTES, GROUP, BITS, PARTS, PACK, NAME) \
-    [NUMBER] = split_##FORMAT##_##NAME,
-#define GEMV_ROW(NUMBER, FORMAT, BLOCK, BYTES, GROUP, BITS, PARTS, PACK, NAME) \
-    [NUMBER] = gemv_##FORMAT##_##NAME,
-#define SPLITS(NAME) \
-    { \
-        FORMATS(SPLIT_ROW, NAME) \
-    }
-#define GEMVS(NAME) \
-    { \
-        FORMATS(GEMV_ROW, NAME) \
-    }
-
-#define DOTS(NAME) \
-    { \
-        [F16] = dot_f16_##NAME, [BF16] = dot_bf16_##NAME \
-    }
-
-/* The sums of a tile of y are kept in registers, so a tile has a fixed number of rows; the largest
- * that fits goes first, smaller ones finish. */
+/* The sums of a tile are kept in registers, so a tile has a fixed number of rows; the largest that
+ * fits goes first, smaller ones finish. */
 #define TILES(N, BIG, MIDDLE, CALL, ...) \
     for (int t = 0, size; t < (N); t += size) { \
         size = (N)-t >= (BIG) ? (BIG) : (N)-t >= (MIDDLE) ? (MIDDLE) : 1; \
@@ -7996,6 +7986,112 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, int w
     if (digits(f) == 1 && f->group == 16) TILES(N, BIG, MIDDLE, CALL, 1, 16) \
     if (digits(f) == 2 && f->group == 32) TILES(N, BIG_2, MIDDLE_2, CALL, 2, 32) \
     if (digits(f) == 2 && f->group == 16) TILES(N, BIG_2, MIDDLE_2, CALL, 2, 16)
+
+typedef void RowOf(float *y, size_t ldy, const uint8_t *row, const float *x, const Act *a, int cols,
+                   int n);
+typedef void SplitOf(Units *to, const uint8_t *rows, size_t stride, int count, int cols);
+
+#define ROW_CALL(T, NAME, NUMBER, FORMAT) \
+    row_##NAME(y + (size_t)t * ldy, ldy, row, a, t, cols, &formats[NUMBER], layout_##FORMAT, T)
+#define FLOATS_CALL(T, NAME, TYPE) \
+    floats_##NAME(y + (size_t)t * ldy, ldy, row, x + (size_t)t * (size_t)cols, cols, TYPE, T)
+
+#define FORMAT_FUNCTIONS(NUMBER, FORMAT, A, B, C, D, E, F, NAME, TARGET, MOST) \
+    TARGET static void row_##FORMAT##_##NAME(float *y, size_t ldy, const uint8_t *row, \
+                                             const float *x, const Act *a, int cols, int n) \
+    { \
+        (void)x; \
+        TILES(n, MOST, 2, ROW_CALL, NAME, NUMBER, FORMAT) \
+    } \
+    TARGET static void split_##FORMAT##_##NAME(Units *to, const uint8_t *rows, size_t stride, \
+                                               int count, int cols) \
+    { \
+        split_##NAME(to, rows, stride, count, cols, &formats[NUMBER], layout_##FORMAT); \
+    }
+#define FLOAT_FUNCTIONS(TYPE, NAME, TARGET, MOST) \
+    TARGET static void row_##TYPE##_##NAME(float *y, size_t ldy, const uint8_t *row, \
+                                           const float *x, const Act *a, int cols, int n) \
+    { \
+        (void)a; \
+        TILES(n, MOST, 2, FLOATS_CALL, NAME, TYPE) \
+    }
+#define ROW_ENTRY(NUMBER, FORMAT, A, B, C, D, E, F, NAME) [NUMBER] = row_##FORMAT##_##NAME,
+#define SPLIT_ENTRY(NUMBER, FORMAT, A, B, C, D, E, F, NAME) [NUMBER] = split_##FORMAT##_##NAME,
+
+/* All that an instruction set makes of these, with tiles of up to MOST rows of x. */
+#define INSTANTIATE(NAME, TARGET, BYTES, SIGNED, MOST) \
+    READ_UNITS(NAME, TARGET, BYTES, SIGNED) \
+    ROWS(NAME, TARGET, BYTES) \
+    SPLIT(NAME, TARGET, BYTES) \
+    FORMATS(FORMAT_FUNCTIONS, NAME, TARGET, MOST) \
+    FLOAT_FUNCTIONS(F32, NAME, TARGET, MOST) \
+    FLOAT_FUNCTIONS(F16, NAME, TARGET, MOST) \
+    FLOAT_FUNCTIONS(BF16, NAME, TARGET, MOST) \
+    static RowOf *const rows_##NAME[] = { FORMATS(ROW_ENTRY, NAME)[F32] = row_F32_##NAME, \
+                                          [F16] = row_F16_##NAME, \
+                                          [BF16] = row_BF16_##NAME }; \
+    static SplitOf *const splits_##NAME[N_FORMATS] = { FORMATS(SPLIT_ENTRY, NAME) }; \
+    TARGET static float softmax_##NAME(Softmax *f, float *scores, int length, int visible, \
+                                       float scale) \
+    { \
+        return softmax_block(f, scores, length, visible, scale); \
+    } \
+    TARGET static void activate_##NAME(int kind, float *gate, const float *up, int n) \
+    { \
+        activate_row(kind, gate, up, n); \
+    } \
+    TARGET static void quantize_##NAME(Act *to, const float *x, int row, int cols, int digits) \
+    { \
+        digits == 1 ? quantize(to, x, row, cols, 1) : quantize(to, x, row, cols, 2); \
+    } \
+    FEW(NAME)
+
+/* Of the numbers of x in a group. */
+BODY float group_sum(const float *sums, int group)
+{
+    return group == 32 ? sums[0] + sums[1] : sums[0];
+}
+
+/* The drivers of an instruction set: see Few and Many. What a format keeps is read row by row, and
+ * put side by side for gemm_int. */
+#define FEW(NAME) \
+    static void few_##NAME(FloatBand *y, const Mat *w, const float *x, const Act *a, int n, \
+                           int first, int count) \
+    { \
+        size_t stride = row_bytes(w->format, w->cols); \
+        const uint8_t *row = w->data + (size_t)first * stride; \
+        RowOf *rows = rows_##NAME[w->format - formats]; \
+        for (int r = 0; r < count; r++, row += stride) { \
+            rows(y[0] + r, BAND, row, x, a, w->cols, n); \
+        } \
+    }
+#define MANY(NAME) \
+    static void quanta_of_##NAME(Scratch *work, const Mat *w, int k, int cols, int first, \
+                                 int count) \
+    { \
+        size_t stride = row_bytes(w->format, w->cols); \
+        Units *units = &work->units; \
+        Quanta *to = &work->quanta; \
+        splits_##NAME[w->format - formats]( \
+            units, w->data + (size_t)first * stride + row_bytes(w->format, k), stride, count, \
+            cols); \
+        deal_##NAME(to->q, units->q[0], sizeof *units->q, sizeof *units->q); \
+        deal_##NAME((Words *)to->d, (uint8_t *)units->d, sizeof *units->d, sizeof *units->d); \
+        deal_##NAME((Words *)to->m, (uint8_t *)units->m, sizeof *units->m, sizeof *units->m); \
+    } \
+    static void many_##NAME(Scratch *work, FloatBand (*y)[CHUNK], const Mat *w, const float *x, \
+                            const Act *a, int n, int first, int count) \
+    { \
+        if (!w->format->bits) { \
+            many_portable(work, y, w, x, a, n, first, count); \
+            return; \
+        } \
+        for (int k = 0; k < w->cols; k += BAND_COLS) { \
+            int cols = piece(w, k, BAND_COLS); \
+            quanta_of_##NAME(work, w, k, cols, first, count); \
+            gemm_int_##NAME(*y, &work->quanta, a, whole_pieces(w->cols), k, cols, n, w->format); \
+        } \
+    }
 
 /* Keeps the compiler from computing what is added to p in advance, which takes more registers than
  * there are. */
@@ -8048,63 +8144,83 @@ AVX2 BODY Lanes_avx2 look_up_avx2(Lanes_avx2 q, const int8_t list[16], int more)
 
 AVX2 BODY FloatLanes_avx2 f16_avx2(Lanes_avx2 w)
 {
-    __m256i low = _mm256_and_si256((__m256i)w, _mm256_set1_epi32(0xffff));
-    low = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, low), 8);
+    __m256i low = _mm256_permute4x64_epi64(_mm256_packus_epi32((__m256i)w, (__m256i)w), 8);
     return _mm256_cvtph_ps(_mm256_castsi256_si128(low));
 }
 
-READ_LAYOUTS(avx2, AVX2, 32, 0)
-
-/* Four numbers of x for the lanes of 64 bits: of one digit or whole ones. */
-AVX2 BODY __m256i four_avx2(const int8_t *q, int digits)
+AVX2 BODY Lanes_avx2 load_avx2(const uint8_t *from, int a, int b, int c, int d)
 {
-    long long four = 0;
-    memcpy(&four, q, 4 * (size_t)digits);
-    return digits == 2 ? _mm256_set1_epi64x(four) : _mm256_cvtepi8_epi16(_mm_set1_epi32((int)four));
+    (void)c, (void)d;
+    if (b == a + 16) return (Lanes_avx2)_mm256_loadu_si256((const __m256i *)(from + a));
+    __m128i low = _mm_loadu_si128((const __m128i *)(from + a));
+    if (a == b) return (Lanes_avx2)_mm256_broadcastsi128_si256(low);
+    return (Lanes_avx2)_mm256_inserti128_si256(_mm256_castsi128_si256(low),
+                                               _mm_loadu_si128((const __m128i *)(from + b)), 1);
 }
 
-/* Quanta of up to five bits times a digit fit 16 bits in sums of sixteen, which takes 32 columns;
- * of five bits only eight do. Others become factors of 16 bits. */
-AVX2 BODY IntLanes_avx2 sums_avx2(const int8_t *q, int ldx, size_t at, const Words *from, int p,
-                                  const Format *f, LayoutOf *layout)
+AVX2 BODY Lanes_avx2 pick_avx2(const uint8_t *from, Bytes16 at)
 {
-    const int words = f->group / 4, run = f->bits < 5 ? words : 4;
-    const int narrow = digits(f) == 1 && f->bits <= 5;
-    const __m256i zero = _mm256_setzero_si256();
-    __m256i pairs = zero, sum[2] = { zero, zero };
-    (void)ldx;
-    q += at * (size_t)digits(f);
-    UNROLL(8)
-    for (int i = 0; i < words; i++, q += 4 * digits(f)) {
-        __m256i w = (__m256i)quanta_avx2(from, layout(p, i));
-        if (narrow) {
-            int four;
-            memcpy(&four, q, 4);
-            __m256i both = _mm256_maddubs_epi16(w, _mm256_set1_epi32(four));
-            pairs = _mm256_add_epi16(pairs, both);
-            if ((i + 1) % run) continue;
-            both = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-            sum[0] = _mm256_add_epi32(sum[0], both), pairs = zero;
-        } else {
-            __m256i a = four_avx2(q, digits(f));
-            __m256i low = _mm256_madd_epi16(_mm256_unpacklo_epi8(w, zero), a);
-            __m256i high = _mm256_madd_epi16(_mm256_unpackhi_epi8(w, zero), a);
-            sum[0] = _mm256_add_epi32(sum[0], low), sum[1] = _mm256_add_epi32(sum[1], high);
-        }
-    }
-    return (IntLanes_avx2)(narrow ? sum[0] : _mm256_hadd_epi32(sum[0], sum[1]));
+    __m128i all = _mm_loadu_si128((const __m128i *)from);
+    return (Lanes_avx2)_mm256_cvtepu8_epi32(_mm_shuffle_epi8(all, (__m128i)at));
 }
 
-/* y += (sums d) step + m all */
-AVX2 BODY void add_avx2(FloatLanes_avx2 *y, IntLanes_avx2 sums, FloatLanes_avx2 d, float step,
-                        FloatLanes_avx2 m, float all)
+AVX2 BODY Lanes_avx2 spread_avx2(Eight16 w, int s)
 {
-    *y = _mm256_fmadd_ps(m, _mm256_set1_ps(all), *y);
-    *y = _mm256_fmadd_ps(_mm256_cvtepi32_ps((__m256i)sums), _mm256_mul_ps(d, _mm256_set1_ps(step)),
-                         *y);
+    __m128i v = (__m128i)w, half = s ? _mm_unpackhi_epi16(v, v) : _mm_unpacklo_epi16(v, v);
+    return (Lanes_avx2)_mm256_cvtepu16_epi32(half);
 }
 
-INSTANTIATE(avx2, AVX2, 32, 1)
+AVX2 BODY Lanes_avx2 singles_avx2(const uint8_t *from, int a, int b, int c, int d)
+{
+    int all;
+    (void)b, (void)c, (void)d;
+    memcpy(&all, from + a / 8, 4);
+    const __m256i bytes = _mm256_set_epi64x(0x0303030303030303, 0x0202020202020202,
+                                            0x0101010101010101, 0);
+    const __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201);
+    __m256i own = _mm256_shuffle_epi8(_mm256_set1_epi32(all), bytes);
+    own = _mm256_cmpeq_epi8(_mm256_and_si256(own, bit), bit);
+    return (Lanes_avx2)_mm256_and_si256(own, _mm256_set1_epi8(1));
+}
+
+/* Products of quanta and a digit each, in pairs of 16 bits. They fit: a quantum of eight bits meets
+ * digits of up to 64; numbers of a list have signs and go up to 127. */
+AVX2 BODY __m256i pairs_avx2(__m256i w, __m256i x, int with_signs)
+{
+    if (with_signs) return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+    return _mm256_maddubs_epi16(w, x);
+}
+
+/* Numbers of a long list may be used as they are, since their signs can be taken off. */
+AVX2 BODY int has_signs(const Format *f)
+{
+    return digits(f) == 1 && f->bits == 8;
+}
+
+AVX2 BODY Layout layout_avx2(Layout l)
+{
+    return l.list ? as_signed(l) : l;
+}
+
+AVX2 BODY IntLanes_avx2 dot_avx2(Lanes_avx2 q, const int8_t *x, size_t ldx, const Format *f)
+{
+    __m256i pairs = pairs_avx2((__m256i)q, _mm256_loadu_si256((const __m256i *)x), has_signs(f));
+    __m256i sum = _mm256_madd_epi16(pairs, _mm256_set1_epi16(digits(f) == 2 ? 128 : 1));
+    if (digits(f) == 1) return (IntLanes_avx2)sum;
+    pairs = pairs_avx2((__m256i)q, _mm256_loadu_si256((const __m256i *)(x + ldx)), 0);
+    return (IntLanes_avx2)_mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+AVX2 BODY FloatLanes_avx2 fma_avx2(FloatLanes_avx2 a, FloatLanes_avx2 b, FloatLanes_avx2 c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+
+AVX2 BODY FloatLanes_avx2 scale_avx2(const FloatLanes_avx2 *z, int v)
+{
+    int a = v % 4 * 2, b = a + 1;
+    return _mm256_permutevar8x32_ps(z[v / 4], _mm256_set_epi32(b, b, b, b, a, a, a, a));
+}
 
 AVX2 BODY float total_avx2(__m256 all)
 {
@@ -8113,52 +8229,15 @@ AVX2 BODY float total_avx2(__m256 all)
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
 
-/* Eight numbers of 16 bits as floats. */
-typedef __m256 Widen8(__m128i);
-
-AVX2 static inline __m256 widen_f16_avx2(__m128i v)
+AVX2 BODY FloatLanes_avx2 widen_avx2(const uint8_t *from, int type)
 {
-    return _mm256_cvtph_ps(v);
-}
-
-AVX2 static inline __m256 widen_bf16_avx2(__m128i v)
-{
+    if (type == F32) return _mm256_loadu_ps((const float *)(const void *)from);
+    __m128i v = _mm_loadu_si128((const __m128i *)from);
+    if (type == F16) return _mm256_cvtph_ps(v);
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
 }
 
-AVX2 BODY float dot_avx2(const uint16_t *row, const float *x, int cols, Widen8 *widen)
-{
-    __m256 sum[4] = { 0 };
-    uint16_t last[8] = { 0 };
-    float x_last[8] = { 0 };
-    int k = 0;
-    for (; k + 32 <= cols; k += 32) {
-        UNROLL(4)
-        for (int i = 0; i < 4; i++) {
-            __m256 a = widen(_mm_loadu_si128((const __m128i *)(row + k + 8 * i)));
-            sum[i] = _mm256_fmadd_ps(a, _mm256_loadu_ps(x + k + 8 * i), sum[i]);
-        }
-    }
-    for (int n; k < cols; k += n) {
-        n = cols - k < 8 ? cols - k : 8;
-        memcpy(last, row + k, (size_t)n * sizeof *last);
-        memcpy(x_last, x + k, (size_t)n * sizeof *x_last);
-        for (int i = n; i < 8; i++) x_last[i] = last[i] = 0;
-        sum[0] = _mm256_fmadd_ps(widen(_mm_loadu_si128((const __m128i *)last)),
-                                 _mm256_loadu_ps(x_last), sum[0]);
-    }
-    return total_avx2(_mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3])));
-}
-
-AVX2 static float dot_f16_avx2(const void *row, const float *x, int cols)
-{
-    return dot_avx2(row, x, cols, widen_f16_avx2);
-}
-
-AVX2 static float dot_bf16_avx2(const void *row, const float *x, int cols)
-{
-    return dot_avx2(row, x, cols, widen_bf16_avx2);
-}
+INSTANTIATE(avx2, AVX2, 32, layout_avx2, 2)
 
 AVX2 static void unpack_f16_avx2(const void *row, float *y, int n)
 {
@@ -8180,43 +8259,10 @@ AVX2 static void pack_f16_avx2(void *row, const float *x, int n)
     for (; i < n; i++) y[i] = float_f16(x[i]);
 }
 
-/* R rows. */
-AVX2 BODY void dots_tile_avx2(float *y, const float *w, size_t ldw, const float *x, int cols,
-                              const int R)
-{
-    __m256 sum[4][2];
-    int k = 0;
-    UNROLL(4)
-    for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm256_setzero_ps();
-    for (; k + 16 <= cols; k += 16) {
-        __m256 x0 = _mm256_loadu_ps(x + k), x1 = _mm256_loadu_ps(x + k + 8);
-        UNROLL(4)
-        for (int r = 0; r < R; r++) {
-            const float *row = w + (size_t)r * ldw + k;
-            sum[r][0] = _mm256_fmadd_ps(_mm256_loadu_ps(row), x0, sum[r][0]);
-            sum[r][1] = _mm256_fmadd_ps(_mm256_loadu_ps(row + 8), x1, sum[r][1]);
-        }
-    }
-    UNROLL(4)
-    for (int r = 0; r < R; r++) {
-        y[r] += total_avx2(_mm256_add_ps(sum[r][0], sum[r][1]));
-        for (int i = k; i < cols; i++) y[r] += w[(size_t)r * ldw + (size_t)i] * x[i];
-    }
-}
-
-AVX2 static void dots_avx2(float *y, const float *w, size_t ldw, const float *x, int rows,
-                           int cols)
-{
-#define CALL(R) dots_tile_avx2(y + t, w + (size_t)t * ldw, ldw, x, cols, R)
-    TILES(rows, 4, 1, CALL)
-#undef CALL
-}
-
 /* Eight words of eight rows at a time. */
-AVX2 static void deal_avx2(Words *to, const uint8_t *rows, size_t stride, int bytes, Ahead *ahead)
+AVX2 static void deal_avx2(Words *to, const uint8_t *rows, size_t stride, int bytes)
 {
     for (int at = 0; at < bytes; at += 32) {
-        prefetch(ahead);
         for (int r = 0; r < BAND; r += 8) {
             const uint8_t *row = rows + (size_t)r * stride + at;
             __m256i a[8], b[8];
@@ -8281,115 +8327,72 @@ AVX2 static void gemm_avx2(float *y, size_t ldy, const float *w, size_t ldw, con
     }
 }
 
-/* What group j of quanta adds to eight rows of the band in y, of which the first is `lane`. */
-AVX2 BODY void add_group_avx2(float *y, __m256i sum, const Quanta *w, int j, int lane, float step,
+/* What group j of quanta adds to eight rows of the band, of which the first is `lane`:
+ * y += (sums d) step + m all */
+AVX2 BODY void add_group_avx2(float *y, __m256i sums, const Quanta *w, int j, int lane, float step,
                               float all)
 {
-    FloatLanes_avx2 *to = (FloatLanes_avx2 *)(y + lane);
-    add_avx2(to, (IntLanes_avx2)sum, _mm256_load_ps(w->d[j] + lane), step,
-             _mm256_load_ps(w->m[j] + lane), all);
+    __m256 f = _mm256_loadu_ps(y + lane), d = _mm256_load_ps(w->d[j] + lane);
+    f = _mm256_fmadd_ps(_mm256_load_ps(w->m[j] + lane), _mm256_set1_ps(all), f);
+    f = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), _mm256_mul_ps(d, _mm256_set1_ps(step)), f);
+    _mm256_storeu_ps(y + lane, f);
 }
 
-/* Half a band, T rows of x of one digit. The products of a quantum of four bits and a digit fit 16
- * bits in sums of sixteen, which takes 32 columns; of five bits only eight do. */
-AVX2 BODY void digit_tile_avx2(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k, int t,
-                               int cols, int r, Ahead *ahead, const int group, const int run,
-                               const int T)
+/* Half a band, T rows of x. Pairs are summed in 16 bits as long as they fit, for `run` words. */
+AVX2 BODY void int_tile_avx2(FloatBand *y, const Quanta *w, const Act *x, size_t ldx, int k, int t,
+                             int cols, int r, const int digits, const int group, const int run,
+                             const int with_signs, const int T)
 {
-    const __m256i ones = _mm256_set1_epi16(1);
-    const int8_t *q = x->q + (size_t)t * (size_t)ldx + k;
-    for (int j = 0; j < cols; j += group, q += group) {
-        const Words *from = w->q + j / 4;
+    size_t at = (size_t)t * ldx + (size_t)k;
+    const int8_t *q = x->q + (size_t)t * (size_t)digits * ldx + k;
+    for (int j = 0; j < cols; j += group, q += group, at += (size_t)group) {
         __m256i pairs[8], sum[8];
-        if (t == 0) prefetch(ahead);
         UNROLL(8)
         for (int i = 0; i < group / 4; i++) {
-            const __m256i *band = (const __m256i *)(from[i] + r);
+            const __m256i *band = (const __m256i *)(w->q[j / 4 + i] + r);
             UNROLL(8)
-            for (int e = 0; e < 2 * T; e++) {
-                int four;
-                memcpy(&four, q + (size_t)(e / 2) * (size_t)ldx + 4 * i, 4);
-                __m256i both = _mm256_maddubs_epi16(_mm256_load_si256(band + e % 2),
-                                                    _mm256_set1_epi32(four));
-                pairs[e] = i * 4 % run ? _mm256_add_epi16(pairs[e], both) : both;
+            for (int e = 0; e < 2 * T * digits; e++) { /* rows of x, digits, halves */
+                int four, line = e / 2, high = digits == 2 && line % 2 == 0;
+                memcpy(&four, q + (size_t)line * ldx + 4 * i, 4);
+                __m256i both = pairs_avx2(_mm256_load_si256(band + e % 2), _mm256_set1_epi32(four),
+                                          with_signs);
+                pairs[e] = i % run ? _mm256_add_epi16(pairs[e], both) : both;
                 KEEP(pairs[e]);
-                if ((i + 1) * 4 % run) continue;
-                __m256i all = _mm256_madd_epi16(pairs[e], ones);
-                sum[e] = i * 4 < run ? all : _mm256_add_epi32(sum[e], all);
+                if ((i + 1) % run) continue;
+                __m256i all = _mm256_madd_epi16(pairs[e], _mm256_set1_epi16(high ? 128 : 1));
+                int to = line / digits * 2 + e % 2, first = i < run && line % digits == 0;
+                sum[to] = first ? all : _mm256_add_epi32(sum[to], all);
             }
         }
         UNROLL(8)
         for (int e = 0; e < 2 * T; e++) {
-            int row = t + e / 2, lane = r + 8 * (e % 2);
-            const float *d = x->d + (size_t)row * (size_t)(ldx / 32) + (k + j) / 32;
-            const float *sums = x->sums + (size_t)row * (size_t)(ldx / 16) + (k + j) / 16;
-            add_group_avx2(y[row], sum[e], w, j / group, lane, *d, group_sum(sums, group));
+            const float *d = x->d + at / 16 + (size_t)(e / 2) * ldx / 16;
+            const float *sums = x->sums + at / 16 + (size_t)(e / 2) * ldx / 16;
+            add_group_avx2(y[t + e / 2], sum[e], w, j / 16, r + 8 * (e % 2), *d,
+                           group_sum(sums, group));
         }
     }
 }
 
-/* The same with factors of 16 bits, for quanta of eight bits or whole numbers: each lane of 64 bits
- * takes four columns of a row. */
-AVX2 BODY void whole_tile_avx2(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k, int t,
-                               int cols, int r, Ahead *ahead, const int digits, const int group,
-                               const int T)
+AVX2 static void gemm_int_avx2(FloatBand *y, const Quanta *w, const Act *x, size_t ldx, int k,
+                               int cols, int n, const Format *f)
 {
-    const int8_t *q = x->q + ((size_t)t * (size_t)ldx + (size_t)k) * (size_t)digits;
-    for (int j = 0; j < cols; j += group, q += digits * group) {
-        const Words *from = w->q + j / 4;
-        __m256i sum[3][4];
-        if (t == 0) prefetch(ahead);
-        UNROLL(8)
-        for (int p = 0; p < group / 4; p++) {
-            __m256i a[3];
-            UNROLL(3)
-            for (int e = 0; e < T; e++) {
-                a[e] = four_avx2(q + ((size_t)e * (size_t)ldx + 4 * p) * digits, digits);
-            }
-            UNROLL(4)
-            for (int i = 0; i < 4; i++) {
-                __m256i wide = _mm256_cvtepu8_epi16(
-                    _mm_load_si128((const __m128i *)(from[p] + r + 4 * i)));
-                UNROLL(3)
-                for (int e = 0; e < T; e++) {
-                    __m256i pairs = _mm256_madd_epi16(wide, a[e]);
-                    sum[e][i] = p ? _mm256_add_epi32(sum[e][i], pairs) : pairs;
-                    KEEP(sum[e][i]);
-                }
-            }
-        }
-        UNROLL(3)
-        for (int e = 0; e < T; e++) {
-            const float *d = x->d + (size_t)(t + e) * (size_t)(ldx / 32) + (k + j) / 32;
-            const float *sums = x->sums + (size_t)(t + e) * (size_t)(ldx / 16) + (k + j) / 16;
-            UNROLL(2)
-            for (int h = 0; h < 2; h++) {
-                __m256i both = _mm256_hadd_epi32(sum[e][2 * h], sum[e][2 * h + 1]);
-                add_group_avx2(y[t + e], _mm256_permute4x64_epi64(both, 0xd8), w, j / group,
-                               r + 8 * h, *d, group_sum(sums, group));
-            }
-        }
-    }
-}
-
-AVX2 static void gemm_int_avx2(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k,
-                               int cols, int n, const Format *f, Ahead *ahead)
-{
-    Ahead here = *ahead;
+    if (k == 0) memset(y, 0, (size_t)n * sizeof *y);
     for (int r = 0; r < BAND; r += 16) {
-#define CALL(T, GROUP, RUN) digit_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, GROUP, RUN, T)
-        if (digits(f) == 1 && f->group == 32 && f->bits <= 4) TILES(n, 4, 2, CALL, 32, 32)
-        if (digits(f) == 1 && f->group == 32 && f->bits == 5) TILES(n, 4, 2, CALL, 32, 16)
-        if (digits(f) == 1 && f->group == 16) TILES(n, 4, 2, CALL, 16, 16)
-#undef CALL
-#define CALL(T, DIGITS, GROUP) whole_tile_avx2(y, w, x, ldx, k, t, cols, r, &here, DIGITS, GROUP, T)
-        if (digits(f) == 1 && f->bits > 5) TILES(n, 3, 2, CALL, 1, 32)
-        if (digits(f) == 2 && f->group == 32) TILES(n, 3, 2, CALL, 2, 32)
-        if (digits(f) == 2 && f->group == 16) TILES(n, 3, 2, CALL, 2, 16)
+#define CALL(T, DIGITS, GROUP, RUN, SIGNS) \
+    int_tile_avx2(y, w, x, ldx, k, t, cols, r, DIGITS, GROUP, RUN, SIGNS, T)
+        if (digits(f) == 1 && f->group == 32 && f->bits <= 4) TILES(n, 4, 2, CALL, 1, 32, 8, 0)
+        if (digits(f) == 1 && f->group == 32 && f->bits == 5) TILES(n, 4, 2, CALL, 1, 32, 4, 0)
+        if (digits(f) == 1 && f->group == 16) TILES(n, 4, 2, CALL, 1, 16, 4, 0)
+        if (digits(f) == 1 && f->bits == 8) TILES(n, 4, 2, CALL, 1, 32, 1, 1)
+        if (digits(f) == 2 && f->bits == 5) TILES(n, 2, 1, CALL, 2, 32, 8, 0)
+        if (digits(f) == 2 && f->bits == 6) TILES(n, 2, 1, CALL, 2, 16, 4, 0)
+        if (digits(f) == 2 && f->bits == 8) TILES(n, 2, 1, CALL, 2, 32, 1, 0)
 #undef CALL
     }
-    *ahead = here;
 }
+
+MANY(avx2)
 
 #define AVX512 \
     __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")))
@@ -8417,115 +8420,94 @@ AVX512 BODY FloatLanes_avx512 f16_avx512(Lanes_avx512 w)
     return _mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)w));
 }
 
-READ_LAYOUTS(avx512, AVX512, 64, 0)
-
-AVX512 BODY IntLanes_avx512 sums_avx512(const int8_t *q, int ldx, size_t at, const Words *from,
-                                        int p, const Format *f, LayoutOf *layout)
+/* Half of a vector. */
+AVX512 BODY __m256i half_vector(const uint8_t *from, int a, int b)
 {
-    __m512i sum[2] = { _mm512_setzero_si512(), _mm512_setzero_si512() };
-    UNROLL(8)
-    for (int i = 0; i < f->group / 4; i++) {
-        __m512i w = (__m512i)quanta_avx512(from, layout(p, i));
-        UNROLL(2)
-        for (int e = 0; e < digits(f); e++) {
-            int four;
-            memcpy(&four, q + at + e * ldx + 4 * i, 4);
-            sum[e] = _mm512_dpbusd_epi32(sum[e], w, _mm512_set1_epi32(four));
-        }
+    if (b == a + 16) return _mm256_loadu_si256((const __m256i *)(from + a));
+    __m128i low = _mm_loadu_si128((const __m128i *)(from + a));
+    if (a == b) return _mm256_broadcastsi128_si256(low);
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(low),
+                                   _mm_loadu_si128((const __m128i *)(from + b)), 1);
+}
+
+AVX512 BODY Lanes_avx512 load_avx512(const uint8_t *from, int a, int b, int c, int d)
+{
+    if (b == a + 16 && c == a + 32 && d == a + 48) {
+        return (Lanes_avx512)_mm512_loadu_si512(from + a);
     }
-    if (digits(f) == 2) sum[0] = _mm512_add_epi32(_mm512_slli_epi32(sum[0], 7), sum[1]);
-    return (IntLanes_avx512)sum[0];
-}
-
-AVX512 BODY void add_avx512(FloatLanes_avx512 *y, IntLanes_avx512 sums, FloatLanes_avx512 d,
-                            float step, FloatLanes_avx512 m, float all)
-{
-    *y = _mm512_fmadd_ps(m, _mm512_set1_ps(all), *y);
-    *y = _mm512_fmadd_ps(_mm512_cvtepi32_ps((__m512i)sums), _mm512_mul_ps(d, _mm512_set1_ps(step)),
-                         *y);
-}
-
-INSTANTIATE(avx512, AVX512, 64, 0)
-
-/* R rows. */
-AVX512 BODY void dots_tile_avx512(float *y, const float *w, size_t ldw, const float *x, int cols,
-                                  const int R)
-{
-    __m512 sum[4][2];
-    UNROLL(4)
-    for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
-    int k = 0;
-    for (; k + 32 <= cols; k += 32) {
-        __m512 x0 = _mm512_loadu_ps(x + k), x1 = _mm512_loadu_ps(x + k + 16);
-        UNROLL(4)
-        for (int r = 0; r < R; r++) {
-            const float *row = w + (size_t)r * ldw + k;
-            sum[r][0] = _mm512_fmadd_ps(_mm512_loadu_ps(row), x0, sum[r][0]);
-            sum[r][1] = _mm512_fmadd_ps(_mm512_loadu_ps(row + 16), x1, sum[r][1]);
-        }
+    if (a == b && c == d) {
+        __m512i low = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(from + a)));
+        __m128i high = _mm_loadu_si128((const __m128i *)(from + c));
+        return (Lanes_avx512)_mm512_mask_broadcast_i32x4(low, 0xff00, high);
     }
-    for (; k < cols; k += 16) {
-        __mmask16 mask = (__mmask16)(cols - k < 16 ? (1 << (cols - k)) - 1 : 0xffff);
-        __m512 x0 = _mm512_maskz_loadu_ps(mask, x + k);
-        UNROLL(4)
-        for (int r = 0; r < R; r++) {
-            __m512 row = _mm512_maskz_loadu_ps(mask, w + (size_t)r * ldw + k);
-            sum[r][0] = _mm512_fmadd_ps(row, x0, sum[r][0]);
-        }
-    }
-    UNROLL(4)
-    for (int r = 0; r < R; r++) y[r] += _mm512_reduce_add_ps(_mm512_add_ps(sum[r][0], sum[r][1]));
+    __m256i low = half_vector(from, a, b);
+    if (a == c && b == d) return (Lanes_avx512)_mm512_broadcast_i64x4(low);
+    return (Lanes_avx512)_mm512_inserti64x4(_mm512_castsi256_si512(low), half_vector(from, c, d),
+                                            1);
 }
 
-AVX512 static void dots_avx512(float *y, const float *w, size_t ldw, const float *x, int rows,
-                               int cols)
+AVX512 BODY Lanes_avx512 pick_avx512(const uint8_t *from, Bytes16 at)
 {
-#define CALL(R) dots_tile_avx512(y + t, w + (size_t)t * ldw, ldw, x, cols, R)
-    TILES(rows, 4, 1, CALL)
-#undef CALL
+    __m128i all = _mm_loadu_si128((const __m128i *)from);
+    return (Lanes_avx512)_mm512_cvtepu8_epi32(_mm_shuffle_epi8(all, (__m128i)at));
 }
 
-typedef __m512 Widen16(__m256i);
-
-AVX512 static inline __m512 widen_f16_avx512(__m256i v)
+AVX512 BODY Lanes_avx512 spread_avx512(Eight16 w, int s)
 {
-    return _mm512_cvtph_ps(v);
+    __m128i v = (__m128i)w;
+    (void)s;
+    return (Lanes_avx512)_mm512_cvtepu16_epi32(
+        _mm256_set_m128i(_mm_unpackhi_epi16(v, v), _mm_unpacklo_epi16(v, v)));
 }
 
-AVX512 static inline __m512 widen_bf16_avx512(__m256i v)
+AVX512 BODY Lanes_avx512 singles_avx512(const uint8_t *from, int a, int b, int c, int d)
 {
+    uint32_t low, high;
+    (void)b, (void)d;
+    memcpy(&low, from + a / 8, 4), memcpy(&high, from + c / 8, 4);
+    return (Lanes_avx512)_mm512_maskz_set1_epi8((__mmask64)low | (__mmask64)high << 32, 1);
+}
+
+AVX512 BODY Layout layout_avx512(Layout l)
+{
+    return l;
+}
+
+AVX512 BODY IntLanes_avx512 dot_avx512(Lanes_avx512 q, const int8_t *x, size_t ldx, const Format *f)
+{
+    __m512i w = (__m512i)q;
+    __m512i sum = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, _mm512_loadu_si512(x));
+    if (digits(f) == 1) return (IntLanes_avx512)sum;
+    sum = _mm512_slli_epi32(sum, 7);
+    return (IntLanes_avx512)_mm512_dpbusd_epi32(sum, w, _mm512_loadu_si512(x + ldx));
+}
+
+AVX512 BODY FloatLanes_avx512 fma_avx512(FloatLanes_avx512 a, FloatLanes_avx512 b,
+                                         FloatLanes_avx512 c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+
+AVX512 BODY FloatLanes_avx512 scale_avx512(const FloatLanes_avx512 *z, int v)
+{
+    const __m512i lanes = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
+    return _mm512_permutexvar_ps(_mm512_add_epi32(lanes, _mm512_set1_epi32(4 * v)), *z);
+}
+
+AVX512 BODY float total_avx512(FloatLanes_avx512 all)
+{
+    return _mm512_reduce_add_ps(all);
+}
+
+AVX512 BODY FloatLanes_avx512 widen_avx512(const uint8_t *from, int type)
+{
+    if (type == F32) return _mm512_loadu_ps(from);
+    __m256i v = _mm256_loadu_si256((const __m256i *)from);
+    if (type == F16) return _mm512_cvtph_ps(v);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16));
 }
 
-AVX512 BODY float dot_avx512(const uint16_t *row, const float *x, int cols, Widen16 *widen)
-{
-    __m512 sum[4] = { 0 };
-    int k = 0;
-    for (; k + 64 <= cols; k += 64) {
-        UNROLL(4)
-        for (int i = 0; i < 4; i++) {
-            __m512 a = widen(_mm256_loadu_si256((const __m256i *)(row + k + 16 * i)));
-            sum[i] = _mm512_fmadd_ps(a, _mm512_loadu_ps(x + k + 16 * i), sum[i]);
-        }
-    }
-    for (; k < cols; k += 16) {
-        __mmask16 mask = (__mmask16)(cols - k < 16 ? (1u << (cols - k)) - 1 : 0xffff);
-        sum[0] = _mm512_fmadd_ps(widen(_mm256_maskz_loadu_epi16(mask, row + k)),
-                                 _mm512_maskz_loadu_ps(mask, x + k), sum[0]);
-    }
-    return _mm512_reduce_add_ps(
-        _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
-}
-
-AVX512 static float dot_f16_avx512(const void *row, const float *x, int cols)
-{
-    return dot_avx512(row, x, cols, widen_f16_avx512);
-}
-
-AVX512 static float dot_bf16_avx512(const void *row, const float *x, int cols)
-{
-    return dot_avx512(row, x, cols, widen_bf16_avx512);
-}
+INSTANTIATE(avx512, AVX512, 64, layout_avx512, 4)
 
 /* Four words of sixteen rows. */
 AVX512 BODY void deal_four_avx512(Words *to, const uint8_t *row, size_t stride)
@@ -8551,14 +8533,11 @@ AVX512 BODY void deal_four_avx512(Words *to, const uint8_t *row, size_t stride)
 }
 
 /* A line of the cache of each row before the next one. */
-AVX512 static void deal_avx512(Words *to, const uint8_t *rows, size_t stride, int bytes,
-                               Ahead *ahead)
+AVX512 static void deal_avx512(Words *to, const uint8_t *rows, size_t stride, int bytes)
 {
-    Ahead here = *ahead;
     for (int line = 0; line < bytes; line += 64) {
         for (int r = 0; r < BAND; r += 16) {
             const uint8_t *row = rows + (size_t)r * stride + line;
-            prefetch(&here);
             UNROLL(4)
             for (int i = 0; i < 16; i += 4) {
                 if (line + 4 * i < bytes) {
@@ -8567,7 +8546,6 @@ AVX512 static void deal_avx512(Words *to, const uint8_t *rows, size_t stride, in
             }
         }
     }
-    *ahead = here;
 }
 
 AVX512 BODY void gemm_tile_avx512(float *y, size_t ldy, const float *w, size_t ldw, const float *x,
@@ -8601,23 +8579,21 @@ AVX512 static void gemm_avx512(float *y, size_t ldy, const float *w, size_t ldw,
 #undef CALL
 }
 
-AVX512 BODY
-    void int_tile_avx512(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k, int t,
-                         int cols, Ahead *ahead, const int digits, const int group, const int T)
+AVX512 BODY void int_tile_avx512(FloatBand *y, const Quanta *w, const Act *x, size_t ldx, int k,
+                                 int t, int cols, const int digits, const int group, const int T)
 {
-    const int8_t *q = x->q + (size_t)t * (size_t)(digits * ldx) + k;
-    const float *d = x->d + (size_t)t * (size_t)(ldx / 32) + k / 32;
-    const float *sums = x->sums + (size_t)t * (size_t)(ldx / 16) + k / 16;
-    Ahead here = *ahead;
+    size_t at = (size_t)t * ldx + (size_t)k;
+    const int8_t *q = x->q + (size_t)t * (size_t)digits * ldx + k;
+    const float *d = x->d + at / 16, *sums = x->sums + at / 16;
     __m512 f[6][2];
     UNROLL(6)
     for (int i = 0; i < T; i++) {
-        f[i][0] = _mm512_load_ps(y[t + i]), f[i][1] = _mm512_load_ps(y[t + i] + 16);
+        f[i][0] = k ? _mm512_load_ps(y[t + i]) : _mm512_setzero_ps();
+        f[i][1] = k ? _mm512_load_ps(y[t + i] + 16) : _mm512_setzero_ps();
     }
     for (int j = 0; j < cols; j += group) {
         __m512i sum[12][2]; /* (T, digits) */
         const Words *from = w->q + j / 4;
-        if (t == 0) prefetch(&here);
         UNROLL(12)
         for (int i = 0; i < T * digits; i++) sum[i][0] = sum[i][1] = _mm512_setzero_si512();
         UNROLL(8)
@@ -8626,7 +8602,7 @@ AVX512 BODY
             UNROLL(12)
             for (int i = 0; i < T * digits; i++) {
                 int four;
-                memcpy(&four, q + (size_t)i * (size_t)ldx + j + 4 * p, 4);
+                memcpy(&four, q + (size_t)i * ldx + j + 4 * p, 4);
                 __m512i a = _mm512_set1_epi32(four);
                 sum[i][0] = _mm512_dpbusd_epi32(sum[i][0], w0, a);
                 sum[i][1] = _mm512_dpbusd_epi32(sum[i][1], w1, a);
@@ -8634,15 +8610,17 @@ AVX512 BODY
         }
         UNROLL(2)
         for (int h = 0; h < 2; h++) {
-            __m512 wd = _mm512_load_ps(w->d[j / group] + 16 * h);
-            __m512 wm = _mm512_load_ps(w->m[j / group] + 16 * h);
+            __m512 wd = _mm512_load_ps(w->d[j / 16] + 16 * h);
+            __m512 wm = _mm512_load_ps(w->m[j / 16] + 16 * h);
             UNROLL(6)
             for (int i = 0; i < T; i++) {
-                const float *part = sums + i * (ldx / 16) + j / 16;
+                size_t part = (size_t)i * ldx / 16 + (size_t)j / 16;
                 __m512i s = sum[i * digits][h];
                 if (digits == 2) s = _mm512_add_epi32(_mm512_slli_epi32(s, 7), sum[2 * i + 1][h]);
-                add_avx512((FloatLanes_avx512 *)&f[i][h], (IntLanes_avx512)s, wd,
-                           d[i * (ldx / 32) + j / 32], wm, group_sum(part, group));
+                __m512 step = _mm512_mul_ps(wd, _mm512_set1_ps(d[part]));
+                f[i][h] = _mm512_fmadd_ps(wm, _mm512_set1_ps(group_sum(sums + part, group)),
+                                          f[i][h]);
+                f[i][h] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s), step, f[i][h]);
             }
         }
     }
@@ -8650,16 +8628,17 @@ AVX512 BODY
     for (int i = 0; i < T; i++) {
         _mm512_store_ps(y[t + i], f[i][0]), _mm512_store_ps(y[t + i] + 16, f[i][1]);
     }
-    *ahead = here;
 }
 
-AVX512 static void gemm_int_avx512(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k,
-                                   int cols, int n, const Format *f, Ahead *ahead)
+AVX512 static void gemm_int_avx512(FloatBand *y, const Quanta *w, const Act *x, size_t ldx, int k,
+                                   int cols, int n, const Format *f)
 {
-#define CALL(T, DIGITS, GROUP) int_tile_avx512(y, w, x, ldx, k, t, cols, ahead, DIGITS, GROUP, T)
+#define CALL(T, DIGITS, GROUP) int_tile_avx512(y, w, x, ldx, k, t, cols, DIGITS, GROUP, T)
     INT_TILES(n, 6, 2, 4, 2, CALL)
 #undef CALL
 }
+
+MANY(avx512)
 
 #if defined SYS_arch_prctl && (__has_include(<amxbf16intrin.h>) || __has_include(<amxintrin.h>))
 #define AMX \
@@ -8711,63 +8690,43 @@ AMX BODY void put_pair(Pairs *to, int i, int r, __m512 a, __m512 b, const int pa
     }
 }
 
-AMX BODY void pair_quanta(Pairs *to, const Quanta *w, int cols, const int group, const int parts)
+/* Quanta of a band; columns come in multiples of 32. */
+AMX static void pair_quanta(Pairs *to, const Quanta *w, int cols, const int parts)
 {
     const __m512i byte = _mm512_set1_epi32(255);
-    for (int j = 0; j < cols * 2; j += group) { /* half a band each time */
-        int r = j / group % 2 * 16, k = j / group / 2 * group;
-        __m512 d = _mm512_load_ps(w->d[k / group] + r), m = _mm512_load_ps(w->m[k / group] + r);
-        UNROLL(8)
-        for (int i = 0; i < group / 4; i++) {
-            __m512i q = _mm512_load_si512(w->q[k / 4 + i] + r);
-            __m512 f[4];
-            UNROLL(4)
-            for (int e = 0; e < 4; e++) {
-                __m512i one = _mm512_and_si512(_mm512_srli_epi32(q, 8 * (unsigned)e), byte);
-                f[e] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(one), d, m);
-            }
-            put_pair(to, k / 2 + 2 * i, r, f[0], f[1], parts);
-            put_pair(to, k / 2 + 2 * i + 1, r, f[2], f[3], parts);
+    for (int j = 0; j < cols / 4 * 2; j++) { /* half a band each time */
+        int r = j % 2 * 16, i = j / 2;
+        __m512 d = _mm512_load_ps(w->d[i / 4] + r), m = _mm512_load_ps(w->m[i / 4] + r), f[4];
+        __m512i q = _mm512_load_si512(w->q[i] + r);
+        UNROLL(4)
+        for (int e = 0; e < 4; e++) {
+            __m512i one = _mm512_and_si512(_mm512_srli_epi32(q, 8 * (unsigned)e), byte);
+            f[e] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(one), d, m);
         }
+        put_pair(to, 2 * i, r, f[0], f[1], parts);
+        put_pair(to, 2 * i + 1, r, f[2], f[3], parts);
     }
 }
 
-/* F32, F16 and BF16. Columns up to a whole tile become zeros. */
-AMX static void pair_floats(Pairs *to, const Words *from, int cols, int type)
+/* The same of floats. Columns up to a whole tile become zeros. */
+AMX static void pair_floats(Pairs *to, FloatBand *from, int cols)
 {
-    for (int i = 0; i < (cols + 1) / 2; i++) {
-        for (int r = 0; r < BAND; r += 16) {
-            __m512i v = _mm512_load_si512(from[type == F32 ? 2 * i : i] + r);
-            if (type == F32) {
-                __m512 next = _mm512_load_ps(from[2 * i + 1] + r);
-                put_pair(to, i, r, _mm512_castsi512_ps(v), next, 2);
-            } else if (type == F16) {
-                __m256i low = _mm512_cvtepi32_epi16(v);
-                __m256i high = _mm512_cvtepi32_epi16(_mm512_srli_epi32(v, 16));
-                put_pair(to, i, r, _mm512_cvtph_ps(low), _mm512_cvtph_ps(high), 2);
-            } else {
-                _mm512_store_si512(to->part[0][i] + r, v);
-            }
-        }
-    }
-    for (int part = 0; part < 2; part++) {
-        for (int r = 0; cols % 2 && r < BAND; r++) to->part[part][cols / 2][r] &= 0xffff;
-        for (int i = (cols + 1) / 2; i % 16; i++) memset(to->part[part][i], 0, sizeof(Words));
+    for (int i = cols; i % 32; i++) memset(from[i], 0, sizeof *from);
+    for (int j = 0; j < (cols + 31) / 32 * 32; j++) {
+        int r = j % 2 * 16, i = j / 2;
+        put_pair(to, i, r, _mm512_load_ps(from[2 * i] + r), _mm512_load_ps(from[2 * i + 1] + r), 2);
     }
 }
 
-AMX static void pair_amx(Pairs *to, const Words *words, const Quanta *quanta, int cols,
-                         const Format *f)
+/* Whether weights are more than their first part: those that were bf16 once are not. */
+AMX static int has_low_parts(const Pairs *w, int cols)
 {
-    if (f->bits == 0) {
-        pair_floats(to, words, cols, (int)(f - formats));
-    } else if (f->group == 16) {
-        pair_quanta(to, quanta, cols, 16, 1);
-    } else if (f->parts == 1) {
-        pair_quanta(to, quanta, cols, 32, 1);
-    } else {
-        pair_quanta(to, quanta, cols, 32, 2);
+    __m512i any = _mm512_setzero_si512();
+    for (int i = 0; i < (cols + 31) / 32 * 16; i++) {
+        any = _mm512_or_si512(any, _mm512_or_si512(_mm512_load_si512(w->part[1][i]),
+                                                   _mm512_load_si512(w->part[1][i] + 16)));
     }
+    return _mm512_test_epi32_mask(any, _mm512_set1_epi32(0x7fff7fff)) != 0;
 }
 
 /* Tiles 0 to 3 += tiles 4 and 5, which are 16 rows of x each, times 6 and 7, half a band each. */
@@ -8782,30 +8741,37 @@ AMX BODY void tile_products(const int T)
 
 /* T times 16 rows of x and a band. Of the products of x = x0 + x1 and w = w0 + w1 the first ones
  * count, as many as PRODUCTS says: x0 w0, x1 w0, x0 w1. */
-AMX BODY void tiles_amx(FloatBand *y, const Pairs *w, Tiles *x, int t, int cols, const int T,
-                        const int PRODUCTS)
+AMX BODY void tiles_amx(FloatBand *y, const Pairs *w, Tiles *x, int k, int t, int cols,
+                        const int T, const int PRODUCTS)
 {
     float *y0 = y[t], *y1 = y[t + 16 * (T - 1)];
     uint16_t(*x0)[16][32] = x[0][t / 16], (*x1)[16][32] = x[PRODUCTS > 1][t / 16];
     const int next = BAND_COLS / 32 * (T - 1);
-    _tile_loadd(0, y0, sizeof *y);
-    _tile_loadd(1, y0 + 16, sizeof *y);
-    if (T == 2) _tile_loadd(2, y1, sizeof *y);
-    if (T == 2) _tile_loadd(3, y1 + 16, sizeof *y);
-    for (int k = 0; k < (cols + 31) / 32; k++) {
-        _tile_loadd(6, w->part[0][16 * k], sizeof(Words));
-        _tile_loadd(7, w->part[0][16 * k] + 16, sizeof(Words));
+    if (k == 0) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    } else {
+        _tile_loadd(0, y0, sizeof *y);
+        _tile_loadd(1, y0 + 16, sizeof *y);
+        if (T == 2) _tile_loadd(2, y1, sizeof *y);
+        if (T == 2) _tile_loadd(3, y1 + 16, sizeof *y);
+    }
+    for (int i = 0; i < (cols + 31) / 32; i++) {
+        _tile_loadd(6, w->part[0][16 * i], sizeof(Words));
+        _tile_loadd(7, w->part[0][16 * i] + 16, sizeof(Words));
         if (PRODUCTS > 1) {
-            _tile_loadd(4, x1[k], sizeof **x1);
-            if (T == 2) _tile_loadd(5, x1[k + next], sizeof **x1);
+            _tile_loadd(4, x1[i], sizeof **x1);
+            if (T == 2) _tile_loadd(5, x1[i + next], sizeof **x1);
             tile_products(T);
         }
-        _tile_loadd(4, x0[k], sizeof **x0);
-        if (T == 2) _tile_loadd(5, x0[k + next], sizeof **x0);
+        _tile_loadd(4, x0[i], sizeof **x0);
+        if (T == 2) _tile_loadd(5, x0[i + next], sizeof **x0);
         tile_products(T);
         if (PRODUCTS < 3) continue;
-        _tile_loadd(6, w->part[1][16 * k], sizeof(Words));
-        _tile_loadd(7, w->part[1][16 * k] + 16, sizeof(Words));
+        _tile_loadd(6, w->part[1][16 * i], sizeof(Words));
+        _tile_loadd(7, w->part[1][16 * i] + 16, sizeof(Words));
         tile_products(T);
     }
     _tile_stored(0, y0, sizeof *y);
@@ -8816,9 +8782,9 @@ AMX BODY void tiles_amx(FloatBand *y, const Pairs *w, Tiles *x, int t, int cols,
 
 /* bf16 keeps 8 bits: a part leaves an error of about 2^-9, two of them 2^-18. One product is enough
  * where the format's own error is seven times that of the product, which adds 2 % to its square;
- * that of Q8_0 is twice as large only. BF16 weights have one part. */
+ * that of Q8_0 is twice as large only. */
 AMX static void gemm_tiles_amx(FloatBand *y, const Pairs *w, const Act *x, int k, int cols, int n,
-                               const Format *f)
+                               int parts)
 {
     static const struct {
         uint8_t palette, start, reserved[14];
@@ -8827,16 +8793,17 @@ AMX static void gemm_tiles_amx(FloatBand *y, const Pairs *w, const Act *x, int k
     } shapes = {
         1, 0, { 0 }, { 64, 64, 64, 64, 64, 64, 64, 64 }, { 16, 16, 16, 16, 16, 16, 16, 16 }
     };
-    Tiles *from = x->tiles + k / BAND_COLS * f->parts;
+    Tiles *from = x->tiles + k / BAND_COLS * parts;
+    int products = parts == 1 ? 1 : has_low_parts(w, cols) ? 3 : 2;
     __asm__ volatile("" ::: "memory"); /* gcc does not know that tile loads read memory */
     _tile_loadconfig(&shapes);
     for (int t = 0; t < n; t += 32) {
 #define CALL(PRODUCTS) \
-    n - t > 16 ? tiles_amx(y, w, from, t, cols, 2, PRODUCTS) \
-               : tiles_amx(y, w, from, t, cols, 1, PRODUCTS)
-        if (f->parts == 1) {
+    n - t > 16 ? tiles_amx(y, w, from, k, t, cols, 2, PRODUCTS) \
+               : tiles_amx(y, w, from, k, t, cols, 1, PRODUCTS)
+        if (products == 1) {
             CALL(1);
-        } else if (f == &formats[BF16]) {
+        } else if (products == 2) {
             CALL(2);
         } else {
             CALL(3);
@@ -8844,6 +8811,36 @@ AMX static void gemm_tiles_amx(FloatBand *y, const Pairs *w, const Act *x, int k
 #undef CALL
     }
     _tile_release();
+}
+
+/* Up to RUN_BANDS bands at once: they all use the same piece of x while it is in the L2 cache, and
+ * keep theirs of the weights in the L1 cache. The next piece of weights is on its way from memory
+ * meanwhile. */
+static void bands_amx(Scratch *work, FloatBand (*y)[CHUNK], const Mat *w, const float *x,
+                      const Act *a, int n, int first, int count)
+{
+    const Format *f = w->format;
+    size_t stride = row_bytes(f, w->cols);
+    (void)x;
+    for (int k = 0; k < w->cols; k += BAND_COLS) {
+        int cols = piece(w, k, BAND_COLS);
+        for (int r = 0; r < count; r += BAND) {
+            int rows = count - r < BAND ? count - r : BAND;
+            if (f->bits) {
+                quanta_of_avx512(work, w, k, cols, first + r, rows);
+                pair_quanta(&work->pairs, &work->quanta, cols, f->parts);
+            } else {
+                unpack_band(work, w, k, cols, first + r, rows);
+                pair_floats(&work->pairs, work->lanes, cols);
+            }
+            int below = r + BAND < count ? r + BAND : 0, ahead = below ? k : k + BAND_COLS;
+            const uint8_t *next = w->data + (size_t)(first + below) * stride + row_bytes(f, ahead);
+            for (int i = 0; ahead < w->cols && i < BAND; i++, next += stride) {
+                prefetch(next, (int)row_bytes(f, cols));
+            }
+            gemm_tiles_amx(y[r / BAND], &work->pairs, a, k, cols, n, f->parts);
+        }
+    }
 }
 #endif
 #elif defined __aarch64__
@@ -8864,8 +8861,6 @@ BODY FloatLanes_neon f16_neon(Lanes_neon w)
     return (FloatLanes_neon)vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32((uint32x4_t)w)));
 }
 
-READ_LAYOUTS(neon, , 16, 1)
-
 /* sum += four quanta of each of four rows times four digits. Without the instruction for it: two
  * products fit 16 bits. */
 BODY int32x4_t dot_four(int32x4_t sum, int8x16_t w, uint32_t digits)
@@ -8879,33 +8874,73 @@ BODY int32x4_t dot_four(int32x4_t sum, int8x16_t w, uint32_t digits)
 #endif
 }
 
-BODY IntLanes_neon sums_neon(const int8_t *q, int ldx, size_t at, const Words *from, int p,
-                             const Format *f, LayoutOf *layout)
+/* The same of each number with its own digit. */
+BODY int32x4_t dot_each(int32x4_t sum, int8x16_t w, int8x16_t x)
 {
-    int32x4_t sum[2] = { { 0 } };
-    UNROLL(8)
-    for (int i = 0; i < f->group / 4; i++) {
-        int8x16_t w = (int8x16_t)quanta_neon(from, layout(p, i));
-        UNROLL(2)
-        for (int e = 0; e < digits(f); e++) {
-            uint32_t four;
-            memcpy(&four, q + at + e * ldx + 4 * i, 4);
-            sum[e] = dot_four(sum[e], w, four);
-        }
-    }
-    if (digits(f) == 2) sum[0] = vaddq_s32(vshlq_n_s32(sum[0], 7), sum[1]);
-    return (IntLanes_neon)sum[0];
+#ifdef __ARM_FEATURE_DOTPROD
+    return vdotq_s32(sum, w, x);
+#else
+    int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(x)), high = vmull_high_s8(w, x);
+    return vpadalq_s16(sum, vpaddq_s16(low, high));
+#endif
 }
 
-BODY void add_neon(FloatLanes_neon *y, IntLanes_neon sums, FloatLanes_neon d, float step,
-                   FloatLanes_neon m, float all)
+BODY Lanes_neon load_neon(const uint8_t *from, int a, int b, int c, int d)
 {
-    float32x4_t f = vmulq_f32(vcvtq_f32_s32((int32x4_t)sums), (float32x4_t)d);
-    f = vfmaq_n_f32((float32x4_t)*y, f, step);
-    *y = (FloatLanes_neon)vfmaq_n_f32(f, (float32x4_t)m, all);
+    (void)b, (void)c, (void)d;
+    return (Lanes_neon)vld1q_u8(from + a);
 }
 
-INSTANTIATE(neon, , 16, 0)
+BODY Lanes_neon pick_neon(const uint8_t *from, Bytes16 at)
+{
+    uint8x16_t four = vqtbl1q_u8(vld1q_u8(from), (uint8x16_t)at);
+    return (Lanes_neon)vmovl_u16(vget_low_u16(vmovl_u8(vget_low_u8(four))));
+}
+
+BODY Lanes_neon spread_neon(Eight16 w, int s)
+{
+    return (Lanes_neon){ w[2 * s], w[2 * s], w[2 * s + 1], w[2 * s + 1] };
+}
+
+BODY Lanes_neon singles_neon(const uint8_t *from, int a, int b, int c, int d)
+{
+    const uint8x16_t bit = { 1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128 };
+    (void)b, (void)c, (void)d;
+    uint8x16_t own = vcombine_u8(vdup_n_u8(from[a / 8]), vdup_n_u8(from[a / 8 + 1]));
+    return (Lanes_neon)vandq_u8(vtstq_u8(own, bit), vdupq_n_u8(1));
+}
+
+BODY IntLanes_neon dot_neon(Lanes_neon q, const int8_t *x, size_t ldx, const Format *f)
+{
+    int32x4_t sum = dot_each(vdupq_n_s32(0), (int8x16_t)q, vld1q_s8(x));
+    if (digits(f) == 1) return (IntLanes_neon)sum;
+    return (IntLanes_neon)dot_each(vshlq_n_s32(sum, 7), (int8x16_t)q, vld1q_s8(x + ldx));
+}
+
+BODY FloatLanes_neon fma_neon(FloatLanes_neon a, FloatLanes_neon b, FloatLanes_neon c)
+{
+    return (FloatLanes_neon)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
+
+BODY FloatLanes_neon scale_neon(const FloatLanes_neon *z, int v)
+{
+    return (FloatLanes_neon){ 0 } + z[v / 4][v % 4];
+}
+
+BODY float total_neon(FloatLanes_neon all)
+{
+    return vaddvq_f32((float32x4_t)all);
+}
+
+BODY FloatLanes_neon widen_neon(const uint8_t *from, int type)
+{
+    if (type == F32) return (FloatLanes_neon)vreinterpretq_f32_u8(vld1q_u8(from));
+    uint16x4_t v = vreinterpret_u16_u8(vld1_u8(from));
+    if (type == F16) return (FloatLanes_neon)vcvt_f32_f16(vreinterpret_f16_u16(v));
+    return (FloatLanes_neon)vreinterpretq_f32_u32(vshll_n_u16(v, 16));
+}
+
+INSTANTIATE(neon, , 16, as_signed, 4)
 
 static void unpack_f16_neon(const void *row, float *y, int n)
 {
@@ -8928,11 +8963,10 @@ static void pack_f16_neon(void *row, const float *x, int n)
 }
 
 /* Four words of four rows at a time, as far as a line of the cache goes. */
-static void deal_neon(Words *to, const uint8_t *rows, size_t stride, int bytes, Ahead *ahead)
+static void deal_neon(Words *to, const uint8_t *rows, size_t stride, int bytes)
 {
     for (int at = 0; at < bytes; at += 64, to += 16) {
         for (int r = 0; r < BAND; r += 4) {
-            if (r % 16 == 0) prefetch(ahead);
             UNROLL(4)
             for (int i = 0; i < 16; i += 4) {
                 const uint8_t *row = rows + (size_t)r * stride + at + 4 * i;
@@ -9035,102 +9069,89 @@ BODY void line_sums(int32x4_t sum[4][4], const Words *from, const int8_t *q, siz
 }
 
 /* Half a band, T rows of x. */
-BODY void int_tile_neon(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k, int t,
-                        int cols, int r, Ahead *ahead, const int digits, const int group,
-                        const int T)
+BODY void int_tile_neon(FloatBand *y, const Quanta *w, const Act *x, size_t ldx, int k, int t,
+                        int cols, int r, const int digits, const int group, const int T)
 {
-    const int8_t *q = x->q + (size_t)t * (size_t)(digits * ldx) + k;
-    const float *d = x->d + (size_t)t * (size_t)(ldx / 32) + k / 32;
-    const float *sums = x->sums + (size_t)t * (size_t)(ldx / 16) + k / 16;
+    size_t at = (size_t)t * ldx + (size_t)k;
+    const int8_t *q = x->q + (size_t)t * (size_t)digits * ldx + k;
+    const float *d = x->d + at / 16, *sums = x->sums + at / 16;
     for (int j = 0; j < cols; j += group) {
-        int32x4_t sum[4][4];         /* (T * digits, quarters of the half) */
-        if (t == 0) prefetch(ahead); /* a further tile has the same weights */
-        line_sums(sum, (const Words *)&w->q[j / 4][r], q + j, (size_t)ldx, group / 4, T * digits);
+        int32x4_t sum[4][4]; /* (T * digits, quarters of the half) */
+        line_sums(sum, (const Words *)&w->q[j / 4][r], q + j, ldx, group / 4, T * digits);
         UNROLL(4)
         for (int h = 0; h < 4; h++) {
-            float32x4_t wd = vld1q_f32(w->d[j / group] + r + 4 * h);
-            float32x4_t wm = vld1q_f32(w->m[j / group] + r + 4 * h);
+            float32x4_t wd = vld1q_f32(w->d[j / 16] + r + 4 * h);
+            float32x4_t wm = vld1q_f32(w->m[j / 16] + r + 4 * h);
             UNROLL(4)
             for (int i = 0; i < T; i++) {
                 float *to = y[t + i] + r + 4 * h;
-                const float *part = sums + i * (ldx / 16) + j / 16;
+                size_t part = (size_t)i * ldx / 16 + (size_t)j / 16;
                 int32x4_t s = sum[i * digits][h];
                 if (digits == 2) s = vaddq_s32(vshlq_n_s32(s, 7), sum[2 * i + 1][h]);
-                add_neon((FloatLanes_neon *)to, (IntLanes_neon)s, (FloatLanes_neon)wd,
-                         d[i * (ldx / 32) + j / 32], (FloatLanes_neon)wm, group_sum(part, group));
+                float32x4_t f = vmulq_f32(vcvtq_f32_s32(s), wd);
+                f = vfmaq_n_f32(vld1q_f32(to), f, d[part]);
+                vst1q_f32(to, vfmaq_n_f32(f, wm, group_sum(sums + part, group)));
             }
         }
     }
 }
 
-static void gemm_int_neon(FloatBand *y, const Quanta *w, const Act *x, int ldx, int k, int cols,
-                          int n, const Format *f, Ahead *ahead)
+static void gemm_int_neon(FloatBand *y, const Quanta *w, const Act *x, size_t ldx, int k, int cols,
+                          int n, const Format *f)
 {
+    if (k == 0) memset(y, 0, (size_t)n * sizeof *y);
     for (int r = 0; r < BAND; r += 16) {
-#define CALL(T, DIGITS, GROUP) int_tile_neon(y, w, x, ldx, k, t, cols, r, ahead, DIGITS, GROUP, T)
+#define CALL(T, DIGITS, GROUP) int_tile_neon(y, w, x, ldx, k, t, cols, r, DIGITS, GROUP, T)
         INT_TILES(n, 4, 2, 2, 1, CALL)
 #undef CALL
     }
 }
-#endif
 
-/* In rising order; the last usable row wins. To add one: its functions, a check of the machine, a
- * row. RUN_CPU=NAME forces a row. */
-static const Isa isas[] = {
-    { "portable",
-      always,
-      deal_portable,
-      dots_portable,
-      { 0 },
-      gemm_portable,
-      softmax_portable,
-      activate_portable,
-      unpack_F16,
-      pack_F16,
-      { 0 },
-      { 0 },
-      NULL,
-      NULL,
-      NULL,
-      NULL,
-      NULL },
-#ifdef __x86_64__
-    { "avx2", has_avx2, deal_avx2, dots_avx2, DOTS(avx2), gemm_avx2, softmax_avx2, activate_avx2,
-      unpack_f16_avx2, pack_f16_avx2, GEMVS(avx2), SPLITS(avx2), quantize_avx2, gemm_int_avx2, NULL,
-      NULL, NULL },
-    { "avx512", has_avx512, deal_avx512, dots_avx512, DOTS(avx512), gemm_avx512, softmax_avx512,
-      activate_avx512, unpack_f16_avx2, pack_f16_avx2, GEMVS(avx512), SPLITS(avx512),
-      quantize_avx512, gemm_int_avx512, NULL, NULL, NULL },
+MANY(neon)
+#endif
+#endif /* RUN_PORTABLE */
+
+/* In rising order; the last usable row wins, and what it lacks is that of the row above it here. To
+ * add one: what it does better, a check of the machine, a row. RUN_CPU=NAME forces a row. */
+#define KERNELS(NAME) \
+    .few = few_##NAME, .many = many_##NAME, .prepare = quantize_##NAME, .deal = deal_##NAME, \
+    .gemm = gemm_##NAME, .softmax = softmax_##NAME, .activate = activate_##NAME
+static Isa isas[] = {
+    { "portable", always, .few = few_portable, .many = many_portable, .deal = deal_portable,
+      .gemm = gemm_portable, .softmax = softmax_portable, .activate = activate_portable,
+      .unpack_f16 = unpack_F16, .pack_f16 = pack_F16 },
+#ifdef RUN_PORTABLE
+#elif defined __x86_64__
+    { "avx2", has_avx2, KERNELS(avx2), .unpack_f16 = unpack_f16_avx2, .pack_f16 = pack_f16_avx2 },
+    { "avx512", has_avx512, KERNELS(avx512) },
 #ifdef AMX
-    { "amx", has_amx, deal_avx512, dots_avx512, DOTS(avx512), gemm_avx512, softmax_avx512,
-      activate_avx512, unpack_f16_avx2, pack_f16_avx2, GEMVS(avx512), SPLITS(avx512),
-      quantize_avx512, gemm_int_avx512, round_amx, pair_amx, gemm_tiles_amx },
+    { "amx", has_amx, .tiles = bands_amx, .prepare_tiles = round_amx },
 #endif
 #elif defined __aarch64__
-    { "neon",
-      always,
-      deal_neon,
-      dots_portable,
-      { 0 },
-      gemm_neon,
-      softmax_neon,
-      activate_neon,
-      unpack_f16_neon,
-      pack_f16_neon,
-      GEMVS(neon),
-      SPLITS(neon),
-      quantize_neon,
-      gemm_int_neon,
-      NULL,
-      NULL,
-      NULL },
+    { "neon", always, KERNELS(neon), .unpack_f16 = unpack_f16_neon, .pack_f16 = pack_f16_neon },
 #endif
 };
 
+/* Gives each row what it lacks. */
+static void complete_rows(void)
+{
+    size_t size = sizeof isas->few;
+    for (size_t i = 1; i < ARRAY_LEN(isas); i++) {
+        for (size_t at = offsetof(Isa, few); at < sizeof *isas; at += size) {
+            char *own = (char *)&isas[i] + at;
+            Few *function;
+            memcpy(&function, own, size);
+            if (!function) memcpy(own, own - sizeof *isas, size);
+        }
+    }
+}
+
 static const char *pick_kernels(void)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     const char *wanted = getenv("RUN_CPU");
     const Isa *best = NULL;
+    pthread_once(&once, complete_rows);
     for (size_t i = 0; i < ARRAY_LEN(isas); i++) {
         if (wanted && *wanted && strcmp(wanted, isas[i].name)) continue;
         if (isas[i].usable()) best = &isas[i];

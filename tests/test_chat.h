@@ -190,7 +190,7 @@ static int same_state(State a, State b)
  * bf16 tiles, which 16 rows and more go through, round F32 to two parts; measured: 1.6e-5. */
 static double batch_bound(void)
 {
-    return kernels->gemm_tiles ? 2e-4 : 1e-5;
+    return kernels->tiles ? 2e-4 : 1e-5;
 }
 
 /* Whether two sessions have the same past, and the same logits where both have them. */

@@ -165,9 +165,9 @@ static llm_model *open_tiny(const Shape *s, Bytes *file)
 static double digits_tolerance(int type)
 {
     const Format *f = &formats[type];
-    int coarse = digits(f) == 1 || (kernels->gemm_tiles && f->parts == 1);
-    double floats = kernels->gemm_tiles ? tile_error(type) : 0;
-    return !kernels->split[type] ? floats : coarse ? 3e-2 : 3e-2 / 64;
+    int coarse = digits(f) == 1 || (kernels->tiles && f->parts == 1);
+    double floats = kernels->tiles ? tile_error(type) : 0;
+    return !(kernels->prepare && formats[type].bits) ? floats : coarse ? 3e-2 : 3e-2 / 64;
 }
 
 /* Families, formats, tied or not, biases, frequency factors, formats of the KV cache. */
@@ -310,7 +310,7 @@ static void test_batches(void)
         double d = float_difference(llm_eval(single, tokens + i, 1), wide + i * vocab, vocab);
         if (!(d <= worst)) worst = d;
     }
-    check(worst < (kernels->gemm_tiles ? 5e-4 : 2e-4),
+    check(worst < (kernels->tiles ? 5e-4 : 2e-4),
           "700 tokens at once and one by one differ by %g", worst);
     static const int cuts[] = { 1, 2, 3, 15, 16, 17, 31, 33, 511, 512, 513, 699 };
     for (size_t i = 0; i < ARRAY_LEN(cuts); i++) {
@@ -501,7 +501,7 @@ static void test_long_rope(void)
         for (size_t i = 0; i < ARRAY_LEN(others); i++) {
             const float *got = i < 4 ? llm_eval(others[i], tokens + length - 1, 1)
                                      : llm_logits(others[i]);
-            double bound = kernels->gemm_tiles ? 5e-4 : 1e-5; /* whole is one batch */
+            double bound = kernels->tiles ? 5e-4 : 1e-5; /* whole is one batch */
             check(got && float_difference(got, want, m->facts.vocab_size) < bound,
                   "%d tokens, way %zu: %g", length, i,
                   got ? float_difference(got, want, m->facts.vocab_size) : 1);
@@ -651,7 +651,7 @@ static void test_golden(const char *name)
             for (int i = 0; got && i < vocab; i++) {
                 if (!(fabs(got[i] - want[i]) <= worst)) worst = fabs(got[i] - want[i]);
             }
-            check(got && range > 0 && worst / range < (kernels->gemm_tiles ? 6e-4 : 2e-5),
+            check(got && range > 0 && worst / range < (kernels->tiles ? 6e-4 : 2e-5),
                   "%s, position %ld%s, %s: logits differ by %g of their range", name, position,
                   single ? ", single steps" : "", kernels->name, worst / range);
         }

@@ -433,9 +433,9 @@ static void test_divergence(void)
 
 /* ---- Batches and threads ---- */
 
-/* A batch gives what single steps give: the very bits where products are of integers, as each row
- * of x then has the same sums in the same order whatever is beside it. Tiles of bf16, which only
- * batches go through, round otherwise. */
+/* A large batch gives what single steps give, but for the order of sums, which may tip the rounding
+ * of what comes next to a digit: measured, up to 8e-3 of the range with one digit, 1.3e-4 with two.
+ * Tiles of bf16, which only large batches go through, round otherwise. */
 static void test_steps(void)
 {
     enum { N = 39 };
@@ -457,8 +457,7 @@ static void test_steps(void)
                 worst = fmax(worst, b ? float_difference(a, b, vocab) : 1);
                 differ += !b || memcmp(a, b, (size_t)vocab * sizeof *a);
             }
-            int same = kernels->split[types[i]] ? !differ : worst < 1e-5;
-            if (kernels->gemm_tiles) same = worst < digits_tolerance(types[i]);
+            int same = worst < (kernels->prepare ? digits_tolerance(types[i]) : 1e-5);
             check(same, "%s %s: %d of %d positions differ between a batch and steps, by %g",
                   kernels->name, formats[types[i]].name, differ, N, worst);
             llm_session_free(all), llm_session_free(single);
