@@ -3,6 +3,7 @@
 # make test     all tests; needs a C compiler alone
 # make debug    the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 # make bench    speed on this machine, with model files it writes; THREADS=N FORMATS="F16 Q4_0"
+# make tsan     the tests of threads under ThreadSanitizer
 # make amx      all tests with AMX emulated, on a machine with AVX-512 and its bf16
 # make parity   comparisons with Hugging Face and the gguf package; needs Python 3 and the network;
 #               FAMILY=qwen3 compares the models of one family
@@ -14,10 +15,9 @@ WARNINGS = -Wall -Wextra
 ARCH := $(shell uname -m)
 # On x86 the fast kernels are chosen at run time; on ARM the compiler's flags choose them.
 MACHINE := $(if $(filter arm64 aarch64,$(ARCH)),-mcpu=native)
-# OpenMP where the compiler has it; `make OPENMP=` builds without.
-OPENMP := $(shell printf '\043include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n' > .probe.c; \
-    $(CC) -fopenmp .probe.c -o .probe 2>/dev/null && echo -fopenmp; rm -f .probe .probe.c)
-FLAGS = -std=gnu11 $(CFLAGS) $(WARNINGS) $(MACHINE) $(OPENMP)
+# Threads of our own; `make THREADING='-fopenmp -DRUN_OPENMP'` runs on those of OpenMP.
+THREADING = -pthread
+FLAGS = -std=gnu11 $(CFLAGS) $(WARNINGS) $(MACHINE) $(THREADING)
 PROGRAM = run
 TMP = tests/tmp
 BUNDLED = tests/models/stories.gguf
@@ -31,7 +31,7 @@ demo: $(PROGRAM)
 	@echo
 	@echo "To chat with it: ./$(PROGRAM) $(BUNDLED) -m chat"
 
-test: $(PROGRAM) $(TMP)/test $(TMP)/embed $(TMP)/embed++ $(TMP)/failing
+test: $(PROGRAM) $(TMP)/test $(TMP)/embed $(TMP)/embed++ $(TMP)/failing $(TMP)/portable
 	@RUN=./$(PROGRAM) $(TMP)/test
 
 $(TMP)/test: $(TESTS)
@@ -48,7 +48,7 @@ $(TMP)/embed: tests/embed.c run.c tokenizer.c tokenizer.h Makefile
 	$(CC) $(FLAGS) tests/embed.c $(TMP)/run.o $(TMP)/tokenizer.o -lm -o $@
 
 $(TMP)/embed++: $(TMP)/embed
-	-$(CXX) $(CFLAGS) $(WARNINGS) $(OPENMP) -x c++ tests/embed.c -x none $(TMP)/run.o \
+	-$(CXX) $(CFLAGS) $(WARNINGS) $(THREADING) -x c++ tests/embed.c -x none $(TMP)/run.o \
 	    $(TMP)/tokenizer.o -lm -o $@
 
 # The program with an allocation that fails; see tests/failing.h.
@@ -61,11 +61,23 @@ debug:
 	@mkdir -p tests/tmp/debug
 	@$(MAKE) --no-print-directory test TMP=tests/tmp/debug PROGRAM=tests/tmp/debug/run CFLAGS='$(SANITIZE)'
 
+# What the tests of threads do, under ThreadSanitizer.
+tsan:
+	@mkdir -p tests/tmp/tsan
+	$(CC) $(FLAGS) -O1 -g -fsanitize=thread -DTMP='"tests/tmp/tsan"' tests/test.c tokenizer.c -lm -o tests/tmp/tsan/test
+	@TSAN_OPTIONS=halt_on_error=1:die_after_fork=0 tests/tmp/tsan/test threads
+
+# The program without the kernels of any instruction set.
+$(TMP)/portable: run.c tokenizer.c tokenizer.h Makefile
+	@mkdir -p $(TMP)
+	$(CC) $(FLAGS) -DRUN_PORTABLE run.c tokenizer.c -lm -o $@
+
 amx:
 	@mkdir -p tests/tmp/amx
 	$(CC) $(FLAGS) -include tests/amx.h -DTMP='"tests/tmp/amx"' tests/test.c tokenizer.c -lm -o tests/tmp/amx/test
 	$(CC) $(FLAGS) -include tests/amx.h run.c tokenizer.c -lm -o tests/tmp/amx/run
-	@$(MAKE) --no-print-directory TMP=tests/tmp/amx tests/tmp/amx/embed++ tests/tmp/amx/failing
+	@$(MAKE) --no-print-directory TMP=tests/tmp/amx tests/tmp/amx/embed++ tests/tmp/amx/failing \
+	    tests/tmp/amx/portable
 	@RUN=tests/tmp/amx/run tests/tmp/amx/test
 
 parity: .venv/ready $(PROGRAM)
@@ -87,6 +99,6 @@ $(TMP)/bench: tests/bench/bench.c tests/files.h run.c tokenizer.c tokenizer.h Ma
 	$(CC) $(FLAGS) -DTMP='"$(TMP)"' tests/bench/bench.c tokenizer.c -lm -o $@
 
 clean:
-	rm -rf run tests/tmp .probe .probe.c
+	rm -rf run tests/tmp
 
-.PHONY: demo test debug amx bench bench-program parity clean
+.PHONY: demo test debug tsan amx bench bench-program parity clean

@@ -1,6 +1,6 @@
 /* run.c: run a language model that is one other file.
  *
- *   cc -O3 run.c tokenizer.c -lm -o run           the program (add -fopenmp for threads)
+ *   cc -O3 run.c tokenizer.c -lm -o run           the program (-pthread where libc is old)
  *   cc -O3 -c -DRUN_NO_MAIN run.c tokenizer.c     the library
  *   #define RUN_HEADER_ONLY
  *   #include "run.c"                              its declarations, from C or C++
@@ -17,8 +17,9 @@
  * found and what was expected; a missing argument is an error too. Nothing here prints, exits or
  * aborts. Destructors take NULL.
  * Threads: a model is read-only and may be shared; a session is used by one thread at a time.
- * Fork: models and sessions go on in a child after fork(). Where a session was made before, the
- * child has one thread, because those of OpenMP stay with the parent.
+ * Work is shared by a pool of threads of the process, which is for one evaluation at a time: those
+ * that meet it in use do their work alone. With RUN_OPENMP defined, it is OpenMP's.
+ * Fork: models and sessions go on in a child after fork() (with OpenMP, with one thread).
  * One translation unit: include run.c, then tokenizer.c.
  */
 
@@ -236,7 +237,10 @@ int llm_write(llm_session *s, int token, int (*on_text)(void *user, const char *
 #include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -270,41 +274,6 @@ _Static_assert(sizeof(size_t) == 8, "a model is larger than the address space of
 #define UNROLL(n) PRAGMA(GCC unroll n)
 #endif
 
-/* A loop whose rounds are shared by n threads. There is one thread without OpenMP, and in a child
- * after fork(): GNU's OpenMP would wait for threads that only its parent has. */
-#ifdef _OPENMP
-#include <omp.h>
-#include <pthread.h>
-static int one_thread;
-#define THREAD omp_get_thread_num()
-#define PARALLEL_FOR(n, ...) \
-    PRAGMA(omp parallel for schedule(dynamic) num_threads(n) if ((n) > 1 && !one_thread)) \
-    for (__VA_ARGS__)
-
-static void become_child(void)
-{
-    one_thread = 1;
-}
-
-static void tell_children(void)
-{
-    pthread_atfork(NULL, NULL, become_child);
-}
-
-static void watch_forks(void)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, tell_children);
-}
-#else
-enum { one_thread = 1 };
-#define watch_forks()
-#define THREAD 0
-#define PARALLEL_FOR(n, ...) \
-    (void)(n); \
-    for (__VA_ARGS__)
-#endif
-
 /* ==== 1. Limits and helpers ======================================================================
  * Every limit of the engine stands here. Errors are sentences; memory comes from one arena for each
  * object; a file is read through a cursor that can't leave it. */
@@ -324,6 +293,8 @@ enum {
     MIN_WORK = 150000,  /* bytes, for each row of x, below which a second thread costs more than it
                            brings */
     MIN_ROWS = 8,       /* rows of a batch, the same */
+    PIECES = 8,         /* of work for each thread */
+    POOL_LOOKS = 2000,  /* for new work that a thread makes before it sleeps */
     REPEAT_WINDOW = 64, /* tokens that the repetition penalty looks back */
     MAX_THREADS = 256,
     MAX_PROCESSORS = 4096,
@@ -477,6 +448,166 @@ static float bf16_float(uint16_t h)
 {
     return bits_float((uint32_t)h << 16);
 }
+
+/* Threads. A region is `pieces` of work, which the thread that asks for it and those of the pool
+ * take one by one. It ends when the work is done, not when all threads have come: one that the
+ * system has put aside holds up nobody unless it holds a piece. */
+typedef void Task(void *job, int piece, int thread);
+
+#ifdef RUN_OPENMP
+#include <omp.h>
+
+/* The same on the threads of OpenMP. A child after fork() has one: GNU's OpenMP would wait for those
+ * that only its parent has. */
+static int is_child;
+
+static void become_child(void)
+{
+    is_child = 1;
+}
+
+static void watch_forks(void)
+{
+    pthread_atfork(NULL, NULL, become_child);
+}
+
+static void share(int threads, int pieces, Task *task, void *job)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks);
+    PRAGMA(omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1 && !is_child))
+    for (int i = 0; i < pieces; i++) task(job, i, omp_get_thread_num());
+}
+#else
+
+/* What its region is, a thread reads between two looks at the ticket: the number of the region, and
+ * the next piece in the low half. If that is the same, it was its region all the while, and one
+ * with a piece to do, so it stays until the piece is done. */
+static struct {
+    pthread_mutex_t in_use; /* by the thread whose region it is; others do their work alone */
+    _Atomic(Task *) task;
+    _Atomic(void *) job;
+    _Atomic int pieces, threads, done;
+    _Atomic uint64_t ticket;
+    int workers;           /* threads that were started */
+    pthread_mutex_t sleep; /* for the condition that a region begins */
+    pthread_cond_t wake;
+    _Atomic int sleepers;
+} pool = { .in_use = PTHREAD_MUTEX_INITIALIZER,
+           .sleep = PTHREAD_MUTEX_INITIALIZER,
+           .wake = PTHREAD_COND_INITIALIZER };
+
+/* A child after fork() has none of the threads, and may start its own. */
+static void empty_pool(void)
+{
+    pthread_mutex_init(&pool.in_use, NULL);
+    pthread_mutex_init(&pool.sleep, NULL);
+    pthread_cond_init(&pool.wake, NULL);
+    pool.workers = 0;
+    pool.sleepers = 0;
+}
+
+static void watch_forks(void)
+{
+    pthread_atfork(NULL, NULL, empty_pool);
+}
+
+/* Takes pieces of region `number` as long as there are some. */
+static void take_pieces(uint32_t number, int thread)
+{
+    uint64_t ticket = pool.ticket;
+    while (ticket >> 32 == number) {
+        Task *task = pool.task;
+        void *job = pool.job;
+        int piece = (int)(uint32_t)ticket, there = piece < pool.pieces && thread < pool.threads;
+        if (!there) return;
+        if (!atomic_compare_exchange_weak(&pool.ticket, &ticket, ticket + 1)) continue;
+        task(job, piece, thread);
+        pool.done++;
+        ticket = pool.ticket;
+    }
+}
+
+static void rest(void)
+{
+#ifdef __x86_64__
+    __builtin_ia32_pause();
+#elif defined __aarch64__
+    __asm__ volatile("yield");
+#endif
+}
+
+/* A thread of the pool: regions follow each other within microseconds while a token is evaluated,
+ * for which it looks without a pause; then it sleeps. */
+static void *worker(void *number)
+{
+    uint32_t seen = 0;
+    for (int looks = 0;; looks++) {
+        uint32_t now = (uint32_t)(pool.ticket >> 32);
+        if (now != seen) {
+            take_pieces(seen = now, (int)(intptr_t)number);
+            looks = 0;
+        } else if (looks < POOL_LOOKS) {
+            rest();
+        } else {
+            pthread_mutex_lock(&pool.sleep);
+            pool.sleepers++;
+            while (pool.ticket >> 32 == seen) pthread_cond_wait(&pool.wake, &pool.sleep);
+            pool.sleepers--;
+            pthread_mutex_unlock(&pool.sleep);
+        }
+    }
+    return NULL;
+}
+
+/* Starts what lacks to so many threads, if the system allows; signals are for those of the host. */
+static void start_workers(int threads)
+{
+    sigset_t all, before;
+    pthread_attr_t detached;
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    if (pool.workers >= threads - 1) return;
+    pthread_once(&once, watch_forks);
+    sigfillset(&all);
+    sigdelset(&all, SIGBUS), sigdelset(&all, SIGSEGV), sigdelset(&all, SIGFPE);
+    pthread_attr_init(&detached);
+    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&detached, 1 << 20);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    for (pthread_t t; pool.workers < threads - 1; pool.workers++) {
+        if (pthread_create(&t, &detached, worker, (void *)(intptr_t)(pool.workers + 1))) break;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&detached);
+}
+
+/* Does task(job, 0 to pieces - 1, thread) with up to `threads` threads, whose numbers begin at 0. */
+static void share(int threads, int pieces, Task *task, void *job)
+{
+    if (threads < 2 || pieces < 2 || pthread_mutex_trylock(&pool.in_use)) {
+        for (int i = 0; i < pieces; i++) task(job, i, 0);
+        return;
+    }
+    start_workers(threads);
+    pool.task = task;
+    pool.job = job;
+    pool.pieces = pieces;
+    pool.threads = threads;
+    pool.done = 0;
+    uint32_t number = (uint32_t)(pool.ticket >> 32) + 1;
+    pool.ticket = (uint64_t)number << 32;
+    if (pool.sleepers) {
+        pthread_mutex_lock(&pool.sleep);
+        pthread_cond_broadcast(&pool.wake);
+        pthread_mutex_unlock(&pool.sleep);
+    }
+    take_pieces(number, 0);
+    for (int looks = 0; pool.done < pieces; looks++) {
+        looks < POOL_LOOKS ? rest() : (void)sched_yield();
+    }
+    pthread_mutex_unlock(&pool.in_use);
+}
+#endif
 
 /* Reads a file from front to back. A read past the end makes at NULL and gives 0 from then on, so
  * that it is enough to check once after a group of reads. */
@@ -2523,10 +2654,10 @@ static int default_threads(void)
     static const char name[] = "Cpus_allowed_list:";
     char line[4096];
     int cores = 0, most = (int)fmin(ceil(group_limit("cpu", group_processors)), MAX_THREADS);
-#ifdef _OPENMP
+#ifdef RUN_OPENMP
     if (most > omp_get_max_threads()) most = omp_get_max_threads();
+    if (is_child) most = 1;
 #endif
-    if (one_thread) most = 1;
     FILE *status = fopen("/proc/self/status", "r");
     while (status && fgets(line, sizeof line, status)) {
         if (!strncmp(line, name, strlen(name))) cores = count_cores(line + strlen(name));
@@ -2651,7 +2782,6 @@ llm_session *llm_session_new(const llm_model *m, const llm_options *options)
         return NULL;
     }
     s->context = o.context ? o.context : default_context(s);
-    watch_forks();
     s->threads = o.threads ? o.threads : default_threads();
     s->random = spread_seed(o.seed);
     s->interrupt = o.interrupt;
@@ -2766,7 +2896,10 @@ int llm_context(const llm_session *s)
 int llm_threads(const llm_session *s)
 {
     if (lacks(s, "session")) return -1;
-    return one_thread ? 1 : s->threads;
+#ifdef RUN_OPENMP
+    if (is_child) return 1;
+#endif
+    return s->threads;
 }
 
 const int *llm_tokens(const llm_session *s)
@@ -2974,12 +3107,13 @@ typedef struct {
 
 /* Products of one x that are done together. */
 typedef struct {
+    llm_session *s;
     const float *x;
-    const Act *acts;
     const Product *products;
-    int activation;
+    int cols, digits;
     int tiles; /* whether they are done in tiles */
     int cold;  /* whether the weights may never have been read */
+    int all, run; /* bands of all products, and those of a piece of the work */
 } Job;
 
 static int runs_on_tiles(int n)
@@ -3010,7 +3144,7 @@ static void bands(Scratch *work, FloatBand (*y)[CHUNK], const Job *job, const Pr
     int act = act_of(w->format, job->tiles);
     const float *x = job->x + (size_t)p->from * (size_t)w->cols;
     Act a = { { NULL }, NULL, NULL };
-    if (act >= 0) a = act_from(&job->acts[act], act + 1, w->cols, p->from, job->tiles);
+    if (act >= 0) a = act_from(&job->s->acts[act], act + 1, w->cols, p->from, job->tiles);
     if (job->tiles) {
         kernels->tiles(work, y, w, x, &a, p->n, first, count);
         return;
@@ -3043,7 +3177,7 @@ static void product_rows(Scratch *work, const Job *job, const Product *p, int fi
             add_bias(y, &p->w, at, rows);
             if (p->up) {
                 add_bias(up, p->up, at, rows);
-                kernels->activate(job->activation, y, up, rows);
+                kernels->activate(job->s->model->arch->activation, y, up, rows);
             }
             memcpy(p->y + (size_t)t * (size_t)p->w.rows + at, y, (size_t)rows * sizeof *y);
         }
@@ -3065,10 +3199,23 @@ static void map_rows(const Mat *w, int first, int count)
 #endif
 }
 
-/* Bands first to first + count of all products. */
-static void run_of_bands(Scratch *work, const Job *job, int first, int count)
+/* Row t of x becomes what the kernels take. */
+static void prepare_row(void *with, int t, int thread)
 {
+    const Job *job = with;
+    (void)thread;
+    (job->tiles ? kernels->prepare_tiles : kernels->prepare)(
+        &job->s->acts[job->digits - 1], job->x + (size_t)t * (size_t)job->cols, t, job->cols,
+        job->digits);
+}
+
+/* Run number `piece` of the bands of all products. */
+static void run_of_bands(void *with, int piece, int thread)
+{
+    const Job *job = with;
     const Product *p = job->products, *mapped = NULL;
+    int first = piece * job->run, count = job->run;
+    if (count > job->all - first) count = job->all - first;
     while (count > 0) {
         while (first * BAND >= p->w.rows) first -= (p->w.rows + BAND - 1) / BAND, p++;
         if (job->cold && p != mapped) {
@@ -3079,14 +3226,14 @@ static void run_of_bands(Scratch *work, const Job *job, int first, int count)
         int most = job->tiles || p->n <= FEW_ROWS ? RUN_BANDS : 1;
         int now = count < most ? count : most, left = p->w.rows - first * BAND;
         if (now * BAND > left) now = (left + BAND - 1) / BAND;
-        product_rows(work, job, p, first * BAND, left < now * BAND ? left : now * BAND);
+        product_rows(&job->s->work[thread], job, p, first * BAND,
+                     left < now * BAND ? left : now * BAND);
         first += now, count -= now;
     }
 }
 
-/* Products of x(n, cols) with several matrices of as many columns. Each thread begins with a long
- * run of bands, for memory to stream; short ones that go to whoever is free make up for a slow
- * core. */
+/* Products of x(n, cols) with several matrices of as many columns. Runs of bands are long, for
+ * memory to stream, but there are several for each thread, which make up for a slow core. */
 static void matmul(llm_session *s, const float *x, int n, const Product *p, int products)
 {
     int all = 0, threads = s->threads, cols = p->w.cols, wanted[2] = { 0 }, rows = 0, aligned = 1;
@@ -3096,8 +3243,8 @@ static void matmul(llm_session *s, const float *x, int n, const Product *p, int 
         rows += p[i].n;
         aligned &= p[i].from % 16 == 0;
     }
-    Job job = { x, s->acts, p, s->model ? s->model->arch->activation : 0,
-                aligned && runs_on_tiles(rows / products), !s->warm };
+    Job job = { s, x, p, .cold = !s->warm, .cols = cols,
+                .tiles = aligned && runs_on_tiles(rows / products) };
     for (int i = 0; i < 2 * products; i++) {
         const Mat *w = i % 2 ? p[i / 2].up : &p[i / 2].w;
         int act = w && w->data ? act_of(w->format, job.tiles) : -1;
@@ -3105,19 +3252,11 @@ static void matmul(llm_session *s, const float *x, int n, const Product *p, int 
         if (w && w->data) work += (double)row_bytes(w->format, cols) * w->rows * p[i / 2].n;
     }
     if (work < MIN_WORK) threads = 1;
-    for (int i = 0; i < 2; i++) {
-        PARALLEL_FOR (n < MIN_ROWS ? 1 : threads, int t = 0; t < n * wanted[i]; t++) {
-            (job.tiles ? kernels->prepare_tiles : kernels->prepare)(
-                &s->acts[i], x + (size_t)t * (size_t)cols, t, cols, i + 1);
-        }
+    for (job.digits = 1; job.digits <= 2; job.digits++) {
+        if (wanted[job.digits - 1]) share(n < MIN_ROWS ? 1 : threads, n, prepare_row, &job);
     }
-    int big = all * 3 / 4 / threads, small = all / (16 * threads) + 1;
-    int tasks = threads + (all - big * threads + small - 1) / small;
-    PARALLEL_FOR (threads, int i = 0; i < tasks; i++) {
-        int first = i < threads ? i * big : threads * big + (i - threads) * small;
-        int count = i < threads ? big : all - first < small ? all - first : small;
-        run_of_bands(&s->work[THREAD], &job, first, count);
-    }
+    job.all = all, job.run = all / (PIECES * threads) + 1;
+    share(threads, (all + job.run - 1) / job.run, run_of_bands, &job);
 }
 
 /* One product of all n rows of x. */
@@ -3196,17 +3335,36 @@ static void norm_vector(const llm_model *m, float *y, const float *x, const Norm
     }
 }
 
+/* What is done with each row of a batch by itself: y(n, dim) and x. */
+typedef struct {
+    const llm_session *s;
+    float *y;
+    const float *x;
+    const Norm *norm;
+    int dim, rope;
+    float scale;
+} Rowwise;
+
+static void by_row(const Rowwise *rows, int n, Task *task)
+{
+    share(n < MIN_ROWS ? 1 : rows->s->threads, n, task, (void *)(uintptr_t)rows);
+}
+
+static void norm_row(void *with, int t, int thread)
+{
+    const Rowwise *r = with;
+    (void)thread;
+    for (int at = 0; at < r->dim; at += r->norm->length) {
+        size_t first = (size_t)t * (size_t)r->dim + (size_t)at;
+        norm_vector(r->s->model, r->y + first, r->x + first, r->norm);
+    }
+}
+
 /* The norm of y(n, dim) = x, whose rows hold one or several of the norm's vectors. */
 static void norm(const llm_session *s, float *y, const float *x, const Norm *w, int n, int dim)
 {
     if (!w->weight && y != x) memcpy(y, x, (size_t)n * (size_t)dim * sizeof *y);
-    if (!w->weight) return;
-    PARALLEL_FOR (n < MIN_ROWS ? 1 : s->threads, int t = 0; t < n; t++) {
-        for (int at = 0; at < dim; at += w->length) {
-            size_t first = (size_t)t * (size_t)dim + (size_t)at;
-            norm_vector(s->model, y + first, x + first, w);
-        }
-    }
+    if (w->weight) by_row(&(Rowwise){ s, y, x, .norm = w, .dim = dim }, n, norm_row);
 }
 
 /* The rotations of each row's position. */
@@ -3226,23 +3384,28 @@ static void rope_angles(llm_session *s, int n)
     }
 }
 
+static void rope_row(void *with, int t, int thread)
+{
+    const Rowwise *r = with;
+    const llm_model *m = r->s->model;
+    int half = m->n_rot / 2, step = m->arch->halves ? 1 : 2, far = m->arch->halves ? half : 1;
+    const float *cos = r->s->cos[r->rope] + t * half, *sin = r->s->sin[r->rope] + t * half;
+    float *head = r->y + (size_t)t * (size_t)r->dim;
+    (void)thread;
+    for (int at = 0; at < r->dim; at += m->facts.head_dim, head += m->facts.head_dim) {
+        for (int i = 0; i < half; i++) {
+            float a = head[i * step], b = head[i * step + far];
+            head[i * step] = a * cos[i] - b * sin[i];
+            head[i * step + far] = a * sin[i] + b * cos[i];
+        }
+    }
+}
+
 /* Rotates the first n_rot dimensions of each head of x(n, heads, head_dim). */
 static void rope(float *x, const llm_session *s, int kind, int n, int heads)
 {
-    const llm_model *m = s->model;
-    int half = m->n_rot / 2, step = m->arch->halves ? 1 : 2, far = m->arch->halves ? half : 1;
     if (kind < 0) return;
-    PARALLEL_FOR (n < MIN_ROWS ? 1 : s->threads, int t = 0; t < n; t++) {
-        const float *cos = s->cos[kind] + t * half, *sin = s->sin[kind] + t * half;
-        float *head = x + (size_t)t * (size_t)(heads * m->facts.head_dim);
-        for (int g = 0; g < heads; g++, head += m->facts.head_dim) {
-            for (int i = 0; i < half; i++) {
-                float a = head[i * step], b = head[i * step + far];
-                head[i * step] = a * cos[i] - b * sin[i];
-                head[i * step + far] = a * sin[i] + b * cos[i];
-            }
-        }
-    }
+    by_row(&(Rowwise){ s, x, .dim = heads * s->model->facts.head_dim, .rope = kind }, n, rope_row);
 }
 
 /* Queries grow each time that the position has passed the context the model was first made for. */
@@ -3577,6 +3740,21 @@ static int tile_end(const Row *rows, int first, int n, int group)
     return end;
 }
 
+/* Tiles of a layer, of which the last ends at the last start. */
+typedef struct {
+    llm_session *s;
+    int layer;
+    const int *starts;
+} Attending;
+
+static void attend_piece(void *with, int i, int thread)
+{
+    const Attending *a = with;
+    int heads = a->s->model->facts.n_kv_heads, first = a->starts[i / heads];
+    attend_tile(a->s, &a->s->work[thread], a->layer, i % heads, first,
+                a->starts[i / heads + 1] - first);
+}
+
 /* Scaled dot-product attention (arxiv.org/abs/1706.03762), causal, with grouped heads
  * (arxiv.org/abs/2305.13245) */
 static void attend(llm_session *s, int l, int n)
@@ -3591,22 +3769,23 @@ static void attend(llm_session *s, int l, int n)
     for (int t = 0; t < n; t++) {
         work += (double)(s->kv[0].bytes + s->kv[1].bytes) * c->n_heads * s->rows[t].position;
     }
-    int useful = work < MIN_WORK ? 1 : s->threads;
-    PARALLEL_FOR (useful, int i = 0; i < tiles * c->n_kv_heads; i++) {
-        int first = starts[i / c->n_kv_heads];
-        attend_tile(s, &s->work[THREAD], l, i % c->n_kv_heads, first,
-                    starts[i / c->n_kv_heads + 1] - first);
-    }
+    share(work < MIN_WORK ? 1 : s->threads, tiles * c->n_kv_heads, attend_piece,
+          &(Attending){ s, l, starts });
+}
+
+static void add_row(void *with, int t, int thread)
+{
+    const Rowwise *r = with;
+    float *to = r->y + (size_t)t * (size_t)r->dim;
+    const float *from = r->x + (size_t)t * (size_t)r->dim;
+    (void)thread;
+    for (int i = 0; i < r->dim; i++) to[i] += r->scale * from[i];
 }
 
 /* x(n, dim) += scale h */
 static void add(const llm_session *s, float *x, const float *h, int n, int dim, float scale)
 {
-    PARALLEL_FOR (n < MIN_ROWS ? 1 : s->threads, int t = 0; t < n; t++) {
-        float *to = x + (size_t)t * (size_t)dim;
-        const float *from = h + (size_t)t * (size_t)dim;
-        for (int i = 0; i < dim; i++) to[i] += scale * from[i];
-    }
+    by_row(&(Rowwise){ s, x, h, .dim = dim, .scale = scale }, n, add_row);
 }
 
 /* A feed-forward part: change(n, dim) = down activation(gate h, up h) */
@@ -5581,7 +5760,6 @@ int llm_load(llm_session *s, const char *path)
 #ifndef RUN_NO_MAIN
 
 #include <poll.h>
-#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <termios.h>
@@ -6892,27 +7070,32 @@ static void print_facts(const llm_model *m, const llm_session *s, const Settings
             load_time * 1e3);
 }
 
+enum { READ_BLOCKS = 64, READ_WORDS = 1 << 18 }; /* 128 MB */
+
+/* Words of a block, and what they add up to, in the first one. */
+static void read_block(void *data, int i, int thread)
+{
+    uint64_t *block = (uint64_t *)data + (size_t)i * READ_WORDS, a = 0, b = 0, c = 0, d = 0;
+    (void)thread;
+    for (int j = 0; j < READ_WORDS; j += 4) {
+        a += block[j], b += block[j + 1], c += block[j + 2], d += block[j + 3];
+    }
+    *block = a + b + c + d;
+}
+
 /* Bytes a second that the threads of the session read from memory: the best of three times. */
 static double read_bandwidth(int threads)
 {
-    enum { BLOCKS = 64, WORDS = 1 << 18 }; /* 128 MB */
-    uint64_t *data = malloc((size_t)BLOCKS * WORDS * sizeof *data), sums[BLOCKS];
+    size_t bytes = (size_t)READ_BLOCKS * READ_WORDS * sizeof(uint64_t);
+    uint64_t *data = malloc(bytes);
     double best = 0;
     if (!data) complain(0, "out of memory to measure its speed");
     if (!data) return 0;
-    memset(data, 1, (size_t)BLOCKS * WORDS * sizeof *data);
+    memset(data, 1, bytes);
     for (int run = 0; run < 3; run++) {
         double start = seconds();
-        PARALLEL_FOR (threads, int i = 0; i < BLOCKS; i++) {
-            const uint64_t *block = data + (size_t)i * WORDS;
-            uint64_t a = 0, b = 0, c = 0, d = 0;
-            for (int j = 0; j < WORDS; j += 4) {
-                a += block[j], b += block[j + 1], c += block[j + 2], d += block[j + 3];
-            }
-            sums[i] = a + b + c + d;
-        }
-        double speed = (double)BLOCKS * WORDS * sizeof *data / (seconds() - start);
-        if (speed > best && sums[run]) best = speed;
+        share(threads, READ_BLOCKS, read_block, data);
+        best = fmax(best, (double)bytes / (seconds() - start));
     }
     free(data);
     return best;

@@ -58,7 +58,8 @@ int main(int argc, char **argv)
         { "sampling", test_sampling },   { "text", test_text },
         { "tokenizer", test_tokenizer }, { "files", test_files },
         { "bundled", test_bundled },     { "kernels", test_kernels },
-        { "cli", test_cli },             { "chat", test_chats },
+        { "threads", test_pool },        { "cli", test_cli },
+        { "chat", test_chats },
     };
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (size_t i = 0; i < ARRAY_LEN(groups); i++) {

@@ -457,11 +457,17 @@ static void test_groups(void)
     }
 }
 
-/* A child of a process that has evaluated with threads evaluates with one. */
+/* A child of a process that has evaluated with threads has threads of its own, or with OpenMP
+ * none. */
 static void test_forked_process(void)
 {
     llm_model *m = llm_open("tests/models/stories.gguf");
     llm_session *s = llm_session_new(m, &(llm_options){ .threads = 2, .context = 256 });
+#ifdef RUN_OPENMP
+    int threads = 1;
+#else
+    int threads = 2;
+#endif
     int status = -1, said = llm_generate(s, "Once upon a time there was a", 4, NULL, NULL, NULL);
     fflush(stdout);
     pid_t child = fork();
@@ -469,13 +475,21 @@ static void test_forked_process(void)
         alarm(20); /* it may wait for ever */
         llm_session *own = llm_session_new(m, &(llm_options){ .threads = 2, .context = 256 });
         said = llm_generate(own, "Once upon a time there was a", 4, NULL, NULL, NULL);
-        _exit(said != 4 || llm_threads(own) != 1 || llm_generate(s, "", 4, NULL, NULL, NULL) != 4);
+        _exit(said != 4 || llm_threads(own) != threads || llm_generate(s, "", 4, NULL, NULL, NULL) != 4);
     }
     waitpid(child, &status, 0);
     check(said == 4 && status == 0 && llm_generate(s, "", 4, NULL, NULL, NULL) == 4,
           "a child after fork ends with %d", status);
     llm_session_free(s);
     llm_close(m);
+}
+
+/* run.c compiled without its appendix is the program with the portable kernels. */
+static void test_portable(void)
+{
+    int code = cli("$T/portable $M -i tea -t 0 -n 40 -v >$T/story && "
+                   "RUN_CPU=portable $RUN $M -i tea -t 0 -n 40 | cmp - $T/story");
+    check(code == 0 && strstr(cli_err, "kernels portable"), "exit %d: %s", code, cli_err);
 }
 
 /* A model file that is made shorter while it is mapped. */
@@ -585,6 +599,7 @@ static void test_cli(void)
     test_lost_file();
     test_groups();
     test_forked_process();
+    test_portable();
     test_readme();
     check(cli("sh tests/style.sh") == 0, "style: %s", cli_out);
 }

@@ -551,6 +551,69 @@ static void test_same_story(void)
     }
 }
 
+/* Evaluates a long prompt and some steps with several threads, many times. */
+typedef struct {
+    const llm_model *model;
+    int seed, differ;
+    Story story;
+} Host;
+
+static void *tell_again(void *with)
+{
+    Host *host = with;
+    for (int i = 0; i < 6; i++) {
+        Story again = { "" };
+        const llm_options o = { .threads = 2 + i % 2, .seed = (uint64_t)host->seed };
+        llm_session *s = llm_session_new(host->model, &o);
+        llm_generate(s, two_stories, 20, &(llm_sampling){ .temperature = 1 }, collect, &again);
+        host->differ += strcmp(again.text, host->story.text) != 0;
+        llm_session_free(s);
+    }
+    return NULL;
+}
+
+/* Several threads of a host evaluate at once, with two models, and so does a child that is made
+ * meanwhile: they share the pool. */
+static void test_host_threads(void)
+{
+    enum { N = 4 };
+    llm_model *models[] = { llm_open(BUNDLED), llm_open(BUNDLED) };
+    Host hosts[N];
+    pthread_t threads[N];
+    int status = -1;
+    for (int i = 0; i < N; i++) {
+        hosts[i] = (Host){ models[i % 2], i, 0, { "" } };
+        llm_session *s = llm_session_new(models[i % 2], &(llm_options){ .threads = 1, .seed = i });
+        llm_generate(s, two_stories, 20, &(llm_sampling){ .temperature = 1 }, collect,
+                     &hosts[i].story);
+        llm_session_free(s);
+        check(*hosts[i].story.text, "%s", llm_error());
+    }
+    for (int i = 0; i < N; i++) pthread_create(&threads[i], NULL, tell_again, &hosts[i]);
+    fflush(stdout);
+    pid_t child = fork();
+    if (!child) {
+        alarm(60); /* it may wait for ever */
+        tell_again(&hosts[0]);
+        _exit(hosts[0].differ);
+    }
+    waitpid(child, &status, 0);
+    check(status == 0, "a child ends with %d", status);
+    for (int i = 0; i < N; i++) {
+        pthread_join(threads[i], NULL);
+        check(!hosts[i].differ, "thread %d: %d of 6 stories differ", i, hosts[i].differ);
+    }
+    llm_close(models[0]), llm_close(models[1]);
+}
+
+static void test_pool(void)
+{
+    test_same_story();
+    unsetenv("RUN_CPU");
+    pick_kernels();
+    test_host_threads();
+}
+
 /* ---- A model that is larger than what is used of memory ---- */
 
 /* A matrix or vector that takes its place in the file, but no memory here. */
@@ -705,7 +768,6 @@ static void test_kernels(void)
     test_divergence();
     test_steps();
     test_few_rows();
-    test_same_story();
     unsetenv("RUN_CPU");
     pick_kernels();
     test_large();
