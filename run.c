@@ -457,8 +457,8 @@ typedef void Task(void *job, int piece, int thread);
 #ifdef RUN_OPENMP
 #include <omp.h>
 
-/* The same on the threads of OpenMP. A child after fork() has one: GNU's OpenMP would wait for those
- * that only its parent has. */
+/* The same on the threads of OpenMP. A child after fork() has one: GNU's OpenMP would wait for
+ * those that only its parent has. */
 static int is_child;
 
 static void become_child(void)
@@ -1262,6 +1262,9 @@ static int map_file(File *f, const char *path)
     if (status) {
         return fail("cannot map %lld bytes: %s", (long long)st.st_size, strerror(status));
     }
+#ifdef MADV_HUGEPAGE
+    madvise(data, (size_t)st.st_size, MADV_HUGEPAGE); /* systems that can't decline */
+#endif
     f->data = data;
     f->size = (size_t)st.st_size;
     f->mapped = 1;
@@ -1389,6 +1392,7 @@ typedef struct Template Template; /* a chat format, see section 9 */
 
 struct llm_model {
     File file;
+    _Atomic int is_read; /* the file was asked for as a whole */
     Arena arena;
     int failed;      /* while loading: the first failure is kept, later look-ups do nothing */
     llm_facts facts; /* also the hyperparameters: facts.dim, facts.n_layers, ... */
@@ -2493,7 +2497,6 @@ struct llm_session {
                   an interruption */
     int long_rope; /* the valid ones have LONG_ROPE */
     int has_logits;
-    int warm; /* a batch was evaluated: the weights are in memory */
     int changed; /* the first position whose keys and values the file below does not have */
     uint64_t file_size, file_hash; /* of the file last saved or loaded; 0: there is none */
     struct stat file;
@@ -2606,14 +2609,20 @@ static double group_limit(const char *controller, double (*limit)(const char *fo
     return least;
 }
 
+/* Bytes of memory that the process may use. */
+static double usable_memory(void)
+{
+    return fmin((double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE),
+                group_limit("memory", group_memory));
+}
+
 /* The model's context, or as much of it as takes half of the memory that the process may use. */
 static int default_context(const llm_session *s)
 {
     const llm_facts *c = &s->model->facts;
     double position = (double)c->n_layers * c->n_kv_heads *
                       (double)(s->kv[0].bytes + s->kv[1].bytes);
-    double memory = fmin((double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE),
-                         group_limit("memory", group_memory));
+    double memory = usable_memory();
     double fits = memory > 0 ? memory / 2 / position : c->context;
     return fits < 1 ? 1 : fits < c->context ? (int)fits : c->context;
 }
@@ -2864,7 +2873,6 @@ llm_session *llm_fork(const llm_session *s)
     t->n_turns = s->n_turns;
     t->position = s->position;
     t->valid = s->valid, t->long_rope = s->long_rope;
-    t->warm = s->warm;
     t->has_logits = s->has_logits;
     t->random = s->random;
     memcpy(t->tokens, s->tokens, (size_t)s->position * sizeof *s->tokens);
@@ -3112,7 +3120,6 @@ typedef struct {
     const Product *products;
     int cols, digits;
     int tiles; /* whether they are done in tiles */
-    int cold;  /* whether the weights may never have been read */
     int all, run; /* bands of all products, and those of a piece of the work */
 } Job;
 
@@ -3184,21 +3191,6 @@ static void product_rows(Scratch *work, const Job *job, const Product *p, int fi
     }
 }
 
-/* Has the system map the pages of some rows at once, which it else does page by page as they are
- * first read: that takes longer than reading them. */
-static void map_rows(const Mat *w, int first, int count)
-{
-#ifdef MADV_POPULATE_READ
-    size_t stride = row_bytes(w->format, w->cols);
-    int end = first + count < w->rows ? first + count : w->rows;
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)w->data;
-    uintptr_t from = (at + (size_t)first * stride) & ~(page - 1), to = at + (size_t)end * stride;
-    madvise((void *)from, to - from, MADV_POPULATE_READ); /* older systems decline */
-#else
-    (void)w, (void)first, (void)count;
-#endif
-}
-
 /* Row t of x becomes what the kernels take. */
 static void prepare_row(void *with, int t, int thread)
 {
@@ -3213,16 +3205,11 @@ static void prepare_row(void *with, int t, int thread)
 static void run_of_bands(void *with, int piece, int thread)
 {
     const Job *job = with;
-    const Product *p = job->products, *mapped = NULL;
+    const Product *p = job->products;
     int first = piece * job->run, count = job->run;
     if (count > job->all - first) count = job->all - first;
     while (count > 0) {
         while (first * BAND >= p->w.rows) first -= (p->w.rows + BAND - 1) / BAND, p++;
-        if (job->cold && p != mapped) {
-            map_rows(&p->w, first * BAND, count * BAND);
-            if (p->up && p->up->data) map_rows(p->up, first * BAND, count * BAND);
-            mapped = p;
-        }
         int most = job->tiles || p->n <= FEW_ROWS ? RUN_BANDS : 1;
         int now = count < most ? count : most, left = p->w.rows - first * BAND;
         if (now * BAND > left) now = (left + BAND - 1) / BAND;
@@ -3243,7 +3230,7 @@ static void matmul(llm_session *s, const float *x, int n, const Product *p, int 
         rows += p[i].n;
         aligned &= p[i].from % 16 == 0;
     }
-    Job job = { s, x, p, .cold = !s->warm, .cols = cols,
+    Job job = { s, x, p, .cols = cols,
                 .tiles = aligned && runs_on_tiles(rows / products) };
     for (int i = 0; i < 2 * products; i++) {
         const Mat *w = i % 2 ? p[i / 2].up : &p[i / 2].w;
@@ -3982,6 +3969,34 @@ static int check_interrupts(const Row *rows, int n)
     return 0;
 }
 
+enum { READ_PIECE = 1 << 21 }; /* bytes */
+
+/* Reads a piece of the file and maps its pages. */
+static void read_piece(void *with, int i, int thread)
+{
+    const llm_session *s = with;
+    size_t at = (size_t)i * READ_PIECE, left = s->model->file.size - at;
+    (void)thread;
+    if (s->interrupt && *s->interrupt) return;
+#ifdef MADV_POPULATE_READ
+    madvise((void *)(uintptr_t)(s->model->file.data + at), left < READ_PIECE ? left : READ_PIECE,
+            MADV_POPULATE_READ); /* older systems decline */
+#else
+    (void)left;
+#endif
+}
+
+/* Before a model is used for the first time, its file is read from the first byte to the last, if
+ * that leaves half of the memory. Left to page faults, it would be read in small pieces, which for
+ * some systems decides how small its pages remain, and mapped page by page. */
+static void read_ahead(llm_session *s)
+{
+    const File *f = &s->model->file;
+    _Atomic int *is_read = (_Atomic int *)(uintptr_t)&s->model->is_read;
+    if (!f->mapped || (double)f->size > usable_memory() / 2 || atomic_exchange(is_read, 1)) return;
+    share(s->threads, (int)((f->size + READ_PIECE - 1) / READ_PIECE), read_piece, s);
+}
+
 /* Evaluates s->rows[0..n); the rows may belong to other sessions of the same model, the buffers are
  * those of s. Fails if one of them is interrupted between two layers. */
 static int forward(llm_session *s, int n)
@@ -3989,6 +4004,7 @@ static int forward(llm_session *s, int n)
     const llm_model *m = s->model;
     const llm_facts *c = &m->facts;
     int dim = c->dim;
+    read_ahead(s);
     embed(s, n);
     rope_angles(s, n);
     for (int l = 0; l < c->n_layers; l++) {
@@ -4017,7 +4033,6 @@ static int forward(llm_session *s, int n)
         add(s, s->x, s->change, n, dim, m->residual_scale);
     }
     logits(s, n);
-    s->warm = 1;
     return 0;
 }
 
