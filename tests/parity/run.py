@@ -17,7 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS = ["formats", "quants", "models", "llamacpp", "stories", "bundled", "smollm2",
-           "templates", "export_check", "tokenizers_parity"]
+           "divergence", "templates", "export_check", "tokenizers_parity"]
 BY_FAMILY = ["models", "llamacpp"]
 CLOSING = re.compile(r"(\d+) passed, (\d+) failed(?:, (\d+) skipped(?:: .*)?)?")
 
