@@ -481,8 +481,8 @@ static void share(int threads, int pieces, Task *task, void *job)
 #else
 
 /* What its region is, a thread reads between two looks at the ticket: the number of the region, and
- * the next piece in the low half. If that is the same, it was its region all the while, and one
- * with a piece to do, so it stays until the piece is done. */
+ * how many pieces are left in the low half. If that is the same, and some are left, it was this
+ * region all the while, and stays so until the piece is done. A region begins when none is left. */
 static struct {
     pthread_mutex_t in_use; /* by the thread whose region it is; others do their work alone */
     _Atomic(Task *) task;
@@ -519,9 +519,9 @@ static void take_pieces(uint32_t number, int thread)
     while (ticket >> 32 == number) {
         Task *task = pool.task;
         void *job = pool.job;
-        int piece = (int)(uint32_t)ticket, there = piece < pool.pieces && thread < pool.threads;
-        if (!there) return;
-        if (!atomic_compare_exchange_weak(&pool.ticket, &ticket, ticket + 1)) continue;
+        int left = (int)(uint32_t)ticket, piece = pool.pieces - left;
+        if (left == 0 || thread >= pool.threads) return;
+        if (!atomic_compare_exchange_weak(&pool.ticket, &ticket, ticket - 1)) continue;
         task(job, piece, thread);
         pool.done++;
         ticket = pool.ticket;
@@ -581,7 +581,7 @@ static void start_workers(int threads)
     pthread_attr_destroy(&detached);
 }
 
-/* Does task(job, 0 to pieces - 1, thread) with up to `threads` threads, whose numbers begin at 0. */
+/* Does task(job, 0 to pieces - 1, thread) with up to `threads` threads, numbered from 0. */
 static void share(int threads, int pieces, Task *task, void *job)
 {
     if (threads < 2 || pieces < 2 || pthread_mutex_trylock(&pool.in_use)) {
@@ -595,7 +595,7 @@ static void share(int threads, int pieces, Task *task, void *job)
     pool.threads = threads;
     pool.done = 0;
     uint32_t number = (uint32_t)(pool.ticket >> 32) + 1;
-    pool.ticket = (uint64_t)number << 32;
+    pool.ticket = (uint64_t)number << 32 | (uint32_t)pieces;
     if (pool.sleepers) {
         pthread_mutex_lock(&pool.sleep);
         pthread_cond_broadcast(&pool.wake);

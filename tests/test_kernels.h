@@ -606,8 +606,31 @@ static void test_host_threads(void)
     llm_close(models[0]), llm_close(models[1]);
 }
 
+static void count_piece(void *counts, int piece, int thread)
+{
+    ((_Atomic int *)counts)[piece] += 1 + 1000 * (thread > 2);
+}
+
+/* Regions of few and many pieces, one after the other: each piece is done once, whatever a thread
+ * that comes late finds. */
+static void test_regions(void)
+{
+    enum { MOST = 40 };
+    _Atomic int counts[MOST];
+    uint64_t random = 7;
+    int wrong = 0;
+    for (int i = 0; i < 600000; i++) {
+        int pieces = 1 + (int)(random_unit(&random) * MOST);
+        for (int j = 0; j < MOST; j++) counts[j] = 0;
+        share(1 + i % 3, pieces, count_piece, (void *)counts);
+        for (int j = 0; j < MOST; j++) wrong += counts[j] != (j < pieces);
+    }
+    check(!wrong, "%d pieces were done not once", wrong);
+}
+
 static void test_pool(void)
 {
+    test_regions();
     test_same_story();
     unsetenv("RUN_CPU");
     pick_kernels();
