@@ -293,9 +293,9 @@ enum {
     MIN_WORK = 150000,  /* bytes, for each row of x, below which a second thread costs more than it
                            brings */
     MIN_ROWS = 8,       /* rows of a batch, the same */
-    PIECES = 8,         /* of work for each thread */
     POOL_LOOKS = 2000,  /* for new work that a thread makes before it sleeps */
     REPEAT_WINDOW = 64, /* tokens that the repetition penalty looks back */
+    LARGE = 1 << 22,    /* bytes of a buffer from which on large pages pay */
     MAX_THREADS = 256,
     MAX_PROCESSORS = 4096,
     MAX_LAYERS = 1024,
@@ -393,6 +393,12 @@ static void *take(Arena *a, size_t count, size_t size)
         a->failed = 1;
         return NULL;
     }
+#ifdef MADV_HUGEPAGE
+    if (bytes >= LARGE) { /* whole pages in it; systems that can't decline */
+        uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)block;
+        madvise((void *)((at + page - 1) & ~(page - 1)), bytes - page, MADV_HUGEPAGE);
+    }
+#endif
     *(void **)block = a->blocks;
     a->blocks = block;
     return block + 128 - (uintptr_t)block % 64; /* cache lines are 64 bytes */
@@ -3120,7 +3126,7 @@ typedef struct {
     const Product *products;
     int cols, digits;
     int tiles; /* whether they are done in tiles */
-    int all, run; /* bands of all products, and those of a piece of the work */
+    int all, threads, big, small; /* bands; those of the first runs, one a thread, and of others */
 } Job;
 
 static int runs_on_tiles(int n)
@@ -3206,7 +3212,9 @@ static void run_of_bands(void *with, int piece, int thread)
 {
     const Job *job = with;
     const Product *p = job->products;
-    int first = piece * job->run, count = job->run;
+    int behind = job->threads * job->big + (piece - job->threads) * job->small;
+    int first = piece < job->threads ? piece * job->big : behind;
+    int count = piece < job->threads ? job->big : job->small;
     if (count > job->all - first) count = job->all - first;
     while (count > 0) {
         while (first * BAND >= p->w.rows) first -= (p->w.rows + BAND - 1) / BAND, p++;
@@ -3219,8 +3227,9 @@ static void run_of_bands(void *with, int piece, int thread)
     }
 }
 
-/* Products of x(n, cols) with several matrices of as many columns. Runs of bands are long, for
- * memory to stream, but there are several for each thread, which make up for a slow core. */
+/* Products of x(n, cols) with several matrices of as many columns. Each thread begins with a long
+ * run of bands, for memory to stream; short ones that go to whoever is free make up for a slow
+ * core. */
 static void matmul(llm_session *s, const float *x, int n, const Product *p, int products)
 {
     int all = 0, threads = s->threads, cols = p->w.cols, wanted[2] = { 0 }, rows = 0, aligned = 1;
@@ -3242,8 +3251,10 @@ static void matmul(llm_session *s, const float *x, int n, const Product *p, int 
     for (job.digits = 1; job.digits <= 2; job.digits++) {
         if (wanted[job.digits - 1]) share(n < MIN_ROWS ? 1 : threads, n, prepare_row, &job);
     }
-    job.all = all, job.run = all / (PIECES * threads) + 1;
-    share(threads, (all + job.run - 1) / job.run, run_of_bands, &job);
+    job.all = all, job.threads = threads;
+    job.big = all * 3 / 4 / threads, job.small = all / (16 * threads) + 1;
+    share(threads, threads + (all - job.big * threads + job.small - 1) / job.small, run_of_bands,
+          &job);
 }
 
 /* One product of all n rows of x. */
@@ -3760,7 +3771,7 @@ static void attend(llm_session *s, int l, int n)
           &(Attending){ s, l, starts });
 }
 
-static void add_row(void *with, int t, int thread)
+static void sum_row(void *with, int t, int thread)
 {
     const Rowwise *r = with;
     float *to = r->y + (size_t)t * (size_t)r->dim;
@@ -3772,7 +3783,7 @@ static void add_row(void *with, int t, int thread)
 /* x(n, dim) += scale h */
 static void add(const llm_session *s, float *x, const float *h, int n, int dim, float scale)
 {
-    by_row(&(Rowwise){ s, x, h, .dim = dim, .scale = scale }, n, add_row);
+    by_row(&(Rowwise){ s, x, h, .dim = dim, .scale = scale }, n, sum_row);
 }
 
 /* A feed-forward part: change(n, dim) = down activation(gate h, up h) */
@@ -5899,7 +5910,7 @@ static const struct Option {
       0, 0, NULL },
     { "--bos", NULL, "with --tokens: also the beginning-of-text token, where the model wants one",
       TOKENS, FLAG, offsetof(Settings, bos), 0, 0, NULL },
-    { "-b", NULL, "benchmark: tokens a second of a prompt of 512 and of generating 64", BENCH, FLAG,
+    { "-b", NULL, "benchmark: tokens a second of prompts and of generating", BENCH, FLAG,
       offsetof(Settings, bench), 0, 0, NULL },
     { "-h", NULL, "this help", ANY_MODE, FLAG, offsetof(Settings, help), 0, 0, NULL },
     { "--help", NULL, "the same", ANY_MODE, FLAG, offsetof(Settings, help), 0, 0, NULL },
@@ -6998,7 +7009,7 @@ static int bench(const llm_model *m, llm_session *s, const char *name, int n, in
 {
     enum { RUNS = 5 };
     double speeds[RUNS], began = seconds();
-    int tokens[512], runs = 0;
+    int tokens[8192], runs = 0;
     for (int i = 0; i < n; i++) tokens[i] = (int)((int64_t)i * 7919 % llm_info(m)->vocab_size);
     for (int run = -1; run < RUNS && (runs == 0 || seconds() - began < 60); run++) {
         double start = seconds();
@@ -7009,10 +7020,23 @@ static int bench(const llm_model *m, llm_session *s, const char *name, int n, in
         if (run >= 0) speeds[runs++] = n / (seconds() - start);
     }
     qsort(speeds, (size_t)runs, sizeof *speeds, compare_doubles);
-    printf("%s%d %.2f tok/s best, %.2f median of %d\n", name, n, speeds[runs - 1], speeds[runs / 2],
-           runs);
+    printf("%s%d", name, n);
+    if (step > 1 && step < n) printf("x%d", step);
+    printf(" %.2f tok/s best, %.2f median of %d\n", speeds[runs - 1], speeds[runs / 2], runs);
     stdout_error();
     return 0;
+}
+
+/* Prompts, single steps, and steps of several rows, as sessions side by side or drafts are. */
+static int benchmark(const llm_model *m, llm_session *s, int asked)
+{
+    int context = llm_context(s), n = context < 512 ? context : 512, few = context < 64 ? 8 : 64;
+    int status = bench(m, s, "pp", n, n);
+    for (n = 2048; !status && n <= asked && n <= 8192; n *= 4) status = bench(m, s, "pp", n, n);
+    for (int rows = 1; !status && rows <= 8 && few <= context; rows *= 2) {
+        status = bench(m, s, "tg", few, rows);
+    }
+    return status;
 }
 
 /* What the text callback needs, and what it measures. */
@@ -7102,7 +7126,8 @@ static void read_block(void *data, int i, int thread)
 static double read_bandwidth(int threads)
 {
     size_t bytes = (size_t)READ_BLOCKS * READ_WORDS * sizeof(uint64_t);
-    uint64_t *data = malloc(bytes);
+    Arena arena = { 0 };
+    uint64_t *data = take(&arena, bytes, 1);
     double best = 0;
     if (!data) complain(0, "out of memory to measure its speed");
     if (!data) return 0;
@@ -7112,13 +7137,23 @@ static double read_bandwidth(int threads)
         share(threads, READ_BLOCKS, read_block, data);
         best = fmax(best, (double)bytes / (seconds() - start));
     }
-    free(data);
+    release(&arena);
     return best;
+}
+
+/* Whether so many bytes are more than the caches hold, of which some would be found there again. */
+static int exceeds_caches(double bytes)
+{
+    long size = 0;
+#ifdef _SC_LEVEL3_CACHE_SIZE
+    size = sysconf(_SC_LEVEL3_CACHE_SIZE);
+#endif
+    return bytes > 2.0 * (double)(size > 0 ? size : 1 << 25);
 }
 
 /* After generating: speed, memory, and a hash of the last logits, which shows any change of the
  * arithmetic. times: of reading the prompt, until the first text, of writing. measure: also what
- * memory gives. */
+ * memory gives, if the weights come from there. */
 static void print_speed(const llm_model *m, const llm_session *s, int n_prompt, int n,
                         const double times[3], int measure)
 {
@@ -7131,7 +7166,9 @@ static void print_speed(const llm_model *m, const llm_session *s, int n_prompt, 
     getrusage(RUSAGE_SELF, &use);
     double rate = n / (times[2] > 0 ? times[2] : 1e-9);
     double bytes = rate * (double)llm_info(m)->bytes_read, most = 0;
-    if (measure) most = read_bandwidth(llm_threads(s));
+    if (measure && exceeds_caches((double)llm_info(m)->bytes_read)) {
+        most = read_bandwidth(llm_threads(s));
+    }
     fprintf(stderr, "prompt   %d tokens, %.2f tok/s, first text after %.1f ms\n", n_prompt,
             n_prompt / (times[0] > 0 ? times[0] : 1e-9), times[1] * 1e3);
     fprintf(stderr, "generate %d tokens, %.2f tok/s, %.2f GB/s of weights", n, rate, bytes * 1e-9);
@@ -7756,13 +7793,10 @@ static int chat_samples(const llm_model *m, llm_session *s, const Settings *o, c
 static int run_task(const llm_model *m, llm_session *s, const Settings *o, const char *prompt,
                     size_t len)
 {
-    int context = llm_context(s), chatting = o->task & CHATS;
+    int chatting = o->task & CHATS;
     if (o->task == PERPLEXITY) return print_perplexity(m, s, o);
     if (o->task == CHOICES) return print_accuracy(m, s, o->choices);
-    if (o->task == BENCH) {
-        int n = context < 512 ? context : 512;
-        return bench(m, s, "pp", n, n) || bench(m, s, "tg", context < 64 ? context : 64, 1);
-    }
+    if (o->task == BENCH) return benchmark(m, s, o->context);
     if (chatting && !*llm_info(m)->chat_format && !o->template) {
         return complain(1,
                         "the model file has %s; --template NAME chooses a chat format, --template "

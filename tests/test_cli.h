@@ -163,8 +163,9 @@ static void test_other_modes(void)
               "-x: %s %s", cli_out, cli_err);
     }
     check_refused(1, "has no text", "$M -x /dev/null");
-    check(cli("$RUN $M -b -j 1") == 0 && lines(cli_out) == 2 &&
-              sscanf(cli_out, "pp512 %f tok/s", &p) == 1 && p > 0 && strstr(cli_out, "\ntg64 "),
+    check(cli("$RUN $M -b -j 1") == 0 && lines(cli_out) == 5 &&
+              sscanf(cli_out, "pp512 %f tok/s", &p) == 1 && p > 0 &&
+              strstr(cli_out, "\ntg64 ") && strstr(cli_out, "\ntg64x8 "),
           "-b: %s", cli_out);
     check(cli("$RUN --help") == 0 && strstr(cli_out, "--min-p F"), "--help: %s", cli_err);
     static const char *const full[] = { "-h", "--template list", "$M -b -j 1", "$M --tokens -i tea",
