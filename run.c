@@ -377,6 +377,18 @@ static int lacks(const void *argument, const char *what)
     return argument ? 0 : (fail("no %s was given", what), 1);
 }
 
+/* What Linux calls MADV_HUGEPAGE and MADV_POPULATE_READ, which older headers lack. */
+enum { LARGE_PAGES = 14, READ_NOW = 22 };
+
+/* Asks for large pages, or for pages to be read and mapped at once; systems that can't decline. */
+static void advise(const void *at, size_t bytes, int advice)
+{
+#ifdef __linux__
+    madvise((void *)(uintptr_t)at, bytes, advice);
+#endif
+    (void)at, (void)bytes, (void)advice;
+}
+
 /* The memory of an object: a chain of zeroed blocks that are freed together. Once one can't be had,
  * failed stays set, so that it is enough to check at the end. */
 typedef struct {
@@ -393,12 +405,10 @@ static void *take(Arena *a, size_t count, size_t size)
         a->failed = 1;
         return NULL;
     }
-#ifdef MADV_HUGEPAGE
-    if (bytes >= LARGE) { /* whole pages in it; systems that can't decline */
+    if (bytes >= LARGE) { /* the whole pages in it */
         uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)block;
-        madvise((void *)((at + page - 1) & ~(page - 1)), bytes - page, MADV_HUGEPAGE);
+        advise((void *)((at + page - 1) & ~(page - 1)), bytes - page, LARGE_PAGES);
     }
-#endif
     *(void **)block = a->blocks;
     a->blocks = block;
     return block + 128 - (uintptr_t)block % 64; /* cache lines are 64 bytes */
@@ -477,6 +487,11 @@ static void watch_forks(void)
     pthread_atfork(NULL, NULL, become_child);
 }
 
+static int most_threads(void)
+{
+    return is_child ? 1 : omp_get_max_threads();
+}
+
 static void share(int threads, int pieces, Task *task, void *job)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -485,6 +500,13 @@ static void share(int threads, int pieces, Task *task, void *job)
     for (int i = 0; i < pieces; i++) task(job, i, omp_get_thread_num());
 }
 #else
+
+enum { is_child = 0 }; /* a child is like its parent */
+
+static int most_threads(void)
+{
+    return MAX_THREADS;
+}
 
 /* What its region is, a thread reads between two looks at the ticket: the number of the region, and
  * how many pieces are left in the low half. If that is the same, and some are left, it was this
@@ -1268,9 +1290,7 @@ static int map_file(File *f, const char *path)
     if (status) {
         return fail("cannot map %lld bytes: %s", (long long)st.st_size, strerror(status));
     }
-#ifdef MADV_HUGEPAGE
-    madvise(data, (size_t)st.st_size, MADV_HUGEPAGE); /* systems that can't decline */
-#endif
+    advise(data, (size_t)st.st_size, LARGE_PAGES);
     f->data = data;
     f->size = (size_t)st.st_size;
     f->mapped = 1;
@@ -2669,10 +2689,7 @@ static int default_threads(void)
     static const char name[] = "Cpus_allowed_list:";
     char line[4096];
     int cores = 0, most = (int)fmin(ceil(group_limit("cpu", group_processors)), MAX_THREADS);
-#ifdef RUN_OPENMP
-    if (most > omp_get_max_threads()) most = omp_get_max_threads();
-    if (is_child) most = 1;
-#endif
+    if (most > most_threads()) most = most_threads();
     FILE *status = fopen("/proc/self/status", "r");
     while (status && fgets(line, sizeof line, status)) {
         if (!strncmp(line, name, strlen(name))) cores = count_cores(line + strlen(name));
@@ -2910,10 +2927,7 @@ int llm_context(const llm_session *s)
 int llm_threads(const llm_session *s)
 {
     if (lacks(s, "session")) return -1;
-#ifdef RUN_OPENMP
-    if (is_child) return 1;
-#endif
-    return s->threads;
+    return is_child ? 1 : s->threads;
 }
 
 const int *llm_tokens(const llm_session *s)
@@ -3989,12 +4003,7 @@ static void read_piece(void *with, int i, int thread)
     size_t at = (size_t)i * READ_PIECE, left = s->model->file.size - at;
     (void)thread;
     if (s->interrupt && *s->interrupt) return;
-#ifdef MADV_POPULATE_READ
-    madvise((void *)(uintptr_t)(s->model->file.data + at), left < READ_PIECE ? left : READ_PIECE,
-            MADV_POPULATE_READ); /* older systems decline */
-#else
-    (void)left;
-#endif
+    advise(s->model->file.data + at, left < READ_PIECE ? left : READ_PIECE, READ_NOW);
 }
 
 /* Before a model is used for the first time, its file is read from the first byte to the last, if
@@ -7144,11 +7153,11 @@ static double read_bandwidth(int threads)
 /* Whether so many bytes are more than the caches hold, of which some would be found there again. */
 static int exceeds_caches(double bytes)
 {
-    long size = 0;
-#ifdef _SC_LEVEL3_CACHE_SIZE
-    size = sysconf(_SC_LEVEL3_CACHE_SIZE);
-#endif
-    return bytes > 2.0 * (double)(size > 0 ? size : 1 << 25);
+    double size = 1 << 15; /* KiB */
+    FILE *file = fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "r");
+    if (file && fscanf(file, "%lf", &size) != 1) size = 1 << 15;
+    if (file) fclose(file);
+    return bytes > 2 * 1024 * size;
 }
 
 /* After generating: speed, memory, and a hash of the last logits, which shows any change of the

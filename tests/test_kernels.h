@@ -615,11 +615,15 @@ static void count_piece(void *counts, int piece, int thread)
  * that comes late finds. */
 static void test_regions(void)
 {
-    enum { MOST = 40 };
+#ifdef RUN_OPENMP /* whose threads wait for each other */
+    enum { MOST = 40, REGIONS = 2000 };
+#else
+    enum { MOST = 40, REGIONS = 600000 };
+#endif
     _Atomic int counts[MOST];
     uint64_t random = 7;
     int wrong = 0;
-    for (int i = 0; i < 600000; i++) {
+    for (int i = 0; i < REGIONS; i++) {
         int pieces = 1 + (int)(random_unit(&random) * MOST);
         for (int j = 0; j < MOST; j++) counts[j] = 0;
         share(1 + i % 3, pieces, count_piece, (void *)counts);
