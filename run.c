@@ -3030,6 +3030,12 @@ static void pack(const Format *f, void *row, const float *x, int n)
     (f == &formats[F16] ? kernels->pack_f16 : f->pack)(row, x, n);
 }
 
+/* Where column k of a row is; a block begins there. */
+static const uint8_t *weights_at(const Mat *w, int row, int k)
+{
+    return w->data + (size_t)row * row_bytes(w->format, w->cols) + row_bytes(w->format, k);
+}
+
 /* The columns of a matrix that are unpacked at once. */
 static int piece(const Mat *w, int k, int most)
 {
@@ -3055,14 +3061,13 @@ static float dot_portable(const float *w, const float *x, int cols)
 static void few_portable(FloatBand *y, const Mat *w, const float *x, const Act *a, int n, int first,
                          int count)
 {
-    const uint8_t *row = w->data + (size_t)first * row_bytes(w->format, w->cols);
     float weights[BAND_COLS];
     (void)a;
-    for (int r = 0; r < count; r++, row += row_bytes(w->format, w->cols)) {
+    for (int r = 0; r < count; r++) {
         for (int t = 0; t < n; t++) y[t][r] = 0;
         for (int k = 0; k < w->cols; k += BAND_COLS) {
             int cols = piece(w, k, BAND_COLS);
-            unpack(w->format, row + row_bytes(w->format, k), weights, cols);
+            unpack(w->format, weights_at(w, first + r, k), weights, cols);
             for (int t = 0; t < n; t++) {
                 y[t][r] += dot_portable(weights, x + (size_t)t * (size_t)w->cols + k, cols);
             }
@@ -3103,10 +3108,8 @@ static void gemm_portable(float *y, size_t ldy, const float *w, size_t ldw, cons
 /* Columns k and on of some rows as floats, side by side. */
 static void unpack_band(Scratch *work, const Mat *w, int k, int cols, int first, int count)
 {
-    size_t stride = row_bytes(w->format, w->cols);
-    const uint8_t *data = w->data + (size_t)first * stride + row_bytes(w->format, k);
-    for (int r = 0; r < count; r++, data += stride) {
-        unpack(w->format, data, work->rows[r], cols);
+    for (int r = 0; r < count; r++) {
+        unpack(w->format, weights_at(w, first + r, k), work->rows[r], cols);
     }
     kernels->deal((Words *)work->lanes, (const uint8_t *)work->rows, sizeof *work->rows, cols * 4);
 }
@@ -3971,14 +3974,10 @@ static void embed(llm_session *s, int n)
     for (int t = 0; t < n; t++) {
         const Row *row = &s->rows[t];
         float *x = s->x + (size_t)t * dim, *h = s->h;
-        unpack(tokens->format,
-               tokens->data + (size_t)row->token * row_bytes(tokens->format, (int)dim), x,
-               (int)dim);
+        unpack(tokens->format, weights_at(tokens, row->token, 0), x, (int)dim);
         for (size_t i = 0; i < dim; i++) x[i] *= m->embedding_scale;
         if (!positions->data) continue;
-        unpack(positions->format,
-               positions->data + (size_t)row->position * row_bytes(positions->format, (int)dim), h,
-               (int)dim);
+        unpack(positions->format, weights_at(positions, row->position, 0), h, (int)dim);
         for (size_t i = 0; i < dim; i++) x[i] += h[i];
     }
 }
@@ -4013,7 +4012,7 @@ static void read_ahead(llm_session *s)
 {
     const File *f = &s->model->file;
     _Atomic int *is_read = (_Atomic int *)(uintptr_t)&s->model->is_read;
-    if (!f->mapped || (double)f->size > usable_memory() / 2 || atomic_exchange(is_read, 1)) return;
+    if (!f->mapped || atomic_exchange(is_read, 1) || (double)f->size > usable_memory() / 2) return;
     share(s->threads, (int)((f->size + READ_PIECE - 1) / READ_PIECE), read_piece, s);
 }
 
@@ -7933,7 +7932,7 @@ BODY void prefetch(const uint8_t *at, int bytes)
     for (int i = 0; i < bytes; i += 64) __builtin_prefetch(at + i, 0, 2);
 }
 
-/* Of q and d as sums of products of signed bytes, where that is needed: the numbers themselves. */
+/* For products of signed bytes: a quantum that has 128 added is the number itself without it. */
 BODY Layout as_signed(Layout l)
 {
     if (l.less == 128) l.less = 0, l.quanta.flip = 0;
@@ -8067,6 +8066,15 @@ BODY const uint8_t *whole_unit(const uint8_t *unit, uint8_t *copy, int cols, int
  * numbers of x, in sums of which each belongs to one scale; scale_NAME, that scale in its lane;
  * fma_NAME, a b + c; total_NAME. */
 #define ROWS(NAME, TARGET, BYTES) \
+    TARGET BODY void put_sums_##NAME(float *y, size_t ldy, FloatLanes_##NAME (*sum)[4], \
+                                     const int T) \
+    { \
+        UNROLL(4) \
+        for (int i = 0; i < T; i++) { \
+            y[(size_t)i * ldy] = \
+                total_##NAME((sum[i][0] + sum[i][1]) + (sum[i][2] + sum[i][3])); \
+        } \
+    } \
     TARGET BODY void row_##NAME(float *y, size_t ldy, const uint8_t *row, const Act *x, int t, \
                                 int cols, const Format *f, LayoutOf *layout, const int T) \
     { \
@@ -8106,11 +8114,7 @@ BODY const uint8_t *whole_unit(const uint8_t *unit, uint8_t *copy, int cols, int
                 } \
             } \
         } \
-        UNROLL(4) \
-        for (int i = 0; i < T; i++) { \
-            y[(size_t)i * ldy] = \
-                total_##NAME((sum[i][0] + sum[i][1]) + (sum[i][2] + sum[i][3])); \
-        } \
+        put_sums_##NAME(y, ldy, sum, T); \
     } \
     /* The same for rows of floats, f16 or bf16, of which widen_NAME makes lanes. */ \
     TARGET BODY void floats_##NAME(float *y, size_t ldy, const uint8_t *row, const float *x, \
@@ -8145,11 +8149,7 @@ BODY const uint8_t *whole_unit(const uint8_t *unit, uint8_t *copy, int cols, int
                 sum[i][0] = fma_##NAME(w, a, sum[i][0]); \
             } \
         } \
-        UNROLL(4) \
-        for (int i = 0; i < T; i++) { \
-            y[(size_t)i * ldy] = \
-                total_##NAME((sum[i][0] + sum[i][1]) + (sum[i][2] + sum[i][3])); \
-        } \
+        put_sums_##NAME(y, ldy, sum, T); \
     }
 
 /* A band's rows from a piece of 256 columns, one after the other: quanta, and what becomes of them
@@ -8299,11 +8299,9 @@ BODY float group_sum(const float *sums, int group)
     static void few_##NAME(FloatBand *y, const Mat *w, const float *x, const Act *a, int n, \
                            int first, int count) \
     { \
-        size_t stride = row_bytes(w->format, w->cols); \
-        const uint8_t *row = w->data + (size_t)first * stride; \
-        RowOf *rows = rows_##NAME[w->format - formats]; \
-        for (int r = 0; r < count; r++, row += stride) { \
-            rows(y[0] + r, BAND, row, x, a, w->cols, n); \
+        RowOf *row = rows_##NAME[w->format - formats]; \
+        for (int r = 0; r < count; r++) { \
+            row(y[0] + r, BAND, weights_at(w, first + r, 0), x, a, w->cols, n); \
         } \
     }
 #define MANY(NAME) \
@@ -8313,9 +8311,7 @@ BODY float group_sum(const float *sums, int group)
         size_t stride = row_bytes(w->format, w->cols); \
         Units *units = &work->units; \
         Quanta *to = &work->quanta; \
-        splits_##NAME[w->format - formats]( \
-            units, w->data + (size_t)first * stride + row_bytes(w->format, k), stride, count, \
-            cols); \
+        splits_##NAME[w->format - formats](units, weights_at(w, first, k), stride, count, cols); \
         deal_##NAME(to->q, units->q[0], sizeof *units->q, sizeof *units->q); \
         deal_##NAME((Words *)to->d, (uint8_t *)units->d, sizeof *units->d, sizeof *units->d); \
         deal_##NAME((Words *)to->m, (uint8_t *)units->m, sizeof *units->m, sizeof *units->m); \
@@ -9075,7 +9071,7 @@ static void bands_amx(Scratch *work, FloatBand (*y)[CHUNK], const Mat *w, const 
                 pair_floats(&work->pairs, work->lanes, cols);
             }
             int below = r + BAND < count ? r + BAND : 0, ahead = below ? k : k + BAND_COLS;
-            const uint8_t *next = w->data + (size_t)(first + below) * stride + row_bytes(f, ahead);
+            const uint8_t *next = weights_at(w, first + below, ahead);
             for (int i = 0; ahead < w->cols && i < BAND; i++, next += stride) {
                 prefetch(next, (int)row_bytes(f, cols));
             }
