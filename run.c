@@ -7960,15 +7960,37 @@ BODY Eight16 each_block(const uint8_t *at, int step)
     return (Eight16){ v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7] };
 }
 
-/* A unit is 256 columns of a row: one super-block, or eight blocks of 32. Each 16 of its columns
- * have a lane in vectors of scales, of which SCALES make a unit. Primitives: load_NAME, up to four
- * times sixteen bytes, from four places; pick_NAME, bytes of sixteen as lanes; spread_NAME, numbers
- * of eight blocks as lanes; f16_NAME, of the low halves of lanes; singles_NAME, the single bits
- * that are a field's second ones; look_up_NAME, the numbers of a list, plus `more`, in the places
- * of their indices. */
+/* A unit is 256 columns of a row: one super-block, or eight blocks of 32. Vectors of quanta hold
+ * whole groups of 16 columns, and transposing the words of four vectors, so that vector i gets
+ * words i, brings each group into one lane: where vectors of scales, of which SCALES make a unit,
+ * have what belongs to it. x is kept in that order. Primitives: load_NAME, up to four times sixteen
+ * bytes, from four places; pick_NAME, bytes of sixteen as lanes; spread_NAME, numbers of eight
+ * blocks as lanes; f16_NAME, of the low halves of lanes; singles_NAME, the single bits that are a
+ * field's second ones; look_up_NAME, the numbers of a list, plus `more`, in the places of their
+ * indices; transpose_NAME. */
 #define READ_UNITS(NAME, TARGET, BYTES, SIGNED) \
     enum { LANES_##NAME = BYTES / 4, SCALES_##NAME = 64 / BYTES }; \
     typedef float FloatLoose_##NAME __attribute__((vector_size(BYTES), aligned(4), may_alias)); \
+    /* The group in lane e of vectors of scales, and the lane of a group. */ \
+    BODY int group_##NAME(int e) \
+    { \
+        return e - e % LANES_##NAME + e % 4 * (BYTES / 16) + e % LANES_##NAME / 4; \
+    } \
+    BODY int lane_##NAME(int g) \
+    { \
+        return g - g % LANES_##NAME + g % (BYTES / 16) * 4 + g % LANES_##NAME / (BYTES / 16); \
+    } \
+    /* Where x has word i of a group. */ \
+    BODY int word_##NAME(int g, int i) \
+    { \
+        int e = lane_##NAME(g); \
+        return e / LANES_##NAME * 4 * BYTES + i * BYTES + e % LANES_##NAME * 4; \
+    } \
+    TARGET BODY void order_##NAME(int8_t *piece) \
+    { \
+        Lanes_##NAME *v = (Lanes_##NAME *)piece; \
+        for (int s = 0; s < SCALES_##NAME; s++) transpose_##NAME(v + 4 * s); \
+    } \
     /* Vector v of the quanta. */ \
     TARGET BODY Lanes_##NAME quanta_##NAME(const uint8_t *unit, int v, int group, \
                                            LayoutOf *layout) \
@@ -8010,7 +8032,7 @@ BODY Eight16 each_block(const uint8_t *at, int step)
         Field f = { 0 }; \
         UNROLL(16) \
         for (int e = 0; e < BYTES / 4; e++) { \
-            Layout l = layout((s * (BYTES / 4) + e) * 16 / group, 0); \
+            Layout l = layout(group_##NAME(s * LANES_##NAME + e) * 16 / group, 0); \
             f = minima ? l.min : l.scale; \
             at[e] = (uint8_t)(f.at - first), high_at[e] = (uint8_t)(f.high_at - first); \
             shift[e] = (uint32_t)f.shift, mask[e] = (uint32_t)f.mask; \
@@ -8061,60 +8083,48 @@ BODY const uint8_t *whole_unit(const uint8_t *unit, uint8_t *copy, int cols, int
     return memcpy(copy, unit, (size_t)(cols / block * bytes));
 }
 
-/* Row kernels of a format. T rows of x: weights are unpacked once for all of them, and the sums of
- * each are those it has alone. Primitives: dot_NAME, the products of a vector of quanta and as many
- * numbers of x, in sums of which each belongs to one scale; scale_NAME, that scale in its lane;
- * fma_NAME, a b + c; total_NAME. */
+/* Row kernels of a format. Weights are unpacked once for n rows of x, and the sums of each are
+ * those it has alone. Primitives: dot_NAME, the products of four vectors of quanta and as many of
+ * x, a group in each lane; fma_NAME, a b + c; total_NAME. */
 #define ROWS(NAME, TARGET, BYTES) \
-    TARGET BODY void put_sums_##NAME(float *y, size_t ldy, FloatLanes_##NAME (*sum)[4], \
-                                     const int T) \
+    TARGET BODY void row_##NAME(float *y, size_t ldy, const uint8_t *row, const Act *x, int cols, \
+                                int n, const Format *f, LayoutOf *layout) \
     { \
-        UNROLL(4) \
-        for (int i = 0; i < T; i++) { \
-            y[(size_t)i * ldy] = \
-                total_##NAME((sum[i][0] + sum[i][1]) + (sum[i][2] + sum[i][3])); \
-        } \
-    } \
-    TARGET BODY void row_##NAME(float *y, size_t ldy, const uint8_t *row, const Act *x, int t, \
-                                int cols, const Format *f, LayoutOf *layout, const int T) \
-    { \
-        const int block = f->block, bytes = f->bytes, group = f->group, n = digits(f); \
+        const int block = f->block, bytes = f->bytes, group = f->group; \
         const int unit_bytes = 256 / block * bytes; \
-        const size_t ldx = whole_pieces(cols); \
-        FloatLanes_##NAME sum[4][4]; \
-        UNROLL(16) \
-        for (int i = 0; i < 16; i++) sum[i / 4][i % 4] = (FloatLanes_##NAME){ 0 }; \
+        const size_t ldx = whole_pieces(cols), lines = (size_t)digits(f); \
+        FloatLanes_##NAME sum[FEW_ROWS][SCALES_##NAME]; \
+        memset(sum, 0, (size_t)n * sizeof *sum); \
         for (int k = 0; k < cols; k += 256, row += unit_bytes) { \
-            FloatLanes_##NAME d[SCALES_##NAME], m[SCALES_##NAME], z[4][SCALES_##NAME]; \
+            FloatLanes_##NAME d[SCALES_##NAME], m[SCALES_##NAME]; \
             uint8_t copy[304]; \
             const uint8_t *unit = whole_unit(row, copy, cols - k, block, bytes); \
             prefetch(row + AHEAD, unit_bytes); \
             scales_##NAME(d, m, unit, block, bytes, group, layout); \
             UNROLL(4) \
-            for (int i = 0; i < T; i++) { \
-                size_t at = ((size_t)(t + i) * ldx + (size_t)k) / 16; \
+            for (int s = 0; s < SCALES_##NAME; s++) { \
+                const int8_t *digit = x->q + k + 4 * s * BYTES; \
+                size_t at = (size_t)k / 16 + (size_t)(s * LANES_##NAME); \
+                Lanes_##NAME q[4]; \
                 UNROLL(4) \
-                for (int s = 0; s < SCALES_##NAME; s++) { \
-                    const int e = s * LANES_##NAME; \
-                    z[i][s] = d[s] * *(const FloatLoose_##NAME *)(x->d + at + e); \
-                    sum[i][s] = fma_##NAME(m[s], *(const FloatLoose_##NAME *)(x->sums + at + e), \
-                                           sum[i][s]); \
-                } \
-            } \
-            UNROLL(16) \
-            for (int v = 0; v < 256 / BYTES; v++) { \
-                if (v * BYTES >= cols - k) break; \
-                Lanes_##NAME q = quanta_##NAME(unit, v, group, layout); \
-                UNROLL(4) \
-                for (int i = 0; i < T; i++) { \
-                    const int8_t *digit = x->q + (size_t)(t + i) * (size_t)n * ldx + k; \
+                for (int v = 0; v < 4; v++) q[v] = quanta_##NAME(unit, 4 * s + v, group, layout); \
+                transpose_##NAME(q); \
+                for (int t = 0; t < n; t++, digit += lines * ldx, at += ldx / 16) { \
+                    FloatLanes_##NAME all = sum[t][s]; \
                     FloatLanes_##NAME dot = __builtin_convertvector( \
-                        dot_##NAME(q, digit + v * BYTES, ldx, f), FloatLanes_##NAME); \
-                    sum[i][v % 4] = fma_##NAME(dot, scale_##NAME(z[i], v), sum[i][v % 4]); \
+                        dot_##NAME(q, digit, ldx, f), FloatLanes_##NAME); \
+                    all = fma_##NAME(m[s], *(const FloatLoose_##NAME *)(x->sums + at), all); \
+                    sum[t][s] = fma_##NAME( \
+                        dot, d[s] * *(const FloatLoose_##NAME *)(x->d + at), all); \
                 } \
             } \
         } \
-        put_sums_##NAME(y, ldy, sum, T); \
+        for (int t = 0; t < n; t++) { \
+            FloatLanes_##NAME all = sum[t][0]; \
+            UNROLL(4) \
+            for (int s = 1; s < SCALES_##NAME; s++) all += sum[t][s]; \
+            y[(size_t)t * ldy] = total_##NAME(all); \
+        } \
     } \
     /* The same for rows of floats, f16 or bf16, of which widen_NAME makes lanes. */ \
     TARGET BODY void floats_##NAME(float *y, size_t ldy, const uint8_t *row, const float *x, \
@@ -8149,7 +8159,11 @@ BODY const uint8_t *whole_unit(const uint8_t *unit, uint8_t *copy, int cols, int
                 sum[i][0] = fma_##NAME(w, a, sum[i][0]); \
             } \
         } \
-        put_sums_##NAME(y, ldy, sum, T); \
+        UNROLL(4) \
+        for (int i = 0; i < T; i++) { \
+            y[(size_t)i * ldy] = \
+                total_##NAME((sum[i][0] + sum[i][1]) + (sum[i][2] + sum[i][3])); \
+        } \
     }
 
 /* A band's rows from a piece of 256 columns, one after the other: quanta, and what becomes of them
@@ -8173,14 +8187,20 @@ BODY const uint8_t *whole_unit(const uint8_t *unit, uint8_t *copy, int cols, int
     }
 
 /* Row `row` of x. A block with a number that is none gets a d that is none, so that it comes to
- * light in the logits. Adding 1.5 * 2^23 rounds to a whole number, in the last bits of the sum. */
-BODY void quantize(Act *to, const float *x, int row, int cols, int digits)
+ * light in the logits. Adding 1.5 * 2^23 rounds to a whole number, in the last bits of the sum.
+ * `order` puts a piece's words where row kernels want them, `lane` its groups. */
+BODY void quantize(Act *to, const float *x, int row, int cols, int digits, void order(int8_t *),
+                   int lane(int))
 {
     size_t ldx = whole_pieces(cols), at = (size_t)row * ldx;
     int8_t *q = to->q + at * (size_t)digits;
     float *d = to->d + at / 16, *sums = to->sums + at / 16;
     float limit = digits == 1 ? 127 : 63 * 128 + 63;
-    for (int k = 0; k < cols; k += 32, x += 32, q += 32) {
+    memset(q + ldx - BAND_COLS, 0, BAND_COLS);
+    memset(q + (size_t)digits * ldx - BAND_COLS, 0, BAND_COLS);
+    memset(d + ldx / 16 - 16, 0, 16 * sizeof *d);
+    memset(sums + ldx / 16 - 16, 0, 16 * sizeof *sums);
+    for (int k = 0; k < cols; k += 32, x += 32) {
         uint32_t most = 0;
         for (int i = 0; i < 32; i++) {
             uint32_t u = float_bits(x[i]) & 0x7fffffff;
@@ -8193,19 +8213,16 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits)
             for (int i = 16 * e; i < 16 * e + 16; i++) {
                 uint32_t u = float_bits(x[i] * inverse + 0x1.8p23f) - float_bits(0x1.8p23f);
                 int v = (int)u, high = digits == 1 ? v : (int)(u + 64) >> 7;
-                q[i] = (int8_t)high;
-                if (digits == 2) q[ldx + (size_t)i] = (int8_t)(u - (uint32_t)high * 128);
+                q[k + i] = (int8_t)high;
+                if (digits == 2) q[ldx + (size_t)(k + i)] = (int8_t)(u - (uint32_t)high * 128);
                 sum += u;
             }
-            d[k / 16 + e] = step;
-            sums[k / 16 + e] = (float)(int)sum * step;
+            int to_lane = k / BAND_COLS * 16 + lane(k / 16 % 16 + e);
+            d[to_lane] = step;
+            sums[to_lane] = (float)(int)sum * step;
         }
     }
-    for (size_t k = (size_t)cols; k < ldx; k += 32, q += 32) {
-        memset(q, 0, 32);
-        if (digits == 2) memset(q + ldx, 0, 32);
-        for (size_t e = k / 16; e < k / 16 + 2; e++) d[e] = sums[e] = 0;
-    }
+    for (size_t k = 0; k < (size_t)digits * ldx; k += BAND_COLS) order(q + k);
 }
 
 /* The sums of a tile are kept in registers, so a tile has a fixed number of rows; the largest that
@@ -8232,8 +8249,6 @@ typedef void RowOf(float *y, size_t ldy, const uint8_t *row, const float *x, con
                    int n);
 typedef void SplitOf(Units *to, const uint8_t *rows, size_t stride, int count, int cols);
 
-#define ROW_CALL(T, NAME, NUMBER, FORMAT) \
-    row_##NAME(y + (size_t)t * ldy, ldy, row, a, t, cols, &formats[NUMBER], layout_##FORMAT, T)
 #define FLOATS_CALL(T, NAME, TYPE) \
     floats_##NAME(y + (size_t)t * ldy, ldy, row, x + (size_t)t * (size_t)cols, cols, TYPE, T)
 
@@ -8242,7 +8257,7 @@ typedef void SplitOf(Units *to, const uint8_t *rows, size_t stride, int count, i
                                              const float *x, const Act *a, int cols, int n) \
     { \
         (void)x; \
-        TILES(n, MOST, 2, ROW_CALL, NAME, NUMBER, FORMAT) \
+        row_##NAME(y, ldy, row, a, cols, n, &formats[NUMBER], layout_##FORMAT); \
     } \
     TARGET static void split_##FORMAT##_##NAME(Units *to, const uint8_t *rows, size_t stride, \
                                                int count, int cols) \
@@ -8283,14 +8298,15 @@ typedef void SplitOf(Units *to, const uint8_t *rows, size_t stride, int count, i
     } \
     TARGET static void quantize_##NAME(Act *to, const float *x, int row, int cols, int digits) \
     { \
-        digits == 1 ? quantize(to, x, row, cols, 1) : quantize(to, x, row, cols, 2); \
+        digits == 1 ? quantize(to, x, row, cols, 1, order_##NAME, lane_##NAME) \
+                    : quantize(to, x, row, cols, 2, order_##NAME, lane_##NAME); \
     } \
     FEW(NAME)
 
-/* Of the numbers of x in a group. */
-BODY float group_sum(const float *sums, int group)
+/* Of the numbers of x in a group, whose second half is so many lanes behind. */
+BODY float group_sum(const float *sums, int group, int behind)
 {
-    return group == 32 ? sums[0] + sums[1] : sums[0];
+    return group == 32 ? sums[0] + sums[behind] : sums[0];
 }
 
 /* The drivers of an instruction set: see Few and Many. What a format keeps is read row by row, and
@@ -8300,8 +8316,12 @@ BODY float group_sum(const float *sums, int group)
                            int first, int count) \
     { \
         RowOf *row = rows_##NAME[w->format - formats]; \
-        for (int r = 0; r < count; r++) { \
-            row(y[0] + r, BAND, weights_at(w, first + r, 0), x, a, w->cols, n); \
+        int most = w->format->bits ? FEW_ROWS : 4; /* more floats don't fit the L1 cache */ \
+        for (int t = 0; t < n; t += most, x += most * w->cols, y += most) { \
+            for (int r = 0; r < count; r++) { \
+                row(y[0] + r, BAND, weights_at(w, first + r, 0), x, a, w->cols, \
+                    n - t < most ? n - t : most); \
+            } \
         } \
     }
 #define MANY(NAME) \
@@ -8403,7 +8423,7 @@ AVX2 BODY Lanes_avx2 pick_avx2(const uint8_t *from, Bytes16 at)
 
 AVX2 BODY Lanes_avx2 spread_avx2(Eight16 w, int s)
 {
-    __m128i v = (__m128i)w, half = s ? _mm_unpackhi_epi16(v, v) : _mm_unpacklo_epi16(v, v);
+    __m128i v = (__m128i)w, half = s ? _mm_unpackhi_epi64(v, v) : _mm_unpacklo_epi64(v, v);
     return (Lanes_avx2)_mm256_cvtepu16_epi32(half);
 }
 
@@ -8439,24 +8459,45 @@ AVX2 BODY Layout layout_avx2(Layout l)
     return l.list ? as_signed(l) : l;
 }
 
-AVX2 BODY IntLanes_avx2 dot_avx2(Lanes_avx2 q, const int8_t *x, size_t ldx, const Format *f)
+/* So many of them are summed up in 16 bits. */
+AVX2 BODY __m256i line_avx2(const Lanes_avx2 q[4], const int8_t *x, int factor, const int run,
+                            const int with_signs)
 {
-    __m256i pairs = pairs_avx2((__m256i)q, _mm256_loadu_si256((const __m256i *)x), has_signs(f));
-    __m256i sum = _mm256_madd_epi16(pairs, _mm256_set1_epi16(digits(f) == 2 ? 128 : 1));
-    if (digits(f) == 1) return (IntLanes_avx2)sum;
-    pairs = pairs_avx2((__m256i)q, _mm256_loadu_si256((const __m256i *)(x + ldx)), 0);
-    return (IntLanes_avx2)_mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    __m256i sum = _mm256_setzero_si256(), pairs = sum;
+    UNROLL(4)
+    for (int i = 0; i < 4; i++) {
+        __m256i four = _mm256_loadu_si256((const __m256i *)(x + 32 * i));
+        four = pairs_avx2((__m256i)q[i], four, with_signs);
+        pairs = i % run ? _mm256_add_epi16(pairs, four) : four;
+        if ((i + 1) % run) continue;
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16((short)factor)));
+    }
+    return sum;
+}
+
+AVX2 BODY IntLanes_avx2 dot_avx2(const Lanes_avx2 q[4], const int8_t *x, size_t ldx,
+                                 const Format *f)
+{
+    const int run = f->bits == 8 ? 1 : 4;
+    if (digits(f) == 1) return (IntLanes_avx2)line_avx2(q, x, 1, run, has_signs(f));
+    return (IntLanes_avx2)_mm256_add_epi32(line_avx2(q, x, 128, run, 0),
+                                           line_avx2(q, x + ldx, 1, run, 0));
+}
+
+AVX2 BODY void transpose_avx2(Lanes_avx2 a[4])
+{
+    __m256i v[4] = { (__m256i)a[0], (__m256i)a[1], (__m256i)a[2], (__m256i)a[3] };
+    __m256i b[4] = { _mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[0], v[1]),
+                     _mm256_unpacklo_epi32(v[2], v[3]), _mm256_unpackhi_epi32(v[2], v[3]) };
+    a[0] = (Lanes_avx2)_mm256_unpacklo_epi64(b[0], b[2]);
+    a[1] = (Lanes_avx2)_mm256_unpackhi_epi64(b[0], b[2]);
+    a[2] = (Lanes_avx2)_mm256_unpacklo_epi64(b[1], b[3]);
+    a[3] = (Lanes_avx2)_mm256_unpackhi_epi64(b[1], b[3]);
 }
 
 AVX2 BODY FloatLanes_avx2 fma_avx2(FloatLanes_avx2 a, FloatLanes_avx2 b, FloatLanes_avx2 c)
 {
     return _mm256_fmadd_ps(a, b, c);
-}
-
-AVX2 BODY FloatLanes_avx2 scale_avx2(const FloatLanes_avx2 *z, int v)
-{
-    int a = v % 4 * 2, b = a + 1;
-    return _mm256_permutevar8x32_ps(z[v / 4], _mm256_set_epi32(b, b, b, b, a, a, a, a));
 }
 
 AVX2 BODY float total_avx2(__m256 all)
@@ -8502,30 +8543,21 @@ AVX2 static void deal_avx2(Words *to, const uint8_t *rows, size_t stride, int by
     for (int at = 0; at < bytes; at += 32) {
         for (int r = 0; r < BAND; r += 8) {
             const uint8_t *row = rows + (size_t)r * stride + at;
-            __m256i a[8], b[8];
+            Lanes_avx2 a[8];
             UNROLL(8)
             for (int i = 0; i < 8; i++, row += stride) {
-                a[i] = _mm256_loadu_si256((const __m256i *)row);
+                a[i] = (Lanes_avx2)_mm256_loadu_si256((const __m256i *)row);
                 HIDE(row);
             }
-            UNROLL(4)
-            for (int i = 0; i < 8; i += 2) {
-                b[i] = _mm256_unpacklo_epi32(a[i], a[i + 1]);
-                b[i + 1] = _mm256_unpackhi_epi32(a[i], a[i + 1]);
-            }
-            UNROLL(2)
-            for (int i = 0; i < 8; i += 4) {
-                a[i] = _mm256_unpacklo_epi64(b[i], b[i + 2]);
-                a[i + 1] = _mm256_unpackhi_epi64(b[i], b[i + 2]);
-                a[i + 2] = _mm256_unpacklo_epi64(b[i + 1], b[i + 3]);
-                a[i + 3] = _mm256_unpackhi_epi64(b[i + 1], b[i + 3]);
-            }
+            transpose_avx2(a);
+            transpose_avx2(a + 4);
             UNROLL(4)
             for (int i = 0; i < 4; i++) {
+                __m256i low = (__m256i)a[i], high = (__m256i)a[i + 4];
                 _mm256_store_si256((__m256i *)(to[at / 4 + i] + r),
-                                   _mm256_permute2x128_si256(a[i], a[i + 4], 0x20));
+                                   _mm256_permute2x128_si256(low, high, 0x20));
                 _mm256_store_si256((__m256i *)(to[at / 4 + i + 4] + r),
-                                   _mm256_permute2x128_si256(a[i], a[i + 4], 0x31));
+                                   _mm256_permute2x128_si256(low, high, 0x31));
             }
         }
     }
@@ -8564,15 +8596,15 @@ AVX2 static void gemm_avx2(float *y, size_t ldy, const float *w, size_t ldw, con
     }
 }
 
-/* What group j of quanta adds to eight rows of the band, of which the first is `lane`:
+/* What the group in lane j adds to eight rows of the band, of which the first is r:
  * y += (sums d) step + m all */
-AVX2 BODY void add_group_avx2(float *y, __m256i sums, const Quanta *w, int j, int lane, float step,
+AVX2 BODY void add_group_avx2(float *y, __m256i sums, const Quanta *w, int j, int r, float step,
                               float all)
 {
-    __m256 f = _mm256_loadu_ps(y + lane), d = _mm256_load_ps(w->d[j] + lane);
-    f = _mm256_fmadd_ps(_mm256_load_ps(w->m[j] + lane), _mm256_set1_ps(all), f);
+    __m256 f = _mm256_loadu_ps(y + r), d = _mm256_load_ps(w->d[j] + r);
+    f = _mm256_fmadd_ps(_mm256_load_ps(w->m[j] + r), _mm256_set1_ps(all), f);
     f = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), _mm256_mul_ps(d, _mm256_set1_ps(step)), f);
-    _mm256_storeu_ps(y + lane, f);
+    _mm256_storeu_ps(y + r, f);
 }
 
 /* Half a band, T rows of x. Pairs are summed in 16 bits as long as they fit, for `run` words. */
@@ -8580,9 +8612,10 @@ AVX2 BODY void int_tile_avx2(FloatBand *y, const Quanta *w, const Act *x, size_t
                              int cols, int r, const int digits, const int group, const int run,
                              const int with_signs, const int T)
 {
-    size_t at = (size_t)t * ldx + (size_t)k;
-    const int8_t *q = x->q + (size_t)t * (size_t)digits * ldx + k;
-    for (int j = 0; j < cols; j += group, q += group, at += (size_t)group) {
+    size_t at = ((size_t)t * ldx + (size_t)k) / 16;
+    for (int j = 0; j < cols; j += group) {
+        const int8_t *q = x->q + (size_t)t * (size_t)digits * ldx + k + word_avx2(j / 16, 0);
+        const int lane = lane_avx2(j / 16);
         __m256i pairs[8], sum[8];
         UNROLL(8)
         for (int i = 0; i < group / 4; i++) {
@@ -8590,7 +8623,7 @@ AVX2 BODY void int_tile_avx2(FloatBand *y, const Quanta *w, const Act *x, size_t
             UNROLL(8)
             for (int e = 0; e < 2 * T * digits; e++) { /* rows of x, digits, halves */
                 int four, line = e / 2, high = digits == 2 && line % 2 == 0;
-                memcpy(&four, q + (size_t)line * ldx + 4 * i, 4);
+                memcpy(&four, q + (size_t)line * ldx + word_avx2(i / 4, i % 4), 4);
                 __m256i both = pairs_avx2(_mm256_load_si256(band + e % 2), _mm256_set1_epi32(four),
                                           with_signs);
                 pairs[e] = i % run ? _mm256_add_epi16(pairs[e], both) : both;
@@ -8603,10 +8636,9 @@ AVX2 BODY void int_tile_avx2(FloatBand *y, const Quanta *w, const Act *x, size_t
         }
         UNROLL(8)
         for (int e = 0; e < 2 * T; e++) {
-            const float *d = x->d + at / 16 + (size_t)(e / 2) * ldx / 16;
-            const float *sums = x->sums + at / 16 + (size_t)(e / 2) * ldx / 16;
-            add_group_avx2(y[t + e / 2], sum[e], w, j / 16, r + 8 * (e % 2), *d,
-                           group_sum(sums, group));
+            const size_t part = at + (size_t)(e / 2) * ldx / 16 + (size_t)lane;
+            add_group_avx2(y[t + e / 2], sum[e], w, lane, r + 8 * (e % 2), x->d[part],
+                           group_sum(x->sums + part, group, lane_avx2(1)));
         }
     }
 }
@@ -8691,10 +8723,10 @@ AVX512 BODY Lanes_avx512 pick_avx512(const uint8_t *from, Bytes16 at)
 
 AVX512 BODY Lanes_avx512 spread_avx512(Eight16 w, int s)
 {
-    __m128i v = (__m128i)w;
+    const __m256i order = _mm256_set_epi16(7, 5, 3, 1, 7, 5, 3, 1, 6, 4, 2, 0, 6, 4, 2, 0);
+    __m256i v = _mm256_castsi128_si256((__m128i)w);
     (void)s;
-    return (Lanes_avx512)_mm512_cvtepu16_epi32(
-        _mm256_set_m128i(_mm_unpackhi_epi16(v, v), _mm_unpacklo_epi16(v, v)));
+    return (Lanes_avx512)_mm512_cvtepu16_epi32(_mm256_permutexvar_epi16(order, v));
 }
 
 AVX512 BODY Lanes_avx512 singles_avx512(const uint8_t *from, int a, int b, int c, int d)
@@ -8710,25 +8742,36 @@ AVX512 BODY Layout layout_avx512(Layout l)
     return l;
 }
 
-AVX512 BODY IntLanes_avx512 dot_avx512(Lanes_avx512 q, const int8_t *x, size_t ldx, const Format *f)
+AVX512 BODY IntLanes_avx512 dot_avx512(const Lanes_avx512 q[4], const int8_t *x, size_t ldx,
+                                       const Format *f)
 {
-    __m512i w = (__m512i)q;
-    __m512i sum = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, _mm512_loadu_si512(x));
-    if (digits(f) == 1) return (IntLanes_avx512)sum;
-    sum = _mm512_slli_epi32(sum, 7);
-    return (IntLanes_avx512)_mm512_dpbusd_epi32(sum, w, _mm512_loadu_si512(x + ldx));
+    __m512i sum = _mm512_setzero_si512();
+    UNROLL(2)
+    for (int line = 0; line < digits(f); line++, x += ldx) {
+        if (line) sum = _mm512_slli_epi32(sum, 7);
+        UNROLL(4)
+        for (int i = 0; i < 4; i++) {
+            sum = _mm512_dpbusd_epi32(sum, (__m512i)q[i], _mm512_loadu_si512(x + 64 * i));
+        }
+    }
+    return (IntLanes_avx512)sum;
+}
+
+AVX512 BODY void transpose_avx512(Lanes_avx512 a[4])
+{
+    __m512i v[4] = { (__m512i)a[0], (__m512i)a[1], (__m512i)a[2], (__m512i)a[3] };
+    __m512i b[4] = { _mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]),
+                     _mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]) };
+    a[0] = (Lanes_avx512)_mm512_unpacklo_epi64(b[0], b[2]);
+    a[1] = (Lanes_avx512)_mm512_unpackhi_epi64(b[0], b[2]);
+    a[2] = (Lanes_avx512)_mm512_unpacklo_epi64(b[1], b[3]);
+    a[3] = (Lanes_avx512)_mm512_unpackhi_epi64(b[1], b[3]);
 }
 
 AVX512 BODY FloatLanes_avx512 fma_avx512(FloatLanes_avx512 a, FloatLanes_avx512 b,
                                          FloatLanes_avx512 c)
 {
     return _mm512_fmadd_ps(a, b, c);
-}
-
-AVX512 BODY FloatLanes_avx512 scale_avx512(const FloatLanes_avx512 *z, int v)
-{
-    const __m512i lanes = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
-    return _mm512_permutexvar_ps(_mm512_add_epi32(lanes, _mm512_set1_epi32(4 * v)), *z);
 }
 
 AVX512 BODY float total_avx512(FloatLanes_avx512 all)
@@ -8749,24 +8792,21 @@ INSTANTIATE(avx512, AVX512, 64, layout_avx512, 4)
 /* Four words of sixteen rows. */
 AVX512 BODY void deal_four_avx512(Words *to, const uint8_t *row, size_t stride)
 {
-    __m512i a[4], b[4];
+    Lanes_avx512 a[4];
     UNROLL(4)
     for (int i = 0; i < 4; i++, row += stride) { /* rows i, i + 4, i + 8, i + 12 */
         const uint8_t *next = row;
-        a[i] = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)next));
+        __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)next));
         next += 4 * stride;
-        a[i] = _mm512_inserti32x4(a[i], _mm_loadu_si128((const __m128i *)next), 1);
+        v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)next), 1);
         next += 4 * stride;
-        a[i] = _mm512_inserti32x4(a[i], _mm_loadu_si128((const __m128i *)next), 2);
+        v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)next), 2);
         next += 4 * stride;
-        a[i] = _mm512_inserti32x4(a[i], _mm_loadu_si128((const __m128i *)next), 3);
+        a[i] = (Lanes_avx512)_mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)next), 3);
     }
-    b[0] = _mm512_unpacklo_epi32(a[0], a[1]), b[1] = _mm512_unpackhi_epi32(a[0], a[1]);
-    b[2] = _mm512_unpacklo_epi32(a[2], a[3]), b[3] = _mm512_unpackhi_epi32(a[2], a[3]);
-    _mm512_store_si512(to[0], _mm512_unpacklo_epi64(b[0], b[2]));
-    _mm512_store_si512(to[1], _mm512_unpackhi_epi64(b[0], b[2]));
-    _mm512_store_si512(to[2], _mm512_unpacklo_epi64(b[1], b[3]));
-    _mm512_store_si512(to[3], _mm512_unpackhi_epi64(b[1], b[3]));
+    transpose_avx512(a);
+    UNROLL(4)
+    for (int i = 0; i < 4; i++) _mm512_store_si512(to[i], (__m512i)a[i]);
 }
 
 /* A line of the cache of each row before the next one. */
@@ -8829,17 +8869,21 @@ AVX512 BODY void int_tile_avx512(FloatBand *y, const Quanta *w, const Act *x, si
         f[i][1] = k ? _mm512_load_ps(y[t + i] + 16) : _mm512_setzero_ps();
     }
     for (int j = 0; j < cols; j += group) {
+        const int lane = lane_avx512(j / 16);
         __m512i sum[12][2]; /* (T, digits) */
         const Words *from = w->q + j / 4;
         UNROLL(12)
-        for (int i = 0; i < T * digits; i++) sum[i][0] = sum[i][1] = _mm512_setzero_si512();
+        for (int i = 0; i < T * digits; i++) {
+            sum[i][0] = sum[i][1] = _mm512_setzero_si512();
+            if (j % 64 == 0) __builtin_prefetch(q + (size_t)(T * digits + i) * ldx + j, 0, 3);
+        }
         UNROLL(8)
         for (int p = 0; p < group / 4; p++) {
             __m512i w0 = _mm512_load_si512(from[p]), w1 = _mm512_load_si512(from[p] + 16);
             UNROLL(12)
             for (int i = 0; i < T * digits; i++) {
                 int four;
-                memcpy(&four, q + (size_t)i * ldx + j + 4 * p, 4);
+                memcpy(&four, q + (size_t)i * ldx + 4 * lane + word_avx512(p / 4, p % 4), 4);
                 __m512i a = _mm512_set1_epi32(four);
                 sum[i][0] = _mm512_dpbusd_epi32(sum[i][0], w0, a);
                 sum[i][1] = _mm512_dpbusd_epi32(sum[i][1], w1, a);
@@ -8847,16 +8891,16 @@ AVX512 BODY void int_tile_avx512(FloatBand *y, const Quanta *w, const Act *x, si
         }
         UNROLL(2)
         for (int h = 0; h < 2; h++) {
-            __m512 wd = _mm512_load_ps(w->d[j / 16] + 16 * h);
-            __m512 wm = _mm512_load_ps(w->m[j / 16] + 16 * h);
+            __m512 wd = _mm512_load_ps(w->d[lane] + 16 * h);
+            __m512 wm = _mm512_load_ps(w->m[lane] + 16 * h);
             UNROLL(6)
             for (int i = 0; i < T; i++) {
-                size_t part = (size_t)i * ldx / 16 + (size_t)j / 16;
+                size_t part = (size_t)i * ldx / 16 + (size_t)lane;
                 __m512i s = sum[i * digits][h];
                 if (digits == 2) s = _mm512_add_epi32(_mm512_slli_epi32(s, 7), sum[2 * i + 1][h]);
                 __m512 step = _mm512_mul_ps(wd, _mm512_set1_ps(d[part]));
-                f[i][h] = _mm512_fmadd_ps(wm, _mm512_set1_ps(group_sum(sums + part, group)),
-                                          f[i][h]);
+                float all = group_sum(sums + part, group, lane_avx512(1));
+                f[i][h] = _mm512_fmadd_ps(wm, _mm512_set1_ps(all), f[i][h]);
                 f[i][h] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s), step, f[i][h]);
             }
         }
@@ -8933,7 +8977,8 @@ AMX static void pair_quanta(Pairs *to, const Quanta *w, int cols, const int part
     const __m512i byte = _mm512_set1_epi32(255);
     for (int j = 0; j < cols / 4 * 2; j++) { /* half a band each time */
         int r = j % 2 * 16, i = j / 2;
-        __m512 d = _mm512_load_ps(w->d[i / 4] + r), m = _mm512_load_ps(w->m[i / 4] + r), f[4];
+        const int lane = lane_avx512(i / 4);
+        __m512 d = _mm512_load_ps(w->d[lane] + r), m = _mm512_load_ps(w->m[lane] + r), f[4];
         __m512i q = _mm512_load_si512(w->q[i] + r);
         UNROLL(4)
         for (int e = 0; e < 4; e++) {
@@ -9147,21 +9192,31 @@ BODY Lanes_neon singles_neon(const uint8_t *from, int a, int b, int c, int d)
     return (Lanes_neon)vandq_u8(vtstq_u8(own, bit), vdupq_n_u8(1));
 }
 
-BODY IntLanes_neon dot_neon(Lanes_neon q, const int8_t *x, size_t ldx, const Format *f)
+BODY IntLanes_neon dot_neon(const Lanes_neon q[4], const int8_t *x, size_t ldx, const Format *f)
 {
-    int32x4_t sum = dot_each(vdupq_n_s32(0), (int8x16_t)q, vld1q_s8(x));
-    if (digits(f) == 1) return (IntLanes_neon)sum;
-    return (IntLanes_neon)dot_each(vshlq_n_s32(sum, 7), (int8x16_t)q, vld1q_s8(x + ldx));
+    int32x4_t sum = vdupq_n_s32(0);
+    UNROLL(2)
+    for (int line = 0; line < digits(f); line++, x += ldx) {
+        if (line) sum = vshlq_n_s32(sum, 7);
+        UNROLL(4)
+        for (int i = 0; i < 4; i++) sum = dot_each(sum, (int8x16_t)q[i], vld1q_s8(x + 16 * i));
+    }
+    return (IntLanes_neon)sum;
+}
+
+BODY void transpose_neon(Lanes_neon a[4])
+{
+    uint32x4x2_t even = vzipq_u32((uint32x4_t)a[0], (uint32x4_t)a[2]),
+                 odd = vzipq_u32((uint32x4_t)a[1], (uint32x4_t)a[3]);
+    uint32x4x2_t low = vzipq_u32(even.val[0], odd.val[0]),
+                 high = vzipq_u32(even.val[1], odd.val[1]);
+    a[0] = (Lanes_neon)low.val[0], a[1] = (Lanes_neon)low.val[1];
+    a[2] = (Lanes_neon)high.val[0], a[3] = (Lanes_neon)high.val[1];
 }
 
 BODY FloatLanes_neon fma_neon(FloatLanes_neon a, FloatLanes_neon b, FloatLanes_neon c)
 {
     return (FloatLanes_neon)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
-}
-
-BODY FloatLanes_neon scale_neon(const FloatLanes_neon *z, int v)
-{
-    return (FloatLanes_neon){ 0 } + z[v / 4][v % 4];
 }
 
 BODY float total_neon(FloatLanes_neon all)
@@ -9207,19 +9262,15 @@ static void deal_neon(Words *to, const uint8_t *rows, size_t stride, int bytes)
             UNROLL(4)
             for (int i = 0; i < 16; i += 4) {
                 const uint8_t *row = rows + (size_t)r * stride + at + 4 * i;
-                uint32x4_t a[4];
+                Lanes_neon a[4];
                 UNROLL(4)
                 for (int j = 0; j < 4; j++, row += stride) {
-                    a[j] = vreinterpretq_u32_u8(vld1q_u8(row));
+                    a[j] = (Lanes_neon)vld1q_u8(row);
                     HIDE(row);
                 }
-                uint32x4x2_t even = vzipq_u32(a[0], a[2]), odd = vzipq_u32(a[1], a[3]);
-                uint32x4x2_t low = vzipq_u32(even.val[0], odd.val[0]),
-                             high = vzipq_u32(even.val[1], odd.val[1]);
-                vst1q_u32(to[i] + r, low.val[0]);
-                vst1q_u32(to[i + 1] + r, low.val[1]);
-                vst1q_u32(to[i + 2] + r, high.val[0]);
-                vst1q_u32(to[i + 3] + r, high.val[1]);
+                transpose_neon(a);
+                UNROLL(4)
+                for (int j = 0; j < 4; j++) vst1q_u32(to[i + j] + r, (uint32x4_t)a[j]);
             }
         }
     }
@@ -9260,6 +9311,14 @@ static void gemm_neon(float *y, size_t ldy, const float *w, size_t ldw, const fl
     }
 }
 
+/* Word i of a group and of the next one. */
+BODY uint32_t word_of_x(const int8_t *q, int i)
+{
+    uint32_t four;
+    memcpy(&four, q + word_neon(i / 4, i % 4), 4);
+    return four;
+}
+
 /* The sums of some words of half a band times lines of x, which begin every ldx digits. */
 BODY void line_sums(int32x4_t sum[4][4], const Words *from, const int8_t *q, size_t ldx, int words,
                     const int lines)
@@ -9268,7 +9327,7 @@ BODY void line_sums(int32x4_t sum[4][4], const Words *from, const int8_t *q, siz
 #ifdef __ARM_FEATURE_MATMUL_INT8
     if (lines % 2 == 0) { /* an instruction takes two words of two rows, and two lines */
         int32x4_t square[2][8] = { { { 0 } } };
-        for (int p = 0; p < words; p += 2, q += 8) {
+        for (int p = 0; p < words; p += 2) {
             UNROLL(8)
             for (int h = 0; h < 8; h++) {
                 uint32x4_t a = vld1q_u32(from[p] + h / 2 * 4);
@@ -9277,8 +9336,10 @@ BODY void line_sums(int32x4_t sum[4][4], const Words *from, const int8_t *q, siz
                 UNROLL(2)
                 for (int i = 0; i < lines / 2; i++) {
                     const int8_t *x = q + 2 * (size_t)i * ldx;
-                    int8x16_t two = vcombine_s8(vld1_s8(x), vld1_s8(x + ldx));
-                    square[i][h] = vmmlaq_s32(square[i][h], vreinterpretq_s8_u32(both), two);
+                    uint32x4_t two = { word_of_x(x, p), word_of_x(x, p + 1),
+                                       word_of_x(x + ldx, p), word_of_x(x + ldx, p + 1) };
+                    square[i][h] = vmmlaq_s32(square[i][h], vreinterpretq_s8_u32(both),
+                                              vreinterpretq_s8_u32(two));
                 }
             }
         }
@@ -9291,14 +9352,13 @@ BODY void line_sums(int32x4_t sum[4][4], const Words *from, const int8_t *q, siz
     }
 #endif
     memset(sum, 0, (size_t)lines * sizeof *sum);
-    for (int p = 0; p < words; p++, q += 4) {
+    for (int p = 0; p < words; p++) {
         int8x16_t quanta[4];
         UNROLL(4)
         for (int h = 0; h < 4; h++) quanta[h] = vreinterpretq_s8_u32(vld1q_u32(from[p] + 4 * h));
         UNROLL(4)
         for (int i = 0; i < lines; i++) {
-            uint32_t four;
-            memcpy(&four, q + (size_t)i * ldx, 4);
+            uint32_t four = word_of_x(q + (size_t)i * ldx, p);
             UNROLL(4)
             for (int h = 0; h < 4; h++) sum[i][h] = dot_four(sum[i][h], quanta[h], four);
         }
@@ -9314,20 +9374,22 @@ BODY void int_tile_neon(FloatBand *y, const Quanta *w, const Act *x, size_t ldx,
     const float *d = x->d + at / 16, *sums = x->sums + at / 16;
     for (int j = 0; j < cols; j += group) {
         int32x4_t sum[4][4]; /* (T * digits, quarters of the half) */
-        line_sums(sum, (const Words *)&w->q[j / 4][r], q + j, ldx, group / 4, T * digits);
+        const int lane = lane_neon(j / 16);
+        const int8_t *from = q + word_neon(j / 16, 0);
+        line_sums(sum, (const Words *)&w->q[j / 4][r], from, ldx, group / 4, T * digits);
         UNROLL(4)
         for (int h = 0; h < 4; h++) {
-            float32x4_t wd = vld1q_f32(w->d[j / 16] + r + 4 * h);
-            float32x4_t wm = vld1q_f32(w->m[j / 16] + r + 4 * h);
+            float32x4_t wd = vld1q_f32(w->d[lane] + r + 4 * h);
+            float32x4_t wm = vld1q_f32(w->m[lane] + r + 4 * h);
             UNROLL(4)
             for (int i = 0; i < T; i++) {
                 float *to = y[t + i] + r + 4 * h;
-                size_t part = (size_t)i * ldx / 16 + (size_t)j / 16;
+                size_t part = (size_t)i * ldx / 16 + (size_t)lane;
                 int32x4_t s = sum[i * digits][h];
                 if (digits == 2) s = vaddq_s32(vshlq_n_s32(s, 7), sum[2 * i + 1][h]);
                 float32x4_t f = vmulq_f32(vcvtq_f32_s32(s), wd);
                 f = vfmaq_n_f32(vld1q_f32(to), f, d[part]);
-                vst1q_f32(to, vfmaq_n_f32(f, wm, group_sum(sums + part, group)));
+                vst1q_f32(to, vfmaq_n_f32(f, wm, group_sum(sums + part, group, lane_neon(1))));
             }
         }
     }
