@@ -235,6 +235,7 @@ int llm_write(llm_session *s, int token, int (*on_text)(void *user, const char *
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <math.h>
 #include <pthread.h>
 #include <sched.h>
@@ -279,14 +280,15 @@ _Static_assert(sizeof(size_t) == 8, "a model is larger than the address space of
  * object; a file is read through a cursor that can't leave it. */
 
 enum {
-    CHUNK = 512,      /* rows that are evaluated at once; bounds the scratch memory of a session */
-    LOGIT_ROWS = 16,  /* rows whose logits are computed at once */
-    BAND = 32,        /* rows of a matrix that are worked on side by side */
-    BAND_COLS = 256,  /* its columns that are worked on at once; they stay in the L1 cache */
-    RUN_BANDS = 8,    /* bands that follow each other, or share a piece of x in the L2 cache */
-    TILE_ROWS = 16,   /* rows of x from which on tiles are faster than bands alone */
-    FEW_ROWS = 8,     /* rows of x up to which each gets the very sums that it gets alone */
-    AHEAD = 4096,     /* bytes that a row is asked for before it is read */
+    CHUNK = 512,     /* rows that are evaluated at once; bounds the scratch memory of a session */
+    LOGIT_ROWS = 16, /* rows whose logits are computed at once */
+    BAND = 32,       /* rows of a matrix that are worked on side by side */
+    BAND_COLS = 256, /* its columns that are worked on at once; they stay in the L1 cache */
+    RUN_BANDS = 8,   /* bands that follow each other, or share a piece of x in the L2 cache */
+    TILE_ROWS = 16,  /* rows of x from which on tiles are faster than bands alone */
+    FEW_ROWS = 8,    /* rows of x up to which each gets the very sums that it gets alone */
+    AHEAD = 4096,    /* bytes that a row is asked for before it is read */
+    SPAN = 512,      /* positions that attention sums up by themselves */
     ATTEND_BLOCK = 128, /* a tile of attention: positions, query rows, and those times heads */
     ATTEND_ROWS = 48,
     ATTEND_HEADS = 1024,
@@ -2550,6 +2552,9 @@ struct llm_session {
     float *h;            /* (rows, dim) what goes into a part of the layer */
     float *change;       /* (rows, dim) what comes out of it and is added to x */
     float *q, *a;        /* (rows, n_heads, head_dim or value_dim) queries; what attention found */
+    float *found_in;     /* (n_parts, value_dim) what it found in a span of positions */
+    Softmax *parts;      /* (n_parts) by rows and heads, or by threads and heads of a tile */
+    size_t n_parts;
     float *k, *v;        /* (rows, n_kv_heads, head_dim or value_dim) */
     float *gate;         /* (rows, hidden_dim, or that of experts) */
     float *cos[2], *sin[2]; /* (rows, n_rot / 2) of the rotations at the rows' positions */
@@ -2698,6 +2703,13 @@ static int default_threads(void)
     return cores > 0 && cores < most ? cores : most;
 }
 
+/* The most rows that attention takes together; each has the query heads of one key/value head. */
+static int tile_rows(const llm_model *m)
+{
+    int most = ATTEND_HEADS / (m->facts.n_heads / m->facts.n_kv_heads);
+    return most < ATTEND_ROWS ? most : ATTEND_ROWS;
+}
+
 static void session_buffers(llm_session *s)
 {
     const llm_model *m = s->model;
@@ -2721,6 +2733,11 @@ static void session_buffers(llm_session *s)
     s->q = take(&s->arena, rows, q_dim * f);
     s->change = take(&s->arena, rows, dim * f);
     s->a = take(&s->arena, rows, heads * value_dim * f);
+    size_t few = FEW_ROWS * heads * (size_t)(s->context / SPAN + 1),
+           tile = (size_t)s->threads * (size_t)tile_rows(m) * heads / kv_heads;
+    s->n_parts = few > tile ? few : tile;
+    s->found_in = take(&s->arena, s->n_parts, value_dim * f);
+    s->parts = take(&s->arena, s->n_parts, sizeof *s->parts);
     s->k = take(&s->arena, rows, kv_heads * (size_t)c->head_dim * f);
     s->v = take(&s->arena, rows, kv_heads * value_dim * f);
     s->gate = take(&s->arena, rows, (size_t)m->widest * f);
@@ -3515,30 +3532,43 @@ static uint8_t *cache_at(const llm_session *s, int values, int l, int g, int pos
     return kept(s, 2 * head + (size_t)values) + (size_t)position * s->kv[values].bytes;
 }
 
-/* Writes the rows' keys and values to their sessions' caches. */
-static void remember(const llm_session *s, int l, int n)
+/* A layer's attention to be, with tiles of rows of which the last ends at the last start. Where a
+ * tile's spans are shared among threads, they are `spans` ones from span `from` on; otherwise 0. */
+typedef struct {
+    llm_session *s;
+    int layer, n;
+    const int *starts;
+    int from, spans;
+} Attending;
+
+/* Writes a row's keys and values to its session's cache. */
+static void remember_row(void *with, int t, int thread)
 {
-    const llm_facts *c = &s->model->facts;
-    int value_dim = s->model->value_dim;
-    const float *k = s->k, *v = s->v;
-    for (int t = 0; t < n; t++) {
-        const llm_session *owner = s->rows[t].session;
-        for (int g = 0; g < c->n_kv_heads; g++, k += c->head_dim, v += value_dim) {
-            pack(owner->cache, cache_at(owner, 0, l, g, s->rows[t].position), k, c->head_dim);
-            if (s->model->value_at >= 0) continue;
-            pack(owner->cache, cache_at(owner, 1, l, g, s->rows[t].position), v, value_dim);
-        }
+    const Attending *a = with;
+    const llm_session *s = a->s, *owner = s->rows[t].session;
+    int key_dim = s->model->facts.head_dim, value_dim = s->model->value_dim, l = a->layer,
+        heads = s->model->facts.n_kv_heads, at = s->rows[t].position;
+    (void)thread;
+    for (int g = 0; g < heads; g++) {
+        const float *k = s->k + (size_t)(t * heads + g) * (size_t)key_dim;
+        const float *v = s->v + (size_t)(t * heads + g) * (size_t)value_dim;
+        pack(owner->cache, cache_at(owner, 0, l, g, at), k, key_dim);
+        if (s->model->value_at < 0) pack(owner->cache, cache_at(owner, 1, l, g, at), v, value_dim);
     }
 }
 
-/* e^x within 2 units in the last place, 0 below -87; a loop over it becomes vector code. x is
- * split into n log 2 + r (Cody and Waite), e^r is a polynomial, and 2^n goes into the exponent. */
+static void remember(llm_session *s, int l, int n)
+{
+    share(n < MIN_ROWS ? 1 : s->threads, n, remember_row, &(Attending){ .s = s, .layer = l });
+}
+
+/* e^x within 2 units in the last place, 0 below -87, infinity above 88; a loop over it becomes
+ * vector code, as choices are made of bits. x is split into n log 2 + r (Cody and Waite), e^r is a
+ * polynomial, and 2^n goes into the exponent. */
 BODY float exponential(float x)
 {
-    float clamped = x > 88.0f ? 88.0f : x;
-    clamped = clamped < -87.0f ? -87.0f : clamped;
-    float shifted = clamped * 1.44269504f + 0x1.8p23f, n = shifted - 0x1.8p23f;
-    float r = clamped - n * 0.693359375f + n * 2.12194440e-4f;
+    float shifted = x * 1.44269504f + 0x1.8p23f, n = shifted - 0x1.8p23f;
+    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
     float e = 1.9875691500e-4f;
     e = e * r + 1.3981999507e-3f;
     e = e * r + 8.3334519073e-3f;
@@ -3546,35 +3576,33 @@ BODY float exponential(float x)
     e = e * r + 1.6666665459e-1f;
     e = e * r + 5.0000001201e-1f;
     e = e * r * r + r + 1;
-    e = bits_float(float_bits(e) + (float_bits(shifted) << 23));
-    e = x < -87.0f ? 0 : e;
-    return x != x ? x : e;
+    uint32_t bits = float_bits(e) + (float_bits(shifted) << 23), fits = 0u - (x >= -87.0f);
+    uint32_t large = 0u - (x > 88.0f), is_nan = 0u - (x != x);
+    return bits_float((bits & fits & ~large) | (0x7f800000 & large) | is_nan);
 }
 
 /* Takes `length` scores of which the first `visible` count, and makes them exp(score - top), the
  * others 0, up to a full band. Returns by how much what was summed up before shrinks. */
 BODY float softmax_block(Softmax *f, float *scores, int length, int visible, float scale)
 {
-    float tops[16], sums[16] = { 0 }, top = f->top;
-    for (int i = 0; i < 16; i++) tops[i] = top;
-    for (int j = 0; j < length; j += 16) {
-        for (int i = 0; i < 16; i++) {
-            float score = j + i < visible ? scores[j + i] * scale : -INFINITY;
-            scores[j + i] = score;
-            tops[i] = score > tops[i] ? score : tops[i];
-        }
+    int last = (length + 15) / 16 * 16, top = INT_MIN;
+    F32x4 sum[4] = { { 0 } };
+    for (int j = 0; j < visible; j++) scores[j] *= scale;
+    for (int j = visible; j < last; j++) scores[j] = -INFINITY;
+    for (int j = 0; j < last; j++) { /* integers in the order of the floats have no NaN */
+        int bits = (int)float_bits(scores[j]), key = bits ^ (bits >> 31 & INT_MAX);
+        top = key > top ? key : top;
     }
-    for (int i = 0; i < 16; i++) top = tops[i] > top ? tops[i] : top;
-    for (int j = 0; j < length; j += 16) {
-        for (int i = 0; i < 16; i++) {
-            scores[j + i] = exponential(scores[j + i] - top);
-            sums[i] += scores[j + i];
-        }
+    float most = bits_float((uint32_t)(top ^ (top >> 31 & INT_MAX)));
+    most = f->top > most ? f->top : most;
+    for (int j = 0; j < last; j++) scores[j] = exponential(scores[j] - most);
+    for (int j = 0; j < last; j += 16) {
+        for (int i = 0; i < 4; i++) sum[i] += *(const F32x4 *)(scores + j + 4 * i);
     }
-    float shrink = exponential(f->top - top);
-    f->sum *= shrink;
-    f->top = top;
-    for (int i = 0; i < 16; i++) f->sum += sums[i];
+    F32x4 four = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    float shrink = exponential(f->top - most);
+    f->sum = f->sum * shrink + ((four[0] + four[1]) + (four[2] + four[3]));
+    f->top = most;
     return shrink;
 }
 
@@ -3638,11 +3666,12 @@ static int block_row(const llm_model *m)
 }
 
 /* Attention of n rows of queries to a block of `length` positions, whose keys (bands, dim, BAND)
- * and values are in work. Row t of q and of the result a begins at number t * ldq and t * lda. */
-static void attend_block(const llm_model *m, Scratch *work, float *a, size_t lda, const float *q,
-                         size_t ldq, int n, Softmax *state, int length)
+ * and values are in work, into a(n, value_dim). Row t of q begins at number t * ldq. */
+static void attend_block(const llm_model *m, Scratch *work, float *a, const float *q, size_t ldq,
+                         int n, Softmax *state, int length)
 {
-    size_t row = ARRAY_LEN(*work->scores), value_row = (size_t)block_row(m);
+    size_t lda = (size_t)m->value_dim, row = ARRAY_LEN(*work->scores),
+           value_row = (size_t)block_row(m);
     const float *values = work->values + (m->value_at < 0 ? 0 : m->value_at);
     memset(work->scores, 0, (size_t)n * sizeof *work->scores);
     for (int j = 0; j < length; j += BAND) {
@@ -3706,86 +3735,143 @@ static void see(Scratch *work, const Row *rows, int count, int n, int j, int len
     }
 }
 
+/* The first span of positions that a row sees, and the last. */
+static int first_span(const llm_session *s, int l, const Row *row)
+{
+    int window = s->model->layers[l].window, start = window ? row->position + 1 - window : 0;
+    return start > 0 ? start / SPAN : 0;
+}
+
+static int last_span(const Row *row)
+{
+    return row->position / SPAN;
+}
+
 /* Attention of `count` rows of one session, from row `first` on, for the query heads that share
- * key/value head g. Keys and values are unpacked block by block, and each block serves all these
- * rows and heads. A row sees itself and what was before it, as far as a window goes. One row alone
- * takes its heads for the rows of a batch. */
-static void attend_tile(llm_session *s, Scratch *work, int l, int g, int first, int count)
+ * key/value head g, to one span of positions, into parts (query heads, count) from `part` on. Keys
+ * and values are unpacked block by block, and each block serves all these rows and heads. A row
+ * sees itself and what was before it, as far as a window goes. One row alone takes its heads for
+ * the rows of a batch. */
+static void attend_span(llm_session *s, Scratch *work, int l, int g, int first, int count, int span,
+                        size_t part)
 {
     const llm_model *m = s->model;
     const llm_facts *c = &m->facts;
-    const Layer *w = &m->layers[l];
     const Row *rows = s->rows + first;
-    int group = c->n_heads / c->n_kv_heads, last = rows[count - 1].position;
-    int heads = count == 1 ? 1 : group, n = count == 1 ? group : count;
-    size_t dim = (size_t)c->head_dim, value_dim = (size_t)m->value_dim, all = (size_t)c->n_heads;
-    size_t ldq = dim * (count == 1 ? 1 : all), lda = value_dim * (count == 1 ? 1 : all);
-    size_t head = (size_t)first * all + (size_t)(g * group);
-    for (int i = 0; i < count * group; i++) {
-        int h = g * group + (count == 1 ? i : i / n);
-        work->softmax[i] = w->sinks ? (Softmax){ w->sinks[h], 1 } : (Softmax){ -INFINITY, 0 };
-    }
-    for (int t = 0; t < count; t++) {
-        memset(s->a + (head + (size_t)t * all) * value_dim, 0,
-               (size_t)group * value_dim * sizeof *s->a);
-    }
-    int start = w->window ? rows->position + 1 - w->window : 0;
-    for (int j = start > 0 ? start / ATTEND_BLOCK * ATTEND_BLOCK : 0; j <= last;
-         j += ATTEND_BLOCK) {
-        int length = last + 1 - j < ATTEND_BLOCK ? last + 1 - j : ATTEND_BLOCK;
+    int group = c->n_heads / c->n_kv_heads, heads = count == 1 ? 1 : group,
+        n = count == 1 ? group : count, end = rows[count - 1].position + 1,
+        window = m->layers[l].window, start = window ? rows->position + 1 - window : 0;
+    size_t dim = (size_t)c->head_dim, value_dim = (size_t)m->value_dim, all = (size_t)c->n_heads,
+           head = (size_t)first * all + (size_t)(g * group), ldq = count == 1 ? dim : dim * all;
+    if (start < span * SPAN) start = span * SPAN;
+    if (end > (span + 1) * SPAN) end = (span + 1) * SPAN;
+    for (int i = 0; i < count * group; i++) s->parts[part + (size_t)i] = (Softmax){ -INFINITY, 0 };
+    memset(s->found_in + part * value_dim, 0,
+           (size_t)(count * group) * value_dim * sizeof *s->found_in);
+    for (int j = start / ATTEND_BLOCK * ATTEND_BLOCK; j < end; j += ATTEND_BLOCK) {
+        int length = end - j < ATTEND_BLOCK ? end - j : ATTEND_BLOCK;
         unpack_block(rows->session, work, l, g, j, length);
-        see(work, rows, count, n, j, length, w->window);
+        see(work, rows, count, n, j, length, window);
         for (size_t h = 0; h < (size_t)heads; h++) {
-            attend_block(m, work, s->a + (head + h) * value_dim, lda, s->q + (head + h) * dim, ldq,
-                         n, work->softmax + h * (size_t)n, length);
+            size_t to = part + h * (size_t)n;
+            attend_block(m, work, s->found_in + to * value_dim, s->q + (head + h) * dim, ldq, n,
+                         s->parts + to, length);
         }
     }
+}
+
+/* Adds to what these rows and heads found in earlier spans what they found in this one; the last
+ * span makes it the result. Spans are where they are for any number of rows and threads, and so
+ * are the sums. */
+static void add_span(llm_session *s, Scratch *work, int l, int g, int first, int count, int span,
+                     size_t part)
+{
+    const llm_model *m = s->model;
+    const Layer *w = &m->layers[l];
+    int all = m->facts.n_heads, group = all / m->facts.n_kv_heads;
+    size_t dim = (size_t)m->value_dim;
     for (int i = 0; i < count * group; i++) {
-        float *a = s->a + (head + (size_t)(i / n)) * value_dim + (size_t)(i % n) * lda;
-        for (int d = 0; d < m->value_dim; d++) a[d] /= work->softmax[i].sum;
+        int h = g * group + i / count;
+        float *a = s->a + (size_t)((first + i % count) * all + h) * dim;
+        const float *from = s->found_in + (part + (size_t)i) * dim;
+        Softmax *sum = &work->softmax[i], own = s->parts[part + (size_t)i];
+        if (span == first_span(s, l, s->rows + first)) {
+            *sum = w->sinks ? (Softmax){ w->sinks[h], 1 } : (Softmax){ -INFINITY, 0 };
+            memset(a, 0, dim * sizeof *a);
+        }
+        if (own.sum != 0) { /* 0: it saw none of them */
+            float top = own.top > sum->top ? own.top : sum->top;
+            float old = exponential(sum->top - top), new = exponential(own.top - top);
+            for (size_t d = 0; d < dim; d++) a[d] = a[d] * old + from[d] * new;
+            *sum = (Softmax){ top, sum->sum * old + own.sum * new };
+        }
+        if (span < last_span(s->rows + first + count - 1)) continue;
+        for (size_t d = 0; d < dim; d++) a[d] /= sum->sum;
     }
 }
 
-/* Rows of one session follow each other, so a tile is a run of rows with the same session. */
-static int tile_end(const Row *rows, int first, int n, int group)
+/* Where the parts of a tile begin: by threads, or by spans where these are shared. */
+static size_t part_of(const Attending *a, int tile, int g, int span, int thread)
 {
-    int end = first + 1,
-        most = ATTEND_HEADS / group < ATTEND_ROWS ? ATTEND_HEADS / group : ATTEND_ROWS;
-    while (end < n && end - first < most && rows[end].session == rows[first].session) end++;
-    return end;
+    const llm_facts *c = &a->s->model->facts;
+    int group = c->n_heads / c->n_kv_heads, first = a->starts[tile];
+    if (!a->spans) return (size_t)thread * (size_t)(tile_rows(a->s->model) * group);
+    return (size_t)((span - a->from) * a->n + first) * (size_t)c->n_heads +
+           (size_t)(g * group * (a->starts[tile + 1] - first));
 }
 
-/* Tiles of a layer, of which the last ends at the last start. */
-typedef struct {
-    llm_session *s;
-    int layer;
-    const int *starts;
-} Attending;
-
+/* Attention of a tile, or to one of its spans. */
 static void attend_piece(void *with, int i, int thread)
 {
     const Attending *a = with;
-    int heads = a->s->model->facts.n_kv_heads, first = a->starts[i / heads];
-    attend_tile(a->s, &a->s->work[thread], a->layer, i % heads, first,
-                a->starts[i / heads + 1] - first);
+    llm_session *s = a->s;
+    int heads = s->model->facts.n_kv_heads, of = a->spans ? a->spans : 1, tile = i / of / heads,
+        g = i / of % heads, first = a->starts[tile], count = a->starts[tile + 1] - first;
+    Scratch *work = &s->work[thread];
+    for (int span = first_span(s, a->layer, s->rows + first);
+         span <= last_span(s->rows + first + count - 1); span++) {
+        size_t part = part_of(a, tile, g, span, thread);
+        if (a->spans && span != a->from + i % of) continue;
+        attend_span(s, work, a->layer, g, first, count, span, part);
+        if (!a->spans) add_span(s, work, a->layer, g, first, count, span, part);
+    }
+}
+
+/* Adds up the spans of head g of a tile that were shared. */
+static void add_spans(const Attending *a, int tile, int g)
+{
+    llm_session *s = a->s;
+    int first = a->starts[tile], count = a->starts[tile + 1] - first;
+    for (int span = first_span(s, a->layer, s->rows + first);
+         span <= last_span(s->rows + first + count - 1); span++) {
+        add_span(s, s->work, a->layer, g, first, count, span, part_of(a, tile, g, span, 0));
+    }
 }
 
 /* Scaled dot-product attention (arxiv.org/abs/1706.03762), causal, with grouped heads
- * (arxiv.org/abs/2305.13245) */
+ * (arxiv.org/abs/2305.13245). Rows of one session follow each other, so a tile is a run of rows
+ * with the same session. A few rows share their spans, as they have not much else to share. */
 static void attend(llm_session *s, int l, int n)
 {
     const llm_facts *c = &s->model->facts;
-    int starts[CHUNK + 1], tiles = 0;
-    for (int t = 0; t < n; t = starts[tiles]) {
-        starts[tiles++] = t;
-        starts[tiles] = tile_end(s->rows, t, n, c->n_heads / c->n_kv_heads);
-    }
+    int starts[CHUNK + 1] = { 0 }, tiles = 0, from = INT_MAX, end = 0;
     double work = 0;
     for (int t = 0; t < n; t++) {
-        work += (double)(s->kv[0].bytes + s->kv[1].bytes) * c->n_heads * s->rows[t].position;
+        const Row *r = s->rows + t;
+        int first = first_span(s, l, r), last = last_span(r);
+        work += (double)(s->kv[0].bytes + s->kv[1].bytes) * c->n_heads * r->position;
+        from = first < from ? first : from, end = last >= end ? last + 1 : end;
+        int of_another = r->session != s->rows[starts[tiles]].session;
+        if (of_another || t - starts[tiles] == tile_rows(s->model)) starts[++tiles] = t;
     }
-    share(work < MIN_WORK ? 1 : s->threads, tiles * c->n_kv_heads, attend_piece,
-          &(Attending){ s, l, starts });
+    starts[++tiles] = n;
+    int threads = work < MIN_WORK ? 1 : s->threads, spans = end - from;
+    if (n > FEW_ROWS || (size_t)spans * (size_t)(n * c->n_heads) > s->n_parts) spans = 0;
+    Attending a = { s, l, n, starts, from, spans };
+    share(threads, tiles * c->n_kv_heads * (spans ? spans : 1), attend_piece, &a);
+    for (int i = 0; spans && i < tiles * c->n_kv_heads; i++) {
+        add_spans(&a, i / c->n_kv_heads, i % c->n_kv_heads);
+    }
 }
 
 static void sum_row(void *with, int t, int thread)
@@ -8111,11 +8197,11 @@ BODY const uint8_t *whole_unit(const uint8_t *unit, uint8_t *copy, int cols, int
                 transpose_##NAME(q); \
                 for (int t = 0; t < n; t++, digit += lines * ldx, at += ldx / 16) { \
                     FloatLanes_##NAME all = sum[t][s]; \
-                    FloatLanes_##NAME dot = __builtin_convertvector( \
-                        dot_##NAME(q, digit, ldx, f), FloatLanes_##NAME); \
+                    FloatLanes_##NAME dot = __builtin_convertvector(dot_##NAME(q, digit, ldx, f), \
+                                                                    FloatLanes_##NAME); \
                     all = fma_##NAME(m[s], *(const FloatLoose_##NAME *)(x->sums + at), all); \
-                    sum[t][s] = fma_##NAME( \
-                        dot, d[s] * *(const FloatLoose_##NAME *)(x->d + at), all); \
+                    sum[t][s] = fma_##NAME(dot, d[s] * *(const FloatLoose_##NAME *)(x->d + at), \
+                                           all); \
                 } \
             } \
         } \
@@ -8161,8 +8247,7 @@ BODY const uint8_t *whole_unit(const uint8_t *unit, uint8_t *copy, int cols, int
         } \
         UNROLL(4) \
         for (int i = 0; i < T; i++) { \
-            y[(size_t)i * ldy] = \
-                total_##NAME((sum[i][0] + sum[i][1]) + (sum[i][2] + sum[i][3])); \
+            y[(size_t)i * ldy] = total_##NAME((sum[i][0] + sum[i][1]) + (sum[i][2] + sum[i][3])); \
         } \
     }
 
@@ -8284,8 +8369,7 @@ typedef void SplitOf(Units *to, const uint8_t *rows, size_t stride, int count, i
     FLOAT_FUNCTIONS(F16, NAME, TARGET, MOST) \
     FLOAT_FUNCTIONS(BF16, NAME, TARGET, MOST) \
     static RowOf *const rows_##NAME[] = { FORMATS(ROW_ENTRY, NAME)[F32] = row_F32_##NAME, \
-                                          [F16] = row_F16_##NAME, \
-                                          [BF16] = row_BF16_##NAME }; \
+                                          [F16] = row_F16_##NAME, [BF16] = row_BF16_##NAME }; \
     static SplitOf *const splits_##NAME[N_FORMATS] = { FORMATS(SPLIT_ENTRY, NAME) }; \
     TARGET static float softmax_##NAME(Softmax *f, float *scores, int length, int visible, \
                                        float scale) \
@@ -9336,8 +9420,8 @@ BODY void line_sums(int32x4_t sum[4][4], const Words *from, const int8_t *q, siz
                 UNROLL(2)
                 for (int i = 0; i < lines / 2; i++) {
                     const int8_t *x = q + 2 * (size_t)i * ldx;
-                    uint32x4_t two = { word_of_x(x, p), word_of_x(x, p + 1),
-                                       word_of_x(x + ldx, p), word_of_x(x + ldx, p + 1) };
+                    uint32x4_t two = { word_of_x(x, p), word_of_x(x, p + 1), word_of_x(x + ldx, p),
+                                       word_of_x(x + ldx, p + 1) };
                     square[i][h] = vmmlaq_s32(square[i][h], vreinterpretq_s8_u32(both),
                                               vreinterpretq_s8_u32(two));
                 }

@@ -601,6 +601,44 @@ static void test_threads(void)
     free(file.data);
 }
 
+/* Steps over several spans of positions, with one key/value head: threads share the spans, which
+ * gives the same logits, whoever had which; and so do steps of a few rows, with a window or not. */
+static void test_spans(void)
+{
+    static const char *const archs[] = { "llama", "gemma2" }; /* the latter with a window */
+    for (size_t i = 0; i < ARRAY_LEN(archs); i++) {
+        Bytes file;
+        int tokens[1700];
+        llm_model *m = grown_model(archs[i],
+                                   "attention.head_count=4 attention.head_count_kv=1 "
+                                   "attention.sliding_window=600",
+                                   "", &file);
+        check(m != NULL, "%s: %s", archs[i], llm_error());
+        if (!m) continue;
+        int vocab = m->facts.vocab_size;
+        size_t bytes = (size_t)vocab * sizeof(float);
+        llm_session *one = llm_session_new(m, &(llm_options){ .context = 1700, .threads = 1 }),
+                    *three = llm_session_new(m, &(llm_options){ .context = 1700, .threads = 3 }),
+                    *five = llm_session_new(m, &(llm_options){ .context = 1700, .threads = 2 });
+        float *rows = malloc(5 * bytes);
+        check(one->n_parts >= 5 * 4 * 4, "room for the spans of five rows");
+        random_tokens(tokens, 1700, vocab);
+        llm_eval(one, tokens, 1500), llm_eval(three, tokens, 1500), llm_eval(five, tokens, 1500);
+        for (int t = 1500; t < 1700; t += 5) {
+            check(!llm_eval_all(five, tokens + t, 5, rows), "%s", llm_error());
+            for (int e = 0; e < 5; e++) {
+                const float *a = llm_eval(one, tokens + t + e, 1);
+                const float *b = llm_eval(three, tokens + t + e, 1);
+                check(a && b && !memcmp(a, b, bytes), "%s: threads change logits", archs[i]);
+                check(a && !memcmp(a, rows + e * vocab, bytes), "%s: rows do", archs[i]);
+            }
+        }
+        llm_session_free(one), llm_session_free(three), llm_session_free(five);
+        llm_close(m);
+        free(rows), free(file.data);
+    }
+}
+
 /* The logits at a position of n tokens: of a batch of all of them, or of single steps. These see a
  * shorter text, which has other rotations below the original context of a model with LONG_ROPE;
  * NULL there. */
@@ -713,6 +751,7 @@ static void test_forward(void)
         test_batches();
         test_side_by_side();
         test_threads();
+        test_spans();
         test_kinds();
         for (size_t k = 0; k < ARRAY_LEN(archs); k++) test_golden(archs[k].name);
         for (size_t k = 0; k < ARRAY_LEN(variants); k++) test_golden(variants[k]);
