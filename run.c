@@ -3031,7 +3031,7 @@ typedef struct {
     void (*pack_f16)(void *row, const float *x, int n);
 } Isa;
 
-static const Isa *kernels; /* picked when the first model is opened */
+static const Isa *_Atomic kernels; /* picked when a model is opened, the same each time */
 
 typedef float F32x4 __attribute__((vector_size(16), aligned(4), may_alias));
 
@@ -8359,9 +8359,69 @@ typedef void SplitOf(Units *to, const uint8_t *rows, size_t stride, int count, i
 #define ROW_ENTRY(NUMBER, FORMAT, A, B, C, D, E, F, NAME) [NUMBER] = row_##FORMAT##_##NAME,
 #define SPLIT_ENTRY(NUMBER, FORMAT, A, B, C, D, E, F, NAME) [NUMBER] = split_##FORMAT##_##NAME,
 
-/* All that an instruction set makes of these, with tiles of up to MOST rows of x. */
-#define INSTANTIATE(NAME, TARGET, BYTES, SIGNED, MOST) \
+/* Products of floats, see Isa: VECTORS of a band and up to BIG rows of x at a time, whose sums stay
+ * in registers. And f16 numbers, which widen_NAME and narrow_NAME convert. */
+#define FLOATS(NAME, TARGET, VECTORS, BIG) \
+    TARGET BODY void gemm_tile_##NAME(float *y, size_t ldy, const float *w, size_t ldw, \
+                                      const float *x, size_t ldx, int cols, const int T) \
+    { \
+        FloatLanes_##NAME sum[BIG][VECTORS]; \
+        UNROLL(24) \
+        for (int i = 0; i < T * VECTORS; i++) { \
+            sum[i / VECTORS][i % VECTORS] = (FloatLanes_##NAME){ 0 }; \
+        } \
+        for (int k = 0; k < cols; k++, w += ldw) { \
+            FloatLanes_##NAME a[VECTORS]; \
+            UNROLL(4) \
+            for (int v = 0; v < VECTORS; v++) { \
+                a[v] = *(const FloatLoose_##NAME *)(w + v * LANES_##NAME); \
+            } \
+            UNROLL(12) \
+            for (int t = 0; t < T; t++) { \
+                FloatLanes_##NAME b = x[(size_t)t * ldx + (size_t)k] - (FloatLanes_##NAME){ 0 }; \
+                UNROLL(4) \
+                for (int v = 0; v < VECTORS; v++) sum[t][v] = fma_##NAME(a[v], b, sum[t][v]); \
+            } \
+        } \
+        UNROLL(24) \
+        for (int i = 0; i < T * VECTORS; i++) { \
+            float *to = y + (size_t)(i / VECTORS) * ldy + i % VECTORS * LANES_##NAME; \
+            *(FloatLoose_##NAME *)to += sum[i / VECTORS][i % VECTORS]; \
+        } \
+    } \
+    TARGET static void gemm_##NAME(float *y, size_t ldy, const float *w, size_t ldw, \
+                                   const float *x, size_t ldx, int cols, int n) \
+    { \
+        for (int r = 0; r < BAND; r += VECTORS * LANES_##NAME) { \
+            TILES(n, BIG, BIG / 3, GEMM_CALL, NAME) \
+        } \
+    } \
+    TARGET static void unpack_f16_##NAME(const void *row, float *y, int n) \
+    { \
+        const uint16_t *from = row; \
+        int i = 0; \
+        for (; i + LANES_##NAME <= n; i += LANES_##NAME) { \
+            *(FloatLoose_##NAME *)(y + i) = widen_##NAME((const uint8_t *)(from + i), F16); \
+        } \
+        for (; i < n; i++) y[i] = f16_float(from[i]); \
+    } \
+    TARGET static void pack_f16_##NAME(void *row, const float *x, int n) \
+    { \
+        uint16_t *to = row; \
+        int i = 0; \
+        for (; i + LANES_##NAME <= n; i += LANES_##NAME) { \
+            narrow_##NAME(to + i, *(const FloatLoose_##NAME *)(x + i)); \
+        } \
+        for (; i < n; i++) to[i] = float_f16(x[i]); \
+    }
+#define GEMM_CALL(T, NAME) \
+    gemm_tile_##NAME(y + (size_t)t * ldy + r, ldy, w + r, ldw, x + (size_t)t * ldx, ldx, cols, T)
+
+/* All that an instruction set makes of these: rows of up to MOST floats of x at a time, and see
+ * FLOATS. */
+#define INSTANTIATE(NAME, TARGET, BYTES, SIGNED, MOST, VECTORS, BIG) \
     READ_UNITS(NAME, TARGET, BYTES, SIGNED) \
+    FLOATS(NAME, TARGET, VECTORS, BIG) \
     ROWS(NAME, TARGET, BYTES) \
     SPLIT(NAME, TARGET, BYTES) \
     FORMATS(FORMAT_FUNCTIONS, NAME, TARGET, MOST) \
@@ -8599,27 +8659,12 @@ AVX2 BODY FloatLanes_avx2 widen_avx2(const uint8_t *from, int type)
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
 }
 
-INSTANTIATE(avx2, AVX2, 32, layout_avx2, 2)
-
-AVX2 static void unpack_f16_avx2(const void *row, float *y, int n)
+AVX2 BODY void narrow_avx2(uint16_t *to, FloatLanes_avx2 v)
 {
-    const uint16_t *x = row;
-    int i = 0;
-    for (; i + 8 <= n; i += 8) {
-        _mm256_storeu_ps(y + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(x + i))));
-    }
-    for (; i < n; i++) y[i] = f16_float(x[i]);
+    _mm_storeu_si128((__m128i *)to, _mm256_cvtps_ph(v, 0));
 }
 
-AVX2 static void pack_f16_avx2(void *row, const float *x, int n)
-{
-    uint16_t *y = row;
-    int i = 0;
-    for (; i + 8 <= n; i += 8) {
-        _mm_storeu_si128((__m128i *)(y + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), 0));
-    }
-    for (; i < n; i++) y[i] = float_f16(x[i]);
-}
+INSTANTIATE(avx2, AVX2, 32, layout_avx2, 2, 2, 6)
 
 /* Eight words of eight rows at a time. */
 AVX2 static void deal_avx2(Words *to, const uint8_t *rows, size_t stride, int bytes)
@@ -8644,39 +8689,6 @@ AVX2 static void deal_avx2(Words *to, const uint8_t *rows, size_t stride, int by
                                    _mm256_permute2x128_si256(low, high, 0x31));
             }
         }
-    }
-}
-
-/* Half a band, T rows of x. */
-AVX2 BODY void gemm_tile_avx2(float *y, size_t ldy, const float *w, size_t ldw, const float *x,
-                              size_t ldx, int cols, const int T)
-{
-    __m256 sum[6][2];
-    UNROLL(6)
-    for (int t = 0; t < T; t++) sum[t][0] = sum[t][1] = _mm256_setzero_ps();
-    for (int k = 0; k < cols; k++, w += ldw) {
-        __m256 w0 = _mm256_loadu_ps(w), w1 = _mm256_loadu_ps(w + 8);
-        UNROLL(6)
-        for (int t = 0; t < T; t++) {
-            __m256 a = _mm256_set1_ps(x[(size_t)t * ldx + (size_t)k]);
-            sum[t][0] = _mm256_fmadd_ps(w0, a, sum[t][0]);
-            sum[t][1] = _mm256_fmadd_ps(w1, a, sum[t][1]);
-        }
-    }
-    UNROLL(6)
-    for (int t = 0; t < T; t++, y += ldy) {
-        _mm256_storeu_ps(y, _mm256_add_ps(_mm256_loadu_ps(y), sum[t][0]));
-        _mm256_storeu_ps(y + 8, _mm256_add_ps(_mm256_loadu_ps(y + 8), sum[t][1]));
-    }
-}
-
-AVX2 static void gemm_avx2(float *y, size_t ldy, const float *w, size_t ldw, const float *x,
-                           size_t ldx, int cols, int n)
-{
-    for (int r = 0; r < BAND; r += 16, y += 16, w += 16) {
-#define CALL(T) gemm_tile_avx2(y + (size_t)t * ldy, ldy, w, ldw, x + (size_t)t * ldx, ldx, cols, T)
-        TILES(n, 6, 2, CALL)
-#undef CALL
     }
 }
 
@@ -8871,7 +8883,12 @@ AVX512 BODY FloatLanes_avx512 widen_avx512(const uint8_t *from, int type)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16));
 }
 
-INSTANTIATE(avx512, AVX512, 64, layout_avx512, 4)
+AVX512 BODY void narrow_avx512(uint16_t *to, FloatLanes_avx512 v)
+{
+    _mm256_storeu_si256((__m256i *)to, _mm512_cvtps_ph(v, 0));
+}
+
+INSTANTIATE(avx512, AVX512, 64, layout_avx512, 4, 2, 12)
 
 /* Four words of sixteen rows. */
 AVX512 BODY void deal_four_avx512(Words *to, const uint8_t *row, size_t stride)
@@ -8907,37 +8924,6 @@ AVX512 static void deal_avx512(Words *to, const uint8_t *rows, size_t stride, in
             }
         }
     }
-}
-
-AVX512 BODY void gemm_tile_avx512(float *y, size_t ldy, const float *w, size_t ldw, const float *x,
-                                  size_t ldx, int cols, const int T)
-{
-    __m512 sum[12][2];
-    UNROLL(12)
-    for (int t = 0; t < T; t++) sum[t][0] = sum[t][1] = _mm512_setzero_ps();
-    for (int k = 0; k < cols; k++, w += ldw) {
-        __m512 w0 = _mm512_loadu_ps(w), w1 = _mm512_loadu_ps(w + 16);
-        UNROLL(12)
-        for (int t = 0; t < T; t++) {
-            __m512 a = _mm512_set1_ps(x[(size_t)t * ldx + (size_t)k]);
-            sum[t][0] = _mm512_fmadd_ps(w0, a, sum[t][0]);
-            sum[t][1] = _mm512_fmadd_ps(w1, a, sum[t][1]);
-        }
-    }
-    UNROLL(12)
-    for (int t = 0; t < T; t++, y += ldy) {
-        _mm512_storeu_ps(y, _mm512_add_ps(_mm512_loadu_ps(y), sum[t][0]));
-        _mm512_storeu_ps(y + 16, _mm512_add_ps(_mm512_loadu_ps(y + 16), sum[t][1]));
-    }
-}
-
-AVX512 static void gemm_avx512(float *y, size_t ldy, const float *w, size_t ldw, const float *x,
-                               size_t ldx, int cols, int n)
-{
-#define CALL(T) \
-    gemm_tile_avx512(y + (size_t)t * ldy, ldy, w, ldw, x + (size_t)t * ldx, ldx, cols, T)
-    TILES(n, 12, 4, CALL)
-#undef CALL
 }
 
 AVX512 BODY void int_tile_avx512(FloatBand *y, const Quanta *w, const Act *x, size_t ldx, int k,
@@ -9316,27 +9302,12 @@ BODY FloatLanes_neon widen_neon(const uint8_t *from, int type)
     return (FloatLanes_neon)vreinterpretq_f32_u32(vshll_n_u16(v, 16));
 }
 
-INSTANTIATE(neon, , 16, as_signed, 4)
-
-static void unpack_f16_neon(const void *row, float *y, int n)
+BODY void narrow_neon(uint16_t *to, FloatLanes_neon v)
 {
-    const uint16_t *x = row;
-    int i = 0;
-    for (; i + 4 <= n; i += 4) {
-        vst1q_f32(y + i, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x + i))));
-    }
-    for (; i < n; i++) y[i] = f16_float(x[i]);
+    vst1_u16(to, vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)v)));
 }
 
-static void pack_f16_neon(void *row, const float *x, int n)
-{
-    uint16_t *y = row;
-    int i = 0;
-    for (; i + 4 <= n; i += 4) {
-        vst1_u16(y + i, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(x + i))));
-    }
-    for (; i < n; i++) y[i] = float_f16(x[i]);
-}
+INSTANTIATE(neon, , 16, as_signed, 4, 4, 4)
 
 /* Four words of four rows at a time, as far as a line of the cache goes. */
 static void deal_neon(Words *to, const uint8_t *rows, size_t stride, int bytes)
@@ -9357,41 +9328,6 @@ static void deal_neon(Words *to, const uint8_t *rows, size_t stride, int bytes)
                 for (int j = 0; j < 4; j++) vst1q_u32(to[i + j] + r, (uint32x4_t)a[j]);
             }
         }
-    }
-}
-
-/* Half a band, T rows of x. */
-BODY void gemm_tile_neon(float *y, size_t ldy, const float *w, size_t ldw, const float *x,
-                         size_t ldx, int cols, const int T)
-{
-    float32x4_t sum[4][4] = { { { 0 } } };
-    for (int k = 0; k < cols; k++, w += ldw) {
-        float32x4_t a[4];
-        UNROLL(4)
-        for (int i = 0; i < 4; i++) a[i] = vld1q_f32(w + 4 * i);
-        UNROLL(4)
-        for (int t = 0; t < T; t++) {
-            float b = x[(size_t)t * ldx + (size_t)k];
-            UNROLL(4)
-            for (int i = 0; i < 4; i++) sum[t][i] = vfmaq_n_f32(sum[t][i], a[i], b);
-        }
-    }
-    UNROLL(4)
-    for (int t = 0; t < T; t++, y += ldy) {
-        UNROLL(4)
-        for (int i = 0; i < 4; i++) {
-            vst1q_f32(y + 4 * i, vaddq_f32(vld1q_f32(y + 4 * i), sum[t][i]));
-        }
-    }
-}
-
-static void gemm_neon(float *y, size_t ldy, const float *w, size_t ldw, const float *x, size_t ldx,
-                      int cols, int n)
-{
-    for (int r = 0; r < BAND; r += 16, y += 16, w += 16) {
-#define CALL(T) gemm_tile_neon(y + (size_t)t * ldy, ldy, w, ldw, x + (size_t)t * ldx, ldx, cols, T)
-        TILES(n, 4, 2, CALL)
-#undef CALL
     }
 }
 
@@ -9498,20 +9434,21 @@ MANY(neon)
  * add one: what it does better, a check of the machine, a row. RUN_CPU=NAME forces a row. */
 #define KERNELS(NAME) \
     .few = few_##NAME, .many = many_##NAME, .prepare = quantize_##NAME, .deal = deal_##NAME, \
-    .gemm = gemm_##NAME, .softmax = softmax_##NAME, .activate = activate_##NAME
+    .gemm = gemm_##NAME, .softmax = softmax_##NAME, .activate = activate_##NAME, \
+    .unpack_f16 = unpack_f16_##NAME, .pack_f16 = pack_f16_##NAME
 static Isa isas[] = {
     { "portable", always, .few = few_portable, .many = many_portable, .deal = deal_portable,
       .gemm = gemm_portable, .softmax = softmax_portable, .activate = activate_portable,
       .unpack_f16 = unpack_F16, .pack_f16 = pack_F16 },
 #ifdef RUN_PORTABLE
 #elif defined __x86_64__
-    { "avx2", has_avx2, KERNELS(avx2), .unpack_f16 = unpack_f16_avx2, .pack_f16 = pack_f16_avx2 },
+    { "avx2", has_avx2, KERNELS(avx2) },
     { "avx512", has_avx512, KERNELS(avx512) },
 #ifdef AMX
     { "amx", has_amx, .tiles = bands_amx, .prepare_tiles = round_amx },
 #endif
 #elif defined __aarch64__
-    { "neon", always, KERNELS(neon), .unpack_f16 = unpack_f16_neon, .pack_f16 = pack_f16_neon },
+    { "neon", always, KERNELS(neon) },
 #endif
 };
 
