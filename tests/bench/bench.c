@@ -5,10 +5,11 @@
  *
  *   --program PATH       the program to measure (./run)
  *   --out DIR            where the figures go (tests/bench)
+ *   --model FILE         measures a model of yours too, whatever its formats are
  *   --layers N           a smaller model, for a look whether all works (22)
  *   --peer NAME COMMAND  another program in turn with ours, up to 3; see peers.sh
- *   THREADS, ROUNDS      from the environment: threads (physical cores); how often the programs
- *                        take turns (1, with peers 3)
+ *   THREADS, ROUNDS, CONTEXT  from the environment: threads (physical cores); how often the
+ *                        programs take turns (1, with peers 3); the longest prompt (2048, or 8192)
  *
  * The models have random weights in the shape of TinyLlama 1.1B: speed depends on the shape and the
  * format, not on what the weights say. */
@@ -22,15 +23,20 @@
 #include "../files.h"
 #undef put_text
 
+#include <sys/wait.h>
 #include <time.h>
 
 #ifndef TMP
 #define TMP "tests/tmp"
 #endif
 
-enum { MAX_PEERS = 3, MAX_PARTS = 1024, MAX_ROUNDS = 9, READING = 0, WRITING = 1 };
+enum { MAX_PEERS = 3, MAX_PARTS = 1024, MAX_ROUNDS = 9, MAX_ROWS = N_FORMATS + 4 };
 
-static const char *const tests[] = { "pp512", "tg64" };
+/* What `run -b` prints; peers have the first two only. */
+enum { READING, WRITING, READING_2048, READING_8192, STEPS_2, STEPS_4, STEPS_8, N_TESTS };
+static const char *const tests[N_TESTS] = {
+    "pp512", "tg64", "pp2048", "pp8192", "tg64x2", "tg64x4", "tg64x8",
+};
 static const char *const default_formats[] = {
     "F16",  "BF16",  "Q8_0",   "Q6_K",   "Q5_K", "Q4_K",
     "Q4_0", "MXFP4", "IQ4_NL", "IQ4_XS", "Q3_K", "Q2_K",
@@ -40,20 +46,22 @@ typedef struct {
     double best, median; /* tokens a second, 0: not known */
 } Speed;
 
-/* Of one format. Program 0 is ours. */
+/* Of one format, or of a model file. Program 0 is ours. */
 typedef struct {
-    const char *format;
+    const char *format, *path; /* NULL: it is written */
     double file_bytes, bytes_read;
-    Speed speed[MAX_PEERS + 1][2];
+    int context;
+    Speed speed[MAX_PEERS + 1][N_TESTS];
+    Speed busy[2][N_TESTS]; /* of one thread and of all, while another program runs */
 } Result;
 
 typedef struct {
     const char *program, *out;
-    int layers, threads, rounds;
+    int layers, threads, rounds, context;
     int n_programs, new_peers; /* peers are measured now, else they may come from peers.tsv */
     char names[MAX_PEERS + 1][64];
     const char *commands[MAX_PEERS + 1];
-    Result rows[N_FORMATS];
+    Result rows[MAX_ROWS];
     int n_rows;
     const char *kernels;
     char machine[256]; /* figures of two files may stand side by side where this is the same */
@@ -161,7 +169,7 @@ static void write_model(const char *path, const char *format, int layers)
                 .n_kv_heads = 4,
                 .head_dim = 64,
                 .n_rot = 64,
-                .context = 2048,
+                .context = 8192,
                 .vocab = 32000,
                 .type = format_named(format),
                 .seed = 1 };
@@ -197,17 +205,17 @@ static void write_model(const char *path, const char *format, int layers)
 
 /* ---- Measuring ------------------------------------------------------------------------------ */
 
-/* Runs a command that prints lines as `run -b` does; 0 if both were there. */
-static int run_program(const char *command, Speed got[2])
+/* Runs a command that prints lines as `run -b` does; 0 if the first two were there. */
+static int run_program(const char *command, Speed got[N_TESTS])
 {
     char line[512];
     Speed s;
-    got[0] = got[1] = (Speed){ 0, 0 };
+    memset(got, 0, N_TESTS * sizeof *got);
     fflush(stdout);
     FILE *pipe = popen(command, "r");
     if (!pipe) die("%s: %s", command, strerror(errno));
     while (fgets(line, sizeof line, pipe)) {
-        for (int i = 0; i < 2; i++) {
+        for (int i = 0; i < N_TESTS; i++) {
             size_t n = strlen(tests[i]);
             if (!strncmp(line, tests[i], n) && line[n] == ' ' &&
                 sscanf(line + n, "%lf tok/s best, %lf", &s.best, &s.median) == 2) {
@@ -227,37 +235,55 @@ static double median(double *values, int n)
 /* All programs on one file, in turn: what else the machine does then hits all of them. */
 static void measure_file(Bench *b, Result *row, const char *path)
 {
-    double medians[MAX_PEERS + 1][2][MAX_ROUNDS];
+    double medians[MAX_PEERS + 1][N_TESTS][MAX_ROUNDS];
     char command[4096];
     int failed[MAX_PEERS + 1] = { 0 };
     for (int round = 0; round < b->rounds; round++) {
         double speed = read_bandwidth(b->threads);
         if (speed > b->bandwidth) b->bandwidth = speed;
         for (int p = 0; p < b->n_programs; p++) {
-            Speed got[2];
+            Speed got[N_TESTS];
             if (failed[p]) continue;
             fprintf(stderr, "%s, round %d of %d: %s\n", row->format, round + 1, b->rounds,
                     b->names[p]);
-            snprintf(command, sizeof command, p ? "%s %s %d" : "'%s' '%s' -b -j %d",
-                     p ? b->commands[p] : b->program, path, b->threads);
+            snprintf(command, sizeof command, p ? "%s '%s' %d" : "'%s' '%s' -b -j %d -c %d",
+                     p ? b->commands[p] : b->program, path, b->threads,
+                     b->context < row->context ? b->context : row->context);
             failed[p] = run_program(command, got);
             if (failed[p] && p == 0) {
-                remove(path);
+                if (!row->path) remove(path);
                 die("this printed no speeds: %s", command);
             }
             if (failed[p]) fprintf(stderr, "bench: left out: %s\n", command);
-            for (int i = 0; i < 2; i++) {
+            for (int i = 0; i < N_TESTS; i++) {
                 medians[p][i][round] = got[i].median;
                 if (got[i].best > row->speed[p][i].best) row->speed[p][i].best = got[i].best;
             }
         }
     }
     for (int p = 0; p < b->n_programs; p++) {
-        for (int i = 0; i < 2; i++) {
+        for (int i = 0; i < N_TESTS; i++) {
             row->speed[p][i].median = median(medians[p][i], failed[p] ? 1 : b->rounds);
             if (failed[p]) row->speed[p][i] = (Speed){ 0, 0 };
         }
     }
+}
+
+/* The same of ours while another program keeps a core busy. */
+static void measure_busy(const Bench *b, Result *row, const char *path)
+{
+    char command[4096];
+    fprintf(stderr, "%s: with a busy core\n", row->format);
+    pid_t child = fork();
+    if (child == 0) {
+        for (volatile unsigned i = 0;; i++) continue;
+    }
+    for (int i = 0; i < 2 && child > 0; i++) {
+        snprintf(command, sizeof command, "'%s' '%s' -b -j %d -c 512", b->program, path,
+                 i ? b->threads : 1);
+        if (run_program(command, row->busy[i])) fprintf(stderr, "bench: left out: %s\n", command);
+    }
+    if (child > 0) kill(child, SIGKILL), waitpid(child, NULL, 0);
 }
 
 /* What was just written lies in memory in small pages. Read anew, from the first byte to the last,
@@ -276,24 +302,28 @@ static void read_anew(const char *path)
 
 static void measure(Bench *b)
 {
-    const char *path = TMP "/bench.gguf";
     for (int i = 0; i < b->n_rows; i++) {
         Result *row = &b->rows[i];
-        fprintf(stderr, "%s: writing %s\n", row->format, path);
-        write_model(path, row->format, b->layers);
+        const char *path = row->path ? row->path : TMP "/bench.gguf";
+        if (!row->path) {
+            fprintf(stderr, "%s: writing %s\n", row->format, path);
+            write_model(path, row->format, b->layers);
+        }
         llm_model *m = llm_open(path);
         if (!m) {
-            remove(path);
+            if (!row->path) remove(path);
             die("%s: %s", path, llm_error());
         }
         row->file_bytes = (double)m->file.size;
         row->bytes_read = (double)llm_info(m)->bytes_read;
+        row->context = llm_info(m)->context;
         b->kernels = llm_info(m)->kernels;
         llm_close(m);
         fprintf(stderr, "%s: reading it anew from the disk\n", row->format);
         read_anew(path);
         measure_file(b, row, path);
-        remove(path);
+        if (b->threads > 1) measure_busy(b, row, path);
+        if (!row->path) remove(path);
     }
 }
 
@@ -352,15 +382,19 @@ static void write_results(const Bench *b)
     fprintf(file, "# model: random weights in the shape of TinyLlama 1.1B\n");
     fprintf(file, "# method: run -b, medians of %d round%s; share: of the bandwidth\n", b->rounds,
             b->rounds == 1 ? "" : "s");
+    fprintf(file,
+            "# busy: tg64 of one thread and of all while another program keeps a core busy\n");
     fprintf(file, "format\tfile_gb\tpp512_best\tpp512_median\ttg64_best\ttg64_median\tread_gb_s\t"
-                  "share_percent\n");
+                  "share_percent\tpp2048\tpp8192\ttg64x2\ttg64x4\ttg64x8\tbusy_one\tbusy_all\n");
     for (int i = 0; i < b->n_rows; i++) {
         const Result *r = &b->rows[i];
         const Speed *s = r->speed[0];
         double rate = r->bytes_read * s[WRITING].median;
-        fprintf(file, "%s\t%.3f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.1f\n", r->format,
+        fprintf(file, "%s\t%.3f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.1f", r->format,
                 r->file_bytes * 1e-9, s[READING].best, s[READING].median, s[WRITING].best,
                 s[WRITING].median, rate * 1e-9, 100 * rate / b->bandwidth);
+        for (int t = READING_2048; t < N_TESTS; t++) fprintf(file, "\t%.2f", s[t].median);
+        fprintf(file, "\t%.2f\t%.2f\n", r->busy[0][WRITING].median, r->busy[1][WRITING].median);
     }
     done(file, "results.tsv");
 }
@@ -414,7 +448,7 @@ static void read_peers(Bench *b)
         int p = program_named(b, name);
         for (int i = 0; i < b->n_rows && p > 0; i++) {
             if (!strcmp(b->rows[i].format, format)) {
-                memcpy(b->rows[i].speed[p], s, sizeof s);
+                memcpy(b->rows[i].speed[p], s, sizeof s); /* the first two */
             }
         }
     }
@@ -425,6 +459,30 @@ static void read_peers(Bench *b)
 }
 
 /* ---- The table and the chart ---------------------------------------------------------------- */
+
+/* Longer prompts beside one of 512; steps of several rows beside one of one, in time; all threads
+ * beside one while another program keeps a core busy. */
+static void print_more(const Bench *b)
+{
+    printf("\n%-7s %19s %27s %21s\n%-7s %9s %9s %9s %8s %8s %10s %10s\n", "", "prompt, of 512's",
+           "steps of rows, of one's time", "busy core, of one's", "", "2048", "8192", "2", "4", "8",
+           "prompt", "generating");
+    for (int i = 0; i < b->n_rows; i++) {
+        const Result *r = &b->rows[i];
+        const Speed *s = r->speed[0];
+        printf("%-7s", r->format);
+        for (int t = READING_2048; t < N_TESTS; t++) {
+            double factor = s[t].median / s[READING].median;
+            if (t >= STEPS_2) factor = (2 << (t - STEPS_2)) * s[WRITING].median / s[t].median;
+            int width = t < STEPS_4 ? 9 : 8;
+            s[t].median > 0 ? printf(" %*.2f", width, factor) : printf(" %*s", width, "-");
+        }
+        for (int t = READING; t <= WRITING; t++) {
+            printf(" %10.2f", r->busy[1][t].median / fmax(r->busy[0][t].median, 1e-9));
+        }
+        printf("\n");
+    }
+}
 
 static void print_table(const Bench *b)
 {
@@ -452,6 +510,7 @@ static void print_table(const Bench *b)
         }
         printf("\n");
     }
+    print_more(b);
     if (b->n_programs > 1 && !b->new_peers) {
         printf("\nThe other programs' figures are of %s and not in turn with these.\n",
                b->peers_date);
@@ -546,6 +605,13 @@ static void add_row(Bench *b, const char *format)
     b->rows[b->n_rows++].format = name;
 }
 
+static void add_model(Bench *b, const char *path)
+{
+    const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+    if (b->n_rows == MAX_ROWS || strchr(path, '\'')) die("%s: too many models, or a quote", path);
+    b->rows[b->n_rows++] = (Result){ .format = name, .path = path };
+}
+
 static void add_peer(Bench *b, const char *name, const char *command)
 {
     if (b->n_programs > MAX_PEERS) die("there are more than %d peers", MAX_PEERS);
@@ -581,6 +647,8 @@ static void parse(Bench *b, int argc, char **argv)
             b->layers = number(o, argv[i], 100);
         } else if (!strcmp(o, "--write")) {
             write_to = argv[i];
+        } else if (!strcmp(o, "--model")) {
+            add_model(b, argv[i]);
         } else {
             die("%s is unknown or lacks its value; bench.c lists all", o);
         }
@@ -606,6 +674,7 @@ int main(int argc, char **argv)
     parse(&b, argc, argv);
     b.threads = from_environment("THREADS", default_threads(), MAX_THREADS);
     b.rounds = from_environment("ROUNDS", b.new_peers ? 3 : 1, MAX_ROUNDS);
+    b.context = from_environment("CONTEXT", 2048, MAX_CONTEXT);
     strftime(b.date, sizeof b.date, "%Y-%m-%d", localtime(&now));
     strcpy(b.peers_date, b.date);
     if (access(b.out, W_OK)) die("%s: %s", b.out, strerror(errno));
