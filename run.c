@@ -8051,9 +8051,9 @@ BODY Eight16 each_block(const uint8_t *at, int step)
  * words i, brings each group into one lane: where vectors of scales, of which SCALES make a unit,
  * have what belongs to it. x is kept in that order. Primitives: load_NAME, up to four times sixteen
  * bytes, from four places; pick_NAME, bytes of sixteen as lanes; spread_NAME, numbers of eight
- * blocks as lanes; f16_NAME, of the low halves of lanes; singles_NAME, the single bits that are a
- * field's second ones; look_up_NAME, the numbers of a list, plus `more`, in the places of their
- * indices; transpose_NAME. */
+ * blocks as lanes; halves_NAME, the f16 that eight blocks have in some place, or the one of a
+ * super-block; singles_NAME, the single bits that are a field's second ones; look_up_NAME, the
+ * numbers of a list, plus `more`, in the places of their indices; transpose_NAME. */
 #define READ_UNITS(NAME, TARGET, BYTES, SIGNED) \
     enum { LANES_##NAME = BYTES / 4, SCALES_##NAME = 64 / BYTES }; \
     typedef float FloatLoose_##NAME __attribute__((vector_size(BYTES), aligned(4), may_alias)); \
@@ -8129,16 +8129,10 @@ BODY Eight16 each_block(const uint8_t *at, int step)
         w = (w ^ (uint32_t)f.flip) - (uint32_t)bias; \
         return __builtin_convertvector((IntLanes_##NAME)w, FloatLanes_##NAME); \
     } \
-    /* Numbers of f16, or bytes that are exponents: of eight blocks, or of a super-block. */ \
-    TARGET BODY FloatLanes_##NAME half_##NAME(const uint8_t *at, int s, int block, int bytes, \
-                                              int exponent) \
+    /* Bytes of eight blocks that are exponents. */ \
+    TARGET BODY FloatLanes_##NAME powers_##NAME(const uint8_t *at, int s, int bytes) \
     { \
-        uint16_t one; \
-        memcpy(&one, at, 2); \
-        Lanes_##NAME w = (Lanes_##NAME){ 0 } + one; \
-        if (block == 32) w = spread_##NAME(each_block(at, bytes), s); \
-        if (!exponent) return f16_##NAME(w); \
-        w &= 255; \
+        Lanes_##NAME w = spread_##NAME(each_block(at, bytes), s) & 255; \
         Lanes_##NAME tiny = (Lanes_##NAME)(w < 2); \
         return (FloatLanes_##NAME)((tiny & (w + 1) << 21) | (~tiny & (w - 1) << 23)); \
     } \
@@ -8150,10 +8144,11 @@ BODY Eight16 each_block(const uint8_t *at, int step)
         const Layout l = SIGNED(layout(0, 0)); \
         UNROLL(4) \
         for (int s = 0; s < SCALES_##NAME; s++) { \
-            d[s] = half_##NAME(unit + l.d, s, block, bytes, l.exponent); \
+            d[s] = l.exponent ? powers_##NAME(unit + l.d, s, bytes) \
+                              : halves_##NAME(unit, l.d, s, block, bytes); \
             if (l.scale.mask) d[s] *= whole_##NAME(unit, s, group, bytes, 0, layout); \
             if (l.m) { \
-                m[s] = half_##NAME(unit + l.m, s, block, bytes, 0); \
+                m[s] = halves_##NAME(unit, l.m, s, block, bytes); \
                 if (l.min.mask) m[s] *= -whole_##NAME(unit, s, group, bytes, 1, layout); \
             } else { \
                 m[s] = d[s] * (float)-l.less; \
@@ -8543,10 +8538,15 @@ AVX2 BODY Lanes_avx2 look_up_avx2(Lanes_avx2 q, const int8_t list[16], int more)
     return (Lanes_avx2)_mm256_shuffle_epi8(values, (__m256i)q);
 }
 
-AVX2 BODY FloatLanes_avx2 f16_avx2(Lanes_avx2 w)
+AVX2 BODY FloatLanes_avx2 halves_avx2(const uint8_t *unit, int at, int s, int block, int bytes)
 {
-    __m256i low = _mm256_permute4x64_epi64(_mm256_packus_epi32((__m256i)w, (__m256i)w), 8);
-    return _mm256_cvtph_ps(_mm256_castsi256_si128(low));
+    if (block > 32) {
+        short one;
+        memcpy(&one, unit + at, 2);
+        return _mm256_cvtph_ps(_mm_set1_epi16(one));
+    }
+    __m256 v = _mm256_cvtph_ps((__m128i)each_block(unit + at, bytes));
+    return s ? _mm256_permute2f128_ps(v, v, 0x11) : _mm256_permute2f128_ps(v, v, 0);
 }
 
 AVX2 BODY Lanes_avx2 load_avx2(const uint8_t *from, int a, int b, int c, int d)
@@ -8780,9 +8780,39 @@ AVX512 BODY Lanes_avx512 look_up_avx512(Lanes_avx512 q, const int8_t list[16], i
     return (Lanes_avx512)_mm512_shuffle_epi8(values, (__m512i)q);
 }
 
-AVX512 BODY FloatLanes_avx512 f16_avx512(Lanes_avx512 w)
+/* What eight blocks have in some place lies in four windows of 64 bytes, two blocks in each, or in
+ * two: words of two windows are picked at once. No window goes past the unit. */
+AVX512 BODY FloatLanes_avx512 halves_avx512(const uint8_t *unit, int at, int s, int block,
+                                            int bytes)
 {
-    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)w));
+    typedef uint16_t Halves __attribute__((vector_size(64), may_alias));
+    const int each = bytes <= 20 ? 4 : 2;
+    __m512i all = _mm512_setzero_si512();
+    (void)s;
+    if (block > 32) {
+        short one;
+        memcpy(&one, unit + at, 2);
+        return _mm512_cvtph_ps(_mm256_set1_epi16(one));
+    }
+    UNROLL(2)
+    for (int first = 0; first < 8; first += 2 * each) {
+        int a = first * bytes, b = (first + each) * bytes, last = 8 * bytes - 64;
+        Halves order = { 0 };
+        __mmask32 mine = 0;
+        if (a > last) a = last;
+        if (b > last) b = last;
+        UNROLL(16)
+        for (int e = 0; e < 16; e++) {
+            int p = e % 4 * 2 + e / 8, second = p >= first + each; /* see group_avx512 */
+            if (p < first || p >= first + 2 * each) continue;
+            order[e] = (uint16_t)((p * bytes + at - (second ? b : a)) / 2 + 32 * second);
+            mine |= 1u << e;
+        }
+        __m512i words = _mm512_maskz_permutex2var_epi16(
+            mine, _mm512_loadu_si512(unit + a), (__m512i)order, _mm512_loadu_si512(unit + b));
+        all = first ? _mm512_or_si512(all, words) : words;
+    }
+    return _mm512_cvtph_ps(_mm512_castsi512_si256(all));
 }
 
 /* Half of a vector. */
@@ -9208,9 +9238,14 @@ BODY Lanes_neon look_up_neon(Lanes_neon q, const int8_t list[16], int more)
     return (Lanes_neon)vqtbl1q_u8(values, (uint8x16_t)q);
 }
 
-BODY FloatLanes_neon f16_neon(Lanes_neon w)
+BODY FloatLanes_neon halves_neon(const uint8_t *unit, int at, int s, int block, int bytes)
 {
-    return (FloatLanes_neon)vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32((uint32x4_t)w)));
+    uint16_t one;
+    memcpy(&one, unit + at, 2);
+    if (block > 32) return (FloatLanes_neon)vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(one)));
+    Eight16 w = each_block(unit + at, bytes);
+    uint16x4_t two = { w[2 * s], w[2 * s], w[2 * s + 1], w[2 * s + 1] };
+    return (FloatLanes_neon)vcvt_f32_f16(vreinterpret_f16_u16(two));
 }
 
 /* sum += four quanta of each of four rows times four digits. Without the instruction for it: two

@@ -15,11 +15,13 @@ set -u
 
 # Layers stay on the CPU where llama.cpp was built with something else too.
 once() {
-    "$1" -m "$2" -t "$3" -ngl 0 -p 512 -n 64 -r 3 -o jsonl | awk '
+    "$1" -m "$2" -t "$3" -ngl 0 -p 512 -n 64 -r 3 -o json | awk '
+        /"n_prompt":/ { prompt = $2 + 0 }
+        /"n_gen":/ { written = $2 + 0 }
         /"samples_ts"/ {
             name = ""
-            if (/"n_prompt": 512,/ && /"n_gen": 0,/) name = "pp512"
-            if (/"n_prompt": 0,/ && /"n_gen": 64,/) name = "tg64"
+            if (prompt == 512 && written == 0) name = "pp512"
+            if (prompt == 0 && written == 64) name = "tg64"
             sub(/.*"samples_ts": *\[ */, "")
             sub(/ *\].*/, "")
             n = split($0, speed, / *, */)
