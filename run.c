@@ -8156,11 +8156,14 @@ BODY Eight16 each_block(const uint8_t *at, int step)
         } \
     }
 
-/* What ends within a unit is read from a copy that goes on with zeros. */
-BODY const uint8_t *whole_unit(const uint8_t *unit, uint8_t *copy, int cols, int block, int bytes)
+/* A row that ends within a unit is read on into the next one, whose numbers meet zeros of x. Where
+ * that would go past `end`, of the matrix, it is read from a copy that goes on with zeros. */
+BODY const uint8_t *whole_unit(const uint8_t *unit, uint8_t *copy, int cols, int block, int bytes,
+                               const uint8_t *end)
 {
-    if (cols >= 256) return unit;
-    memset(copy, 0, (size_t)(256 / block * bytes));
+    size_t whole = (size_t)(256 / block * bytes);
+    if (cols >= 256 || (size_t)(end - unit) >= whole) return unit;
+    memset(copy, 0, whole);
     return memcpy(copy, unit, (size_t)(cols / block * bytes));
 }
 
@@ -8168,8 +8171,8 @@ BODY const uint8_t *whole_unit(const uint8_t *unit, uint8_t *copy, int cols, int
  * those it has alone. Primitives: dot_NAME, the products of four vectors of quanta and as many of
  * x, a group in each lane; fma_NAME, a b + c; total_NAME. */
 #define ROWS(NAME, TARGET, BYTES) \
-    TARGET BODY void row_##NAME(float *y, size_t ldy, const uint8_t *row, const Act *x, int cols, \
-                                int n, const Format *f, LayoutOf *layout) \
+    TARGET BODY void row_##NAME(float *y, size_t ldy, const uint8_t *row, const uint8_t *end, \
+                                const Act *x, int cols, int n, const Format *f, LayoutOf *layout) \
     { \
         const int block = f->block, bytes = f->bytes, group = f->group; \
         const int unit_bytes = 256 / block * bytes; \
@@ -8179,7 +8182,7 @@ BODY const uint8_t *whole_unit(const uint8_t *unit, uint8_t *copy, int cols, int
         for (int k = 0; k < cols; k += 256, row += unit_bytes) { \
             FloatLanes_##NAME d[SCALES_##NAME], m[SCALES_##NAME]; \
             uint8_t copy[304]; \
-            const uint8_t *unit = whole_unit(row, copy, cols - k, block, bytes); \
+            const uint8_t *unit = whole_unit(row, copy, cols - k, block, bytes, end); \
             prefetch(row + AHEAD, unit_bytes); \
             scales_##NAME(d, m, unit, block, bytes, group, layout); \
             UNROLL(4) \
@@ -8255,7 +8258,7 @@ BODY const uint8_t *whole_unit(const uint8_t *unit, uint8_t *copy, int cols, int
         const int block = f->block, bytes = f->bytes, group = f->group; \
         for (int r = 0; r < count; r++, rows += stride) { \
             uint8_t copy[304]; \
-            const uint8_t *unit = whole_unit(rows, copy, cols, block, bytes); \
+            const uint8_t *unit = whole_unit(rows, copy, cols, block, bytes, rows); \
             prefetch(rows + 2 * (256 / block * bytes), 256 / block * bytes); \
             scales_##NAME((FloatLanes_##NAME *)to->d[r], (FloatLanes_##NAME *)to->m[r], unit, \
                           block, bytes, group, layout); \
@@ -8325,8 +8328,8 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, void 
     if (digits(f) == 2 && f->group == 32) TILES(N, BIG_2, MIDDLE_2, CALL, 2, 32) \
     if (digits(f) == 2 && f->group == 16) TILES(N, BIG_2, MIDDLE_2, CALL, 2, 16)
 
-typedef void RowOf(float *y, size_t ldy, const uint8_t *row, const float *x, const Act *a, int cols,
-                   int n);
+typedef void RowOf(float *y, size_t ldy, const uint8_t *row, const uint8_t *end, const float *x,
+                   const Act *a, int cols, int n);
 typedef void SplitOf(Units *to, const uint8_t *rows, size_t stride, int count, int cols);
 
 #define FLOATS_CALL(T, NAME, TYPE) \
@@ -8334,10 +8337,11 @@ typedef void SplitOf(Units *to, const uint8_t *rows, size_t stride, int count, i
 
 #define FORMAT_FUNCTIONS(NUMBER, FORMAT, A, B, C, D, E, F, NAME, TARGET, MOST) \
     TARGET static void row_##FORMAT##_##NAME(float *y, size_t ldy, const uint8_t *row, \
-                                             const float *x, const Act *a, int cols, int n) \
+                                             const uint8_t *end, const float *x, const Act *a, \
+                                             int cols, int n) \
     { \
         (void)x; \
-        row_##NAME(y, ldy, row, a, cols, n, &formats[NUMBER], layout_##FORMAT); \
+        row_##NAME(y, ldy, row, end, a, cols, n, &formats[NUMBER], layout_##FORMAT); \
     } \
     TARGET static void split_##FORMAT##_##NAME(Units *to, const uint8_t *rows, size_t stride, \
                                                int count, int cols) \
@@ -8346,9 +8350,10 @@ typedef void SplitOf(Units *to, const uint8_t *rows, size_t stride, int count, i
     }
 #define FLOAT_FUNCTIONS(TYPE, NAME, TARGET, MOST) \
     TARGET static void row_##TYPE##_##NAME(float *y, size_t ldy, const uint8_t *row, \
-                                           const float *x, const Act *a, int cols, int n) \
+                                           const uint8_t *end, const float *x, const Act *a, \
+                                           int cols, int n) \
     { \
-        (void)a; \
+        (void)a, (void)end; \
         TILES(n, MOST, 2, FLOATS_CALL, NAME, TYPE) \
     }
 #define ROW_ENTRY(NUMBER, FORMAT, A, B, C, D, E, F, NAME) [NUMBER] = row_##FORMAT##_##NAME,
@@ -8458,8 +8463,8 @@ BODY float group_sum(const float *sums, int group, int behind)
         int most = w->format->bits ? FEW_ROWS : 4; /* more floats don't fit the L1 cache */ \
         for (int t = 0; t < n; t += most, x += most * w->cols, y += most) { \
             for (int r = 0; r < count; r++) { \
-                row(y[0] + r, BAND, weights_at(w, first + r, 0), x, a, w->cols, \
-                    n - t < most ? n - t : most); \
+                row(y[0] + r, BAND, weights_at(w, first + r, 0), weights_at(w, w->rows, 0), x, a, \
+                    w->cols, n - t < most ? n - t : most); \
             } \
         } \
     }
