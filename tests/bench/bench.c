@@ -526,17 +526,21 @@ static int group_height(const Bench *b)
     return b->n_programs * (BAR + 2) + 10;
 }
 
+/* The chart leaves out models that are not of the shape that it names. */
 static void draw_panel(FILE *f, const Bench *b, int x, const char *title, int test)
 {
     double most = 1e-9;
+    int drawn = 0;
     for (int i = 0; i < b->n_rows; i++) {
         for (int p = 0; p < b->n_programs; p++) {
-            most = fmax(most, b->rows[i].speed[p][test].median);
+            if (!b->rows[i].path) most = fmax(most, b->rows[i].speed[p][test].median);
         }
     }
     fprintf(f, "<text x='%d' y='%d' font-weight='bold'>%s</text>\n", x + LABEL, TOP - 12, title);
     for (int i = 0; i < b->n_rows; i++) {
-        int y = TOP + i * group_height(b);
+        int y = TOP + drawn * group_height(b);
+        if (b->rows[i].path) continue;
+        drawn++;
         fprintf(f, "<text x='%d' y='%.1f' text-anchor='end'>%s</text>\n", x + LABEL - 8,
                 y + b->n_programs * (BAR + 2) / 2.0 + 4, b->rows[i].format);
         for (int p = 0; p < b->n_programs; p++, y += BAR + 2) {
@@ -553,7 +557,8 @@ static void draw_panel(FILE *f, const Bench *b, int x, const char *title, int te
 static void draw_chart(const Bench *b)
 {
     FILE *f = create(b, "chart.svg");
-    int width = 2 * PANEL + 30, height = TOP + b->n_rows * group_height(b) + 30, x = 20;
+    int width = 2 * PANEL + 30, height = TOP + 30, x = 20;
+    for (int i = 0; i < b->n_rows; i++) height += b->rows[i].path ? 0 : group_height(b);
     /* a background of its own, so that it reads on dark pages too */
     fprintf(f,
             "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 %d %d' width='%d' height='%d' "
