@@ -3576,9 +3576,9 @@ BODY float exponential(float x)
     e = e * r + 1.6666665459e-1f;
     e = e * r + 5.0000001201e-1f;
     e = e * r * r + r + 1;
-    uint32_t bits = float_bits(e) + (float_bits(shifted) << 23), fits = 0u - (x >= -87.0f);
-    uint32_t large = 0u - (x > 88.0f), is_nan = 0u - (x != x);
-    return bits_float((bits & fits & ~large) | (0x7f800000 & large) | is_nan);
+    uint32_t bits = float_bits(e) + (float_bits(shifted) << 23), large = 0u - (x > 88.0f);
+    uint32_t fits = 0u - ((x >= -87.0f) & (x <= 88.0f)), is_nan = 0u - (x != x);
+    return bits_float((bits & fits) | (0x7f800000 & large) | is_nan);
 }
 
 /* Takes `length` scores of which the first `visible` count, and makes them exp(score - top), the
@@ -8156,8 +8156,9 @@ BODY Eight16 each_block(const uint8_t *at, int step)
         } \
     }
 
-/* A row that ends within a unit is read on into the next one, whose numbers meet zeros of x. Where
- * that would go past `end`, of the matrix, it is read from a copy that goes on with zeros. */
+/* A row that ends within a unit is read on into the next one, whose numbers meet zeros of x, or are
+ * not used. Where that would go past `end`, of the matrix, it is read from a copy that goes on with
+ * zeros. */
 BODY const uint8_t *whole_unit(const uint8_t *unit, uint8_t *copy, int cols, int block, int bytes,
                                const uint8_t *end)
 {
@@ -8252,13 +8253,14 @@ BODY const uint8_t *whole_unit(const uint8_t *unit, uint8_t *copy, int cols, int
 /* A band's rows from a piece of 256 columns, one after the other: quanta, and what becomes of them
  * for each 16. */
 #define SPLIT(NAME, TARGET, BYTES) \
-    TARGET BODY void split_##NAME(Units *to, const uint8_t *rows, size_t stride, int count, \
-                                  int cols, const Format *f, LayoutOf *layout) \
+    TARGET BODY void split_##NAME(Units *to, const uint8_t *rows, const uint8_t *end, \
+                                  size_t stride, int count, int cols, const Format *f, \
+                                  LayoutOf *layout) \
     { \
         const int block = f->block, bytes = f->bytes, group = f->group; \
         for (int r = 0; r < count; r++, rows += stride) { \
             uint8_t copy[304]; \
-            const uint8_t *unit = whole_unit(rows, copy, cols, block, bytes, rows); \
+            const uint8_t *unit = whole_unit(rows, copy, cols, block, bytes, end); \
             prefetch(rows + 2 * (256 / block * bytes), 256 / block * bytes); \
             scales_##NAME((FloatLanes_##NAME *)to->d[r], (FloatLanes_##NAME *)to->m[r], unit, \
                           block, bytes, group, layout); \
@@ -8279,10 +8281,12 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, void 
     int8_t *q = to->q + at * (size_t)digits;
     float *d = to->d + at / 16, *sums = to->sums + at / 16;
     float limit = digits == 1 ? 127 : 63 * 128 + 63;
-    memset(q + ldx - BAND_COLS, 0, BAND_COLS);
-    memset(q + (size_t)digits * ldx - BAND_COLS, 0, BAND_COLS);
-    memset(d + ldx / 16 - 16, 0, 16 * sizeof *d);
-    memset(sums + ldx / 16 - 16, 0, 16 * sizeof *sums);
+    if ((size_t)cols < ldx) { /* the last piece goes on with zeros */
+        memset(q + ldx - BAND_COLS, 0, BAND_COLS);
+        memset(q + (size_t)digits * ldx - BAND_COLS, 0, BAND_COLS);
+        memset(d + ldx / 16 - 16, 0, 16 * sizeof *d);
+        memset(sums + ldx / 16 - 16, 0, 16 * sizeof *sums);
+    }
     for (int k = 0; k < cols; k += 32, x += 32) {
         uint32_t most = 0;
         for (int i = 0; i < 32; i++) {
@@ -8330,12 +8334,13 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, void 
 
 typedef void RowOf(float *y, size_t ldy, const uint8_t *row, const uint8_t *end, const float *x,
                    const Act *a, int cols, int n);
-typedef void SplitOf(Units *to, const uint8_t *rows, size_t stride, int count, int cols);
+typedef void SplitOf(Units *to, const uint8_t *rows, const uint8_t *end, size_t stride, int count,
+                     int cols);
 
 #define FLOATS_CALL(T, NAME, TYPE) \
     floats_##NAME(y + (size_t)t * ldy, ldy, row, x + (size_t)t * (size_t)cols, cols, TYPE, T)
 
-#define FORMAT_FUNCTIONS(NUMBER, FORMAT, A, B, C, D, E, F, NAME, TARGET, MOST) \
+#define FORMAT_FUNCTIONS(NUMBER, FORMAT, A, B, C, D, E, F, NAME, TARGET) \
     TARGET static void row_##FORMAT##_##NAME(float *y, size_t ldy, const uint8_t *row, \
                                              const uint8_t *end, const float *x, const Act *a, \
                                              int cols, int n) \
@@ -8343,10 +8348,10 @@ typedef void SplitOf(Units *to, const uint8_t *rows, size_t stride, int count, i
         (void)x; \
         row_##NAME(y, ldy, row, end, a, cols, n, &formats[NUMBER], layout_##FORMAT); \
     } \
-    TARGET static void split_##FORMAT##_##NAME(Units *to, const uint8_t *rows, size_t stride, \
-                                               int count, int cols) \
+    TARGET static void split_##FORMAT##_##NAME(Units *to, const uint8_t *rows, const uint8_t *end, \
+                                               size_t stride, int count, int cols) \
     { \
-        split_##NAME(to, rows, stride, count, cols, &formats[NUMBER], layout_##FORMAT); \
+        split_##NAME(to, rows, end, stride, count, cols, &formats[NUMBER], layout_##FORMAT); \
     }
 #define FLOAT_FUNCTIONS(TYPE, NAME, TARGET, MOST) \
     TARGET static void row_##TYPE##_##NAME(float *y, size_t ldy, const uint8_t *row, \
@@ -8424,7 +8429,7 @@ typedef void SplitOf(Units *to, const uint8_t *rows, size_t stride, int count, i
     FLOATS(NAME, TARGET, VECTORS, BIG) \
     ROWS(NAME, TARGET, BYTES) \
     SPLIT(NAME, TARGET, BYTES) \
-    FORMATS(FORMAT_FUNCTIONS, NAME, TARGET, MOST) \
+    FORMATS(FORMAT_FUNCTIONS, NAME, TARGET) \
     FLOAT_FUNCTIONS(F32, NAME, TARGET, MOST) \
     FLOAT_FUNCTIONS(F16, NAME, TARGET, MOST) \
     FLOAT_FUNCTIONS(BF16, NAME, TARGET, MOST) \
@@ -8475,7 +8480,8 @@ BODY float group_sum(const float *sums, int group, int behind)
         size_t stride = row_bytes(w->format, w->cols); \
         Units *units = &work->units; \
         Quanta *to = &work->quanta; \
-        splits_##NAME[w->format - formats](units, weights_at(w, first, k), stride, count, cols); \
+        splits_##NAME[w->format - formats](units, weights_at(w, first, k), \
+                                           weights_at(w, w->rows, 0), stride, count, cols); \
         deal_##NAME(to->q, units->q[0], sizeof *units->q, sizeof *units->q); \
         deal_##NAME((Words *)to->d, (uint8_t *)units->d, sizeof *units->d, sizeof *units->d); \
         deal_##NAME((Words *)to->m, (uint8_t *)units->m, sizeof *units->m, sizeof *units->m); \
@@ -9520,7 +9526,7 @@ static const char *pick_kernels(void)
         fail("RUN_CPU=%s: this machine has no such kernels", wanted);
         return NULL;
     }
-    if (kernels != best) kernels = best;
+    kernels = best;
     return best->name;
 }
 
