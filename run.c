@@ -527,12 +527,14 @@ static struct {
            .sleep = PTHREAD_MUTEX_INITIALIZER,
            .wake = PTHREAD_COND_INITIALIZER };
 
-/* A child after fork() has none of the threads, and may start its own. */
+/* A child after fork() has none of the threads, and may start its own, for which nothing is left of
+ * a region that its parent was in. */
 static void empty_pool(void)
 {
     pthread_mutex_init(&pool.in_use, NULL);
     pthread_mutex_init(&pool.sleep, NULL);
     pthread_cond_init(&pool.wake, NULL);
+    pool.ticket &= ~(uint64_t)UINT32_MAX;
     pool.workers = 0;
     pool.sleepers = 0;
 }
