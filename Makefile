@@ -65,7 +65,7 @@ debug:
 tsan:
 	@mkdir -p tests/tmp/tsan
 	$(CC) $(FLAGS) -O1 -g -fsanitize=thread -DTMP='"tests/tmp/tsan"' tests/test.c tokenizer.c -lm -o tests/tmp/tsan/test
-	@TSAN_OPTIONS=halt_on_error=1:die_after_fork=0 tests/tmp/tsan/test threads
+	@TSAN_OPTIONS=halt_on_error=1 tests/tmp/tsan/test threads
 
 # The program without the kernels of any instruction set.
 $(TMP)/portable: run.c tokenizer.c tokenizer.h Makefile

@@ -63,8 +63,10 @@ typedef struct {
     uint64_t seed;     /* every seed is good */
     const char *cache; /* format of the KV cache: f16, f32 or q8_0 (half of f16); NULL: f16 */
     const char
-        *chat_format; /* a name of llm_chat_format; NULL: the one the file's template tells */
-    int no_thinking;  /* answers begin without thoughts, where the chat format can do that */
+        *chat_template;    /* a name of llm_chat_template, or a text in Jinja; NULL: the file's */
+    const char *variables; /* further variables of the template, a JSON object; NULL: none */
+    const char *tools;     /* what the template tells the model of tools, a JSON list; or NULL */
+    int thinking;     /* the template's enable_thinking: 1 true, -1 false, 0 as it has it itself */
     int shift;        /* turns that do not fit, and answers that reach the context's end, make
                                  room: the oldest turns behind the system prompt are dropped */
     const char *const *stops; /* texts that end what llm_generate writes and are not given out, NULL
@@ -75,8 +77,7 @@ typedef struct {
 /* What a model file says of itself. Texts live as long as the model; unknown ones are "". */
 typedef struct {
     const char *name, *arch, *format; /* format: the weight format that most bytes have */
-    const char *chat_template;
-    const char *chat_format; /* the row of templates[] that it is, "" if none */
+    const char *chat_template;        /* in Jinja */
     const char *warning;     /* what was assumed while loading, "" if nothing */
     const char *kernels;     /* the instruction set in use */
     int context, vocab_size, dim, hidden_dim, n_layers, n_heads, n_kv_heads, head_dim;
@@ -128,8 +129,8 @@ int llm_is_stop(const llm_model *m, int token);
 llm_session *llm_session_new(const llm_model *m, const llm_options *options);
 void llm_session_free(llm_session *s);
 
-/* What is doubtful about a session, "" if nothing: a mark of its chat format is no token of the
- * model, so turns may not end where they should. */
+/* What is doubtful about a session, "" if nothing: the mark with which its chat template ends
+ * answers is no token of the model. */
 const char *llm_warning(const llm_session *s);
 
 /* A second session with the same past, position and random state; the cost is a copy of the used KV
@@ -151,13 +152,18 @@ int llm_rewind(llm_session *s, int position);
 /* From now on the session draws as if it had been made with this seed. */
 void llm_seed(llm_session *s, uint64_t seed);
 
+/* Makes n tokens the session's past. It keeps what it has of them in common with its own, and
+ * evaluates from the first that differs; turns that are cut are none any more. On failure the
+ * session is as before, but has no logits. */
+int llm_sync(llm_session *s, const int *tokens, int n);
+
 /* Writes the session to a file, which appears when it is whole: tokens, KV cache, turns, random
  * state, and a fingerprint of the model. Where the file is as this session last saved or loaded it,
  * what changed is appended; else it is written anew beside the old one and takes its place, owner
  * and mode (600 where there was none). A symbolic link stays, and its target is replaced. A crash
  * leaves the old version. llm_load makes a session what the saved one was; it fails and changes
- * nothing if the file is damaged, of another model or chat format, has a cache of another format,
- * or more positions than the session's context. */
+ * nothing if the file is damaged, of another model, has a cache of another format, or more
+ * positions than the session's context. */
 int llm_save(llm_session *s, const char *path);
 int llm_load(llm_session *s, const char *path);
 
@@ -183,10 +189,13 @@ const float *llm_logits(const llm_session *s);
  * file's sampling. Fails if a number in it is NaN or infinite. */
 int llm_sample(llm_session *s, const llm_sampling *sampling);
 
-/* Appends a turn of a conversation in the session's chat format. role is system, user or assistant;
- * the text is plain: nothing in it is taken for the format's own marks. NULL text opens the turn,
- * so that llm_generate writes it; the next turn closes it, and drops its thoughts. On failure the
- * session is as before, but has no logits. */
+/* Appends a turn of a conversation: the session's past becomes what the chat template makes of all
+ * its turns, and only what it does not have of that already is evaluated. role is system, user,
+ * assistant or another that the template knows; the text is plain: nothing in it is taken for the
+ * template's own marks. NULL text opens an answer of the assistant, so that llm_generate writes it;
+ * the next turn closes it, and its thoughts stay or go as the template has it. Where the template
+ * raises an exception, that is the sentence. On failure the session is as before, but has no
+ * logits. */
 int llm_turn(llm_session *s, const char *role, const char *text);
 
 /* The number of turns, the position where one begins, its role and its text; -1 and NULL where
@@ -196,16 +205,16 @@ int llm_turn_start(const llm_session *s, int turn);
 const char *llm_turn_role(const llm_session *s, int turn);
 const char *llm_turn_text(const llm_session *s, int turn);
 
-/* Removes count turns from number first on. The turns that follow are evaluated anew, as if they
- * had never been, and what was evaluated between turns is lost. On failure the session is as
+/* Removes count turns from number first on, as if they had never been. On failure the session is as
  * before, but has no logits. */
 int llm_drop(llm_session *s, int first, int count);
 
 /* Inside on_text: whether the text is a thought, no answer. */
 int llm_is_thought(const llm_session *s);
 
-/* The names of the known chat formats; NULL for a number that is none. */
-const char *llm_chat_format(int number);
+/* The names of the built-in chat templates, for files that have none; NULL for a number that is
+ * none. */
+const char *llm_chat_template(int number);
 
 /* Appends a prompt (plain text) and at most max_tokens generated ones (0 or less: as many as the
  * context holds), until a stop token or text. on_text gets the generated text piece by piece,
@@ -250,6 +259,7 @@ int llm_write(llm_session *s, int token, int (*on_text)(void *user, const char *
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tokenizer.h"
@@ -310,7 +320,8 @@ enum {
     MAX_VOCAB = 1 << 24,
     MAX_CONTEXT = 1 << 24,
     MAX_STOPS = 24,
-    MAX_STOP = 256 /* bytes of a stop text */
+    MAX_STOP = 256, /* bytes of a stop text */
+    MAX_ROLE = 64   /* of the name of a role */
 };
 
 typedef tokenizer_text Text;
@@ -1418,8 +1429,6 @@ static const Arch archs[] = {
     { "starcoder2", .halves = 1, .centered = 1, .activation = GELU },
 };
 
-typedef struct Template Template; /* a chat format, see section 9 */
-
 struct llm_model {
     File file;
     _Atomic int is_read; /* the file was asked for as a whole */
@@ -1427,10 +1436,10 @@ struct llm_model {
     int failed;      /* while loading: the first failure is kept, later look-ups do nothing */
     llm_facts facts; /* also the hyperparameters: facts.dim, facts.n_layers, ... */
     const Arch *arch;
-    const Template *template; /* that the file's own chat template tells, NULL: none */
-    int begins_with_bos;      /* a chat in that format does */
-    int adds_bos;             /* a text does */
-    char *eos_text;           /* of the end token */
+    tokenizer_template *template; /* the file's own chat template, NULL: none */
+    char template_error[256];     /* why it could not be read, "" */
+    char *special;                /* texts of special tokens, as JSON, for templates */
+    int adds_bos;                 /* a text begins with that token */
     float norm_eps;
     int n_drafts; /* layers behind the last that predict further tokens; they are not used */
     int n_rot;    /* dimensions of a head that are rotated, 0: none */
@@ -2203,7 +2212,6 @@ static void load_vocabulary(llm_model *m)
     tokenizer_vocab v = { 0 };
     c->bos = c->eos = -1;
     c->chat_template = key_string(m, "tokenizer.chat_template");
-    c->chat_format = "";
     if (m->failed || !*kind || !strcmp(kind, "no_vocab") || !strcmp(kind, "none")) return;
     if (!spm && strcmp(kind, "gpt2")) {
         m->failed = fail("key tokenizer.ggml.model is %s, expected llama or gpt2", kind);
@@ -2266,14 +2274,13 @@ static void load_facts(llm_model *m)
 }
 
 /* The name of the instruction set whose kernels are used from now on, NULL on failure; see section
- * 11. The chat format that the file's template tells; see section 9. */
+ * 11. The rest is section 9's. */
 static const char *pick_kernels(void);
-static void pick_template(llm_model *m);
-static const Template *template_named(const char *name);
-static int user_mark(const llm_session *s);
-static const char *template_name(const llm_session *s);
+static void load_template(llm_model *m);
+static int choose_template(llm_session *s, const llm_options *o);
+static void find_end(llm_session *s);
+static int turns_until(const llm_session *s, int position);
 static void begin_writing(llm_session *s);
-static void spell_marks(llm_session *s);
 
 /* GGUF files that belong to a model but are none. To add one: what a key says in it. */
 static const struct {
@@ -2309,7 +2316,7 @@ static int load(llm_model *m)
         m->failed = fail("the architecture %s is not known", m->facts.arch);
     }
     load_vocabulary(m);
-    if (!m->failed) pick_template(m);
+    if (!m->failed) load_template(m);
     if (!m->failed && m->facts.has_weights) {
         load_hyperparameters(m);
         load_weights(m);
@@ -2363,6 +2370,7 @@ void llm_close(llm_model *m)
 {
     if (!m) return;
     tokenizer_free(m->tokenizer);
+    tokenizer_template_free(m->template);
     close_file(&m->file);
     release(&m->arena);
     free(m);
@@ -2504,10 +2512,18 @@ typedef struct {
 
 /* A turn of a conversation. The last one may be open: its text is what is generated behind it. */
 typedef struct {
-    int role;      /* index of roles[] */
-    int from, end; /* positions */
-    char *text;    /* NULL: the turn is open */
+    char *role;
+    char *text;     /* NULL: the turn is open */
+    char *thoughts; /* of an answer, NULL: none */
+    int begin;      /* position behind what opens it, while it is open */
+    int end;        /* position behind an answer that stands there as the model wrote it, else -1 */
 } Turn;
+
+/* Text that was given out, without a zero at its end. */
+typedef struct {
+    char *text;
+    size_t n, room;
+} Heard;
 
 /* Text of which each byte knows whether it belongs to a token that is a mark. */
 enum { OF_TEXT, OF_MARK, OF_CONTROL }; /* the last ones are never given out */
@@ -2516,8 +2532,8 @@ typedef struct {
     size_t n;
 } Marked;
 
-/* The marks of a chat format, as a session looks for them in what is written. */
-enum { THOUGHT_OPEN, THOUGHT_CLOSE, TURN_CLOSE, REST_OF_OPEN, N_MARKS };
+/* The marks of a chat template, as a session looks for them in what is written. */
+enum { THOUGHT_OPEN, THOUGHT_CLOSE, TURN_CLOSE, N_MARKS };
 
 struct llm_session {
     const llm_model *model;
@@ -2534,12 +2550,17 @@ struct llm_session {
     uint64_t random;
     const volatile int *interrupt;
     const char *const *stops; /* texts, NULL behind the last */
-    const Template *template; /* NULL: no chat */
-    int user_mark; /* the token that begins a turn of the user: it ends an answer too, -1:
-                                 there is none */
-    int no_thinking, shift;
+    const tokenizer_template *template;      /* NULL: no chat */
+    tokenizer_template *own_template;        /* the same, if it is not the file's */
+    char *template_text, *variables, *tools; /* as they were asked for, NULL: not */
+    const struct Thoughts *thoughts;         /* what stands around them */
+    int end_mark; /* the token that the template writes behind an answer, -1: none */
+    int thinking_asked, shift;
+    int64_t now; /* the time that templates are told */
     Turn *turns; /* (n_turns) the conversation so far */
     int n_turns;
+    int opened_thought; /* what opens the last turn leaves a thought open */
+    Heard heard[2];     /* of the open turn: the answer, its thoughts */
     Marked marks[N_MARKS];
     char warning[160];
     int start, written; /* positions: where the text that is written began, how far it is taken */
@@ -2772,7 +2793,6 @@ static void session_buffers(llm_session *s)
     /* a bad byte becomes the three of U+FFFD */
     s->text.text = take(&s->arena, 3 * (m->max_piece + 8) + 2 * MAX_STOP, 1);
     s->text.kinds = take(&s->arena, 3 * (m->max_piece + 8) + 2 * MAX_STOP, 1);
-    spell_marks(s);
 }
 
 /* Seeds that are near each other must not give similar texts: splitmix64 (prng.di.unimi.it) spreads
@@ -2808,14 +2828,12 @@ static int choose(llm_session *s, const llm_options *o)
     }
     s->kv[0].bytes = row_bytes(s->cache, dim);
     s->kv[1].bytes = row_bytes(s->cache, value_dim);
-    s->template = o->chat_format ? template_named(o->chat_format) : m->template;
-    if (o->chat_format && !s->template) return fail("no chat format %s", o->chat_format);
     for (const char *const *stop = o->stops; stop && *stop; stop++) {
         if (!**stop || strlen(*stop) >= MAX_STOP) {
             return fail("a stop text of %zu bytes, expected 1 to %d", strlen(*stop), MAX_STOP - 1);
         }
     }
-    return 0;
+    return choose_template(s, o);
 }
 
 llm_session *llm_session_new(const llm_model *m, const llm_options *options)
@@ -2837,10 +2855,9 @@ llm_session *llm_session_new(const llm_model *m, const llm_options *options)
     s->random = spread_seed(o.seed);
     s->interrupt = o.interrupt;
     s->stops = o.stops;
-    s->no_thinking = o.no_thinking;
     s->shift = o.shift;
-    s->user_mark = user_mark(s);
     session_buffers(s);
+    find_end(s);
     if (s->arena.failed) {
         fail("out of memory for a context of %d", s->context);
         llm_session_free(s);
@@ -2855,9 +2872,16 @@ static uint8_t *kept(const llm_session *s, size_t i)
     return s->kv[i % 2].data + i / 2 * (size_t)s->context * s->kv[i % 2].bytes;
 }
 
+static void free_turn(Turn *t)
+{
+    free(t->role);
+    free(t->text);
+    free(t->thoughts);
+}
+
 static void free_turns(Turn *turns, int n)
 {
-    for (int i = 0; i < n; i++) free(turns[i].text);
+    for (int i = 0; i < n; i++) free_turn(&turns[i]);
     free(turns);
 }
 
@@ -2865,6 +2889,8 @@ void llm_session_free(llm_session *s)
 {
     if (!s) return;
     free_turns(s->turns, s->n_turns);
+    tokenizer_template_free(s->own_template);
+    for (int i = 0; i < 2; i++) free(s->heard[i].text);
     release(&s->arena);
     free(s);
 }
@@ -2873,13 +2899,30 @@ void llm_session_free(llm_session *s)
 static Turn *copy_turns(const Turn *turns, int n)
 {
     Turn *copy = calloc((size_t)n + 1, sizeof *copy);
+    int failed = 0;
     for (int i = 0; copy && i < n; i++) {
-        copy[i] = turns[i];
-        if (!turns[i].text || (copy[i].text = strdup(turns[i].text))) continue;
-        free_turns(copy, i);
-        copy = NULL;
+        const Turn *t = &turns[i];
+        copy[i] = (Turn){ strdup(t->role), t->text ? strdup(t->text) : NULL,
+                          t->thoughts ? strdup(t->thoughts) : NULL, t->begin, t->end };
+        failed |= !copy[i].role || !copy[i].text != !t->text || !copy[i].thoughts != !t->thoughts;
     }
+    if (copy && failed) free_turns(copy, n), copy = NULL;
     return copy;
+}
+
+/* Adds to what was heard in the open turn. */
+static int hear(Heard *h, const char *text, size_t len)
+{
+    if (h->room - h->n < len) {
+        size_t room = 2 * (h->n + len);
+        char *more = realloc(h->text, room);
+        if (!more) return fail("out of memory for an answer of %zu bytes", h->n + len);
+        h->text = more;
+        h->room = room;
+    }
+    memcpy(h->text + h->n, text, len);
+    h->n += len;
+    return 0;
 }
 
 /* The state of the text that is written. */
@@ -2900,8 +2943,10 @@ llm_session *llm_fork(const llm_session *s)
     llm_options same = { .context = s->context,
                          .threads = s->threads,
                          .cache = s->cache->name,
-                         .chat_format = template_name(s),
-                         .no_thinking = s->no_thinking,
+                         .chat_template = s->template_text,
+                         .variables = s->variables,
+                         .tools = s->tools,
+                         .thinking = s->thinking_asked,
                          .shift = s->shift,
                          .stops = s->stops,
                          .interrupt = s->interrupt };
@@ -2912,12 +2957,17 @@ llm_session *llm_fork(const llm_session *s)
         llm_session_free(t);
         return NULL;
     }
-    t->n_turns = s->n_turns;
+    t->n_turns = s->n_turns, t->opened_thought = s->opened_thought, t->now = s->now;
     t->position = s->position;
     t->valid = s->valid, t->long_rope = s->long_rope;
     t->has_logits = s->has_logits;
     t->random = s->random;
     memcpy(t->tokens, s->tokens, (size_t)s->position * sizeof *s->tokens);
+    for (int i = 0; i < 2; i++) {
+        if (!s->heard[i].n || !hear(&t->heard[i], s->heard[i].text, s->heard[i].n)) continue;
+        llm_session_free(t);
+        return NULL;
+    }
     copy_writing(t, s);
     memcpy(t->logits, s->logits, (size_t)c->vocab_size * sizeof *s->logits);
     for (size_t i = 0; i < (size_t)c->n_layers * (size_t)c->n_kv_heads * 2; i++) {
@@ -2971,12 +3021,9 @@ int llm_rewind(llm_session *s, int position)
         return fail("cannot go to position %d, expected 0 to %d", position, s->position);
     }
     if (position == s->position) return 0;
+    int turns = turns_until(s, position);
     cut(s, position);
-    while (s->n_turns > 0) { /* a turn that is cut is none any more */
-        const Turn *last = &s->turns[s->n_turns - 1];
-        if (last->end <= position && last->from < position) break;
-        free(s->turns[--s->n_turns].text);
-    }
+    while (s->n_turns > turns) free_turn(&s->turns[--s->n_turns]);
     begin_writing(s);
     return 0;
 }
@@ -4151,12 +4198,11 @@ static int full(const llm_session *s, int n, int position)
     return LLM_FULL;
 }
 
-/* Whether the session can take n more tokens, and they are tokens. */
-static int check_tokens(const llm_session *s, const int *tokens, int n)
+/* Whether these are tokens, and there is one at least. */
+static int check_ids(const llm_session *s, const int *tokens, int n)
 {
     if (n < 1) return fail("%d tokens to evaluate, expected at least 1", n);
     if (lacks(tokens, "token")) return -1;
-    if (n > s->context - s->position) return full(s, n, s->position);
     for (int i = 0; i < n; i++) {
         if (tokens[i] < 0 || tokens[i] >= s->model->facts.vocab_size) {
             return fail("token %d is not in the vocabulary of %d", tokens[i],
@@ -4164,6 +4210,14 @@ static int check_tokens(const llm_session *s, const int *tokens, int n)
         }
     }
     return 0;
+}
+
+/* The same, and whether the session can take them. */
+static int check_tokens(const llm_session *s, const int *tokens, int n)
+{
+    int status = check_ids(s, tokens, n);
+    if (!status && n > s->context - s->position) status = full(s, n, s->position);
+    return status;
 }
 
 /* A text of `length` tokens needs other rotations when it passes the context that the model was
@@ -4388,351 +4442,135 @@ int llm_sample(llm_session *s, const llm_sampling *sampling)
 }
 
 /* ==== 9. Chat and generation =====================================================================
- * Text in, text out. A conversation is a text too: its turns are set off by the marks of a format,
- * and an answer is what the model writes behind the mark that opens its turn. Tokens are bytes and
- * may split a character, so bytes wait until they are a whole one; text waits while it may become a
- * mark or a stop text. */
+ * Text in, text out. A conversation is its messages: a template writes them down, and what the
+ * session has of these tokens already stays. An answer is what the model writes behind that. Tokens
+ * are bytes and may split a character, so bytes wait until they are a whole one; text waits while
+ * it may become a mark or a stop text. */
 
-/* Where the system text goes. */
-enum { SYSTEM_TURN, SYSTEM_INSIDE, SYSTEM_BEFORE };
-
-/* Whose texts lose the white space at their ends. */
-enum { TRIM_SYSTEM = 1, TRIM_USER = 2, TRIM_ASSISTANT = 4 };
-
-/* In a closing text: the model's own end token. Then what several rows have. */
-#define EOS "\1"
 /* clang-format off */
-#define THINK { "<think>", "</think>" }
-#define CHATML { { "<|im_start|>system\n", "<|im_end|>\n" }, \
-                 { "<|im_start|>user\n", "<|im_end|>\n" }, \
-                 { "<|im_start|>assistant\n", "<|im_end|>\n" } }
+/* What writes a conversation down where the model file has no template. To add one: a row. Texts
+ * that several models know in this form; a system text is a turn of its own, or stands in front. */
+static const struct {
+    const char *name, *text;
+} templates[] = {
+    { "chatml", "{{ bos_token if bos_token != '<|im_start|>' }}{% for m in messages %}"
+      "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+      "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}" },
+    { "llama2", "{% set ns = namespace(system='') %}{% for m in messages %}"
+      "{% if m.role == 'system' %}{% set ns.system = '<<SYS>>\n' + m.content + '\n<</SYS>>\n\n' %}"
+      "{% elif m.role == 'user' %}{{ bos_token + '[INST] ' + ns.system + m.content|trim"
+      " + ' [/INST]' }}{% set ns.system = '' %}"
+      "{% else %}{{ ' ' + m.content|trim + ' ' + eos_token }}{% endif %}{% endfor %}" },
+    { "llama3", "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m.role"
+      " + '<|end_header_id|>\n\n' + m.content|trim + '<|eot_id|>' }}{% endfor %}"
+      "{% if add_generation_prompt %}"
+      "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}" },
+    { "mistral", "{{ bos_token }}{% set ns = namespace(system='') %}{% for m in messages %}"
+      "{% if m.role == 'system' %}{% set ns.system = m.content + '\n\n' %}"
+      "{% elif m.role == 'user' %}{{ '[INST] ' + ns.system + m.content + ' [/INST]' }}"
+      "{% set ns.system = '' %}{% else %}{{ ' ' + m.content + eos_token }}{% endif %}"
+      "{% endfor %}" },
+    { "gemma", "{{ bos_token }}{% set ns = namespace(system='') %}{% for m in messages %}"
+      "{% if m.role == 'system' %}{% set ns.system = m.content + '\n\n' %}"
+      "{% else %}{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\n'"
+      " + ns.system + m.content|trim + '<end_of_turn>\n' }}{% set ns.system = '' %}{% endif %}"
+      "{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}" },
+    { "phi3", "{{ bos_token }}{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content"
+      " + '<|end|>\n' }}{% endfor %}"
+      "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}" },
+    { "command-r", "{{ bos_token }}{% for m in messages %}{{ '<|START_OF_TURN_TOKEN|>'"
+      " + {'system': '<|SYSTEM_TOKEN|>', 'user': '<|USER_TOKEN|>'}.get(m.role, '<|CHATBOT_TOKEN|>')"
+      " + m.content + '<|END_OF_TURN_TOKEN|>' }}{% endfor %}{% if add_generation_prompt %}"
+      "{{ '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>' }}{% endif %}" },
+    { "deepseek", "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}"
+      "{% elif m.role == 'user' %}{{ '<｜User｜>' + m.content }}"
+      "{% else %}{{ '<｜Assistant｜>' + m.content + '<｜end▁of▁sentence｜>' }}{% endif %}"
+      "{% endfor %}{% if add_generation_prompt %}{{ '<｜Assistant｜>' }}{% endif %}" },
+    { "zephyr", "{{ bos_token }}{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content"
+      " + eos_token + '\n' }}{% endfor %}"
+      "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}" },
+    { "vicuna", "{{ bos_token }}{% for m in messages %}"
+      "{% if m.role == 'system' %}{{ m.content + ' ' }}"
+      "{% elif m.role == 'user' %}{{ 'USER: ' + m.content + ' ' }}"
+      "{% else %}{{ 'ASSISTANT: ' + m.content + eos_token }}{% endif %}{% endfor %}"
+      "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}" },
+    { "alpaca", "{{ bos_token }}{% for m in messages %}"
+      "{% if m.role == 'system' %}{{ m.content + '\n\n' }}"
+      "{% elif m.role == 'user' %}{{ '### Instruction:\n' + m.content + '\n\n' }}"
+      "{% else %}{{ '### Response:\n' + m.content + eos_token + '\n\n' }}{% endif %}{% endfor %}"
+      "{% if add_generation_prompt %}{{ '### Response:\n' }}{% endif %}" },
+};
+
+/* What stands around the thoughts that a model writes in front of its answer. To add one: a row, in
+ * front of the last, which is that of models whose template has none of the others. */
+static const struct Thoughts {
+    const char *open, *close;
+} thoughts[] = {
+    { "[THINK]", "[/THINK]" },
+    { "<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>" },
+    { "<|START_THINKING|>", "<|END_THINKING|>" },
+    { "<|channel>thought\n", "<channel|>" },
+    { "<seed:think>", "</seed:think>" },
+    { "<thought>", "</thought>" },
+    { "<think>", "</think>" },
+};
 /* clang-format on */
 
-/* How a chat is written down. To add one: a row, in front of those whose tell it has too. The end
- * of a turn stands where a tokenizer would split the text anyway: at a mark, in front of a space,
- * or where the model goes on. */
-struct Template {
-    const char *name;
-    const char *tell[3]; /* what the file's own template must contain, to be of this format */
-    const char *begin;   /* in front of the first turn */
-    struct {
-        const char *open, *close; /* around the text */
-    } turns[3];                   /* of system, user, assistant */
-    int system;                   /* a turn of its own, or part of the first user turn: behind its
-                                     opening or in front of it */
-    const char *ask;              /* opens an answer to be written, NULL: as turns[] has it */
-    const char *no_think;         /* opens one without thoughts, NULL: this format can't */
-    const char *think[2];         /* around thoughts, which are dropped once the answer is given */
-    int trim;
-};
-
-static const Template templates[] = {
-    /* Phi-4, Phi-4-reasoning */
-    { .name = "phi4",
-      .tell = { "<|im_start|>", "<|im_sep|>" },
-      .turns = { { "<|im_start|>system<|im_sep|>", "<|im_end|>" },
-                 { "<|im_start|>user<|im_sep|>", "<|im_end|>" },
-                 { "<|im_start|>assistant<|im_sep|>", "<|im_end|>" } },
-      .think = THINK },
-    /* its own template puts a header with the date into the system prompt */
-    { .name = "smollm3",
-      .tell = { "<|im_start|>", "/no_think", "## Metadata" },
-      .turns = CHATML,
-      .think = THINK,
-      .no_think = "<|im_start|>assistant\n<think>\n\n</think>\n" },
-    /* Qwen3.5, 3.6: the only ChatML that trims */
-    { .name = "qwen3.5",
-      .tell = { "<|im_start|>", "enable_thinking", "vision_start" },
-      .turns = CHATML,
-      .ask = "<|im_start|>assistant\n<think>\n",
-      .think = THINK,
-      .no_think = "<|im_start|>assistant\n<think>\n\n</think>\n\n",
-      .trim = TRIM_SYSTEM | TRIM_USER | TRIM_ASSISTANT },
-    /* QwQ, Qwen3 2507 Thinking, Qwen3-Next-Thinking: always think */
-    { .name = "qwq",
-      .tell = { "<|im_start|>assistant\n<think>" },
-      .turns = CHATML,
-      .ask = "<|im_start|>assistant\n<think>\n",
-      .think = THINK },
-    /* Qwen3 hybrids (0.6B to 235B, April 2025) */
-    { .name = "qwen3",
-      .tell = { "<|im_start|>", "enable_thinking", "</think>" },
-      .turns = CHATML,
-      .think = THINK,
-      .no_think = "<|im_start|>assistant\n<think>\n\n</think>\n\n" },
-    /* Qwen2, 2.5, Qwen3 2507 Instruct and Coder, SmolLM2, Hermes, Yi, InternLM2, LFM2, OLMo
-     * 3, Nemotron, ... */
-    { .name = "chatml", .tell = { "<|im_start|>", "<|im_end|>" }, .turns = CHATML, .think = THINK },
-    /* also CodeLlama; every user turn begins with BOS */
-    { .name = "llama2",
-      .tell = { "[INST]", "<<SYS>>" },
-      .turns = { { "<<SYS>>\n", "\n<</SYS>>\n\n" },
-                 { "<s>[INST] ", " [/INST]" },
-                 { " ", " " EOS } },
-      .system = SYSTEM_INSIDE,
-      .ask = "",
-      .trim = TRIM_USER | TRIM_ASSISTANT },
-    /* Mistral Large 2411 */
-    { .name = "mistral-v7",
-      .tell = { "[SYSTEM_PROMPT] ", "[INST] " },
-      .turns = { { "[SYSTEM_PROMPT] ", "[/SYSTEM_PROMPT]" },
-                 { "[INST] ", "[/INST]" },
-                 { " ", EOS } },
-      .ask = "" },
-    /* Mistral Small 3, 3.1, 3.2, Devstral, Magistral, Ministral 3 */
-    { .name = "mistral-v7-tekken",
-      .tell = { "[SYSTEM_PROMPT]", "[INST]" },
-      .turns = { { "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]" }, { "[INST]", "[/INST]" }, { "", EOS } },
-      .think = { "[THINK]", "[/THINK]" } },
-    /* Mistral 7B 0.1, 0.2 and Mixtral 8x7B, template of 2024-09 and later */
-    { .name = "mistral-v1",
-      .tell = { " [INST] ", " [/INST]" },
-      .turns = { { "", "\n\n" }, { " [INST] ", " [/INST]" }, { " ", EOS } },
-      .system = SYSTEM_INSIDE,
-      .ask = "" },
-    /* the same models with their first template, which most GGUF files have */
-    { .name = "mistral-v0",
-      .tell = { "[INST] ", " [/INST]" },
-      .turns = { { "", "\n\n" }, { "[INST] ", " [/INST]" }, { "", EOS } },
-      .system = SYSTEM_INSIDE },
-    /* Mistral 7B 0.3, Mixtral 8x22B, Mistral Large 2407, Codestral */
-    { .name = "mistral-v3",
-      .tell = { "[INST] ", "[/INST]" },
-      .turns = { { "", "\n\n" }, { "[INST] ", "[/INST]" }, { " ", EOS } },
-      .system = SYSTEM_INSIDE,
-      .ask = "" },
-    /* Mistral Nemo, Pixtral, Ministral 8B */
-    { .name = "mistral-v3-tekken",
-      .tell = { "[INST]", "[/INST]" },
-      .turns = { { "", "\n\n" }, { "[INST]", "[/INST]" }, { "", EOS } },
-      .system = SYSTEM_INSIDE },
-    /* Llama 3, 3.1, 3.2, 3.3, Nemotron 70B, Hermes 3 on some bases */
-    { .name = "llama3",
-      .tell = { "<|start_header_id|>", "<|eot_id|>" },
-      .turns = { { "<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>" },
-                 { "<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>" },
-                 { "<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>" } },
-      .trim = TRIM_SYSTEM | TRIM_USER | TRIM_ASSISTANT },
-    /* Granite 3.x and 4.x */
-    { .name = "granite",
-      .tell = { "<|start_of_role|>", "<|end_of_role|>" },
-      .turns = { { "<|start_of_role|>system<|end_of_role|>", "<|end_of_text|>\n" },
-                 { "<|start_of_role|>user<|end_of_role|>", "<|end_of_text|>\n" },
-                 { "<|start_of_role|>assistant<|end_of_role|>", "<|end_of_text|>\n" } },
-      .think = THINK },
-    /* Gemma 1, 2, 3, 3n; Gemma 4 is another format */
-    { .name = "gemma",
-      .tell = { "<start_of_turn>", "<end_of_turn>" },
-      .turns = { { "", "\n\n" },
-                 { "<start_of_turn>user\n", "<end_of_turn>\n" },
-                 { "<start_of_turn>model\n", "<end_of_turn>\n" } },
-      .system = SYSTEM_INSIDE,
-      .trim = TRIM_USER | TRIM_ASSISTANT },
-    /* Harmony; a generated turn ends with <|return|>, <|end|> only closes its thoughts */
-    { .name = "gpt-oss",
-      .tell = { "<|start|>", "<|channel|>", "<|message|>" },
-      .begin = "<|start|>system<|message|>Reasoning: medium\n\n# Valid channels: analysis, "
-               "commentary, final. Channel must be included for every message.<|end|>",
-      .turns = { { "<|start|>developer<|message|># Instructions\n\n", "\n\n<|end|>" },
-                 { "<|start|>user<|message|>", "<|end|>" },
-                 { "<|start|>assistant<|channel|>final<|message|>", "<|end|>" } },
-      .ask = "<|start|>assistant",
-      .think = { "<|channel|>analysis<|message|>",
-                 "<|end|><|start|>assistant<|channel|>final<|message|>" },
-      .no_think = "<|start|>assistant<|channel|>final<|message|>" },
-    /* R1 of January and February 2025 and its distills */
-    { .name = "deepseek-r1",
-      .tell = { "<｜Assistant｜><think>\n" },
-      .turns = { { "", "" }, { "<｜User｜>", "" }, { "<｜Assistant｜>", "<｜end▁of▁sentence｜>" } },
-      .ask = "<｜Assistant｜><think>\n",
-      .think = THINK },
-    /* V3.1, V3.2, V4 */
-    { .name = "deepseek-v3.1",
-      .tell = { "<｜Assistant｜>", "</think>", "thinking" },
-      .turns = { { "", "" },
-                 { "<｜User｜>", "" },
-                 { "<｜Assistant｜></think>", "<｜end▁of▁sentence｜>" } },
-      .ask = "<｜Assistant｜><think>",
-      .think = THINK,
-      .no_think = "<｜Assistant｜></think>" },
-    /* DeepSeek V2.5, V3, R1-0528 (opens its thoughts itself) */
-    { .name = "deepseek3",
-      .tell = { "<｜Assistant｜>" },
-      .turns = { { "", "" }, { "<｜User｜>", "" }, { "<｜Assistant｜>", "<｜end▁of▁sentence｜>" } },
-      .think = THINK },
-    /* Command R7B, Command A, Aya tiny; a generated turn ends with <|END_OF_TURN_TOKEN|> */
-    { .name = "command-r7b",
-      .tell = { "<|START_OF_TURN_TOKEN|>", "<|START_RESPONSE|>" },
-      .turns = { { "<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>", "<|END_OF_TURN_TOKEN|>" },
-                 { "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>", "<|END_OF_TURN_TOKEN|>" },
-                 { "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|><|START_RESPONSE|>",
-                   "<|END_RESPONSE|><|END_OF_TURN_TOKEN|>" } },
-      .ask = "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
-      .think = { "<|START_THINKING|>", "<|END_THINKING|><|START_RESPONSE|>" },
-      .no_think = "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|><|START_RESPONSE|>" },
-    /* Command R, R+, Aya 23, Aya Expanse */
-    { .name = "command-r",
-      .tell = { "<|START_OF_TURN_TOKEN|>", "<|CHATBOT_TOKEN|>" },
-      .turns = { { "<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>", "<|END_OF_TURN_TOKEN|>" },
-                 { "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>", "<|END_OF_TURN_TOKEN|>" },
-                 { "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>", "<|END_OF_TURN_TOKEN|>" } },
-      .trim = TRIM_USER | TRIM_ASSISTANT },
-    { .name = "exaone4",
-      .tell = { "[|assistant|]", "[|endofturn|]", "</think>" },
-      .turns = { { "[|system|]\n", "[|endofturn|]\n" },
-                 { "[|user|]\n", "[|endofturn|]\n" },
-                 { "[|assistant|]\n<think>\n\n</think>\n\n", "[|endofturn|]\n" } },
-      .ask = "[|assistant|]\n<think>\n",
-      .think = THINK,
-      .no_think = "[|assistant|]\n<think>\n\n</think>\n\n" },
-    { .name = "exaone-deep",
-      .tell = { "[|assistant|]<thought>", "[|endofturn|]" },
-      .turns = { { "[|system|]", "[|endofturn|]\n" },
-                 { "[|user|]", "\n" },
-                 { "[|assistant|]", "[|endofturn|]\n" } },
-      .ask = "[|assistant|]<thought>\n",
-      .think = { "<thought>", "</thought>" } },
-    /* EXAONE 3.0, 3.5 */
-    { .name = "exaone",
-      .tell = { "[|assistant|]", "[|endofturn|]" },
-      .turns = { { "[|system|]", "[|endofturn|]\n" },
-                 { "[|user|]", "\n" },
-                 { "[|assistant|]", "[|endofturn|]\n" } } },
-    /* GLM 4.7, 5, 5.1; a generated turn ends with <|user|> or <|observation|>, as for all GLM */
-    { .name = "glm4.7",
-      .tell = { "[gMASK]<sop>", "clear_thinking" },
-      .begin = "[gMASK]<sop>",
-      .turns = { { "<|system|>", "" }, { "<|user|>", "" }, { "<|assistant|></think>", "" } },
-      .ask = "<|assistant|><think>",
-      .think = THINK,
-      .no_think = "<|assistant|></think>",
-      .trim = TRIM_ASSISTANT },
-    /* GLM 4.5, 4.6 */
-    { .name = "glm4.5",
-      .tell = { "[gMASK]<sop>", "<think></think>" },
-      .begin = "[gMASK]<sop>",
-      .turns = { { "<|system|>\n", "" },
-                 { "<|user|>\n", "" },
-                 { "<|assistant|>\n<think></think>\n", "" } },
-      .ask = "<|assistant|>",
-      .think = THINK,
-      .no_think = "<|assistant|>\n<think></think>",
-      .trim = TRIM_ASSISTANT },
-    /* GLM 4 9B, 4-0414, Z1 */
-    { .name = "glm4",
-      .tell = { "[gMASK]<sop>" },
-      .begin = "[gMASK]<sop>",
-      .turns = { { "<|system|>\n", "" }, { "<|user|>\n", "" }, { "<|assistant|>\n", "" } } },
-    { .name = "phi4-mini",
-      .tell = { "<|end|>", "<|assistant|>", "<|tool|>" },
-      .turns = { { "<|system|>", "<|end|>" },
-                 { "<|user|>", "<|end|>" },
-                 { "<|assistant|>", "<|end|>" } },
-      .think = THINK },
-    /* Phi-3 mini, small, medium, 3.5 */
-    { .name = "phi3",
-      .tell = { "<|end|>", "<|assistant|>" },
-      .turns = { { "<|system|>\n", "<|end|>\n" },
-                 { "<|user|>\n", "<|end|>\n" },
-                 { "<|assistant|>\n", "<|end|>\n" } } },
-    /* OLMo 1 and 2, OLMoE, Tulu 3, Falcon 3 */
-    { .name = "olmo",
-      .tell = { "<|user|>", "<|assistant|>", "not loop.last" },
-      .turns = { { "<|system|>\n", "\n" },
-                 { "<|user|>\n", "\n" },
-                 { "<|assistant|>\n", EOS "\n" } } },
-    /* Zephyr, TinyLlama, StableLM Zephyr */
-    { .name = "zephyr",
-      .tell = { "<|user|>", "<|system|>", "eos_token" },
-      .turns = { { "<|system|>\n", EOS "\n" },
-                 { "<|user|>\n", EOS "\n" },
-                 { "<|assistant|>\n", EOS "\n" } } },
-    /* OpenChat 3.5, Starling */
-    { .name = "openchat",
-      .tell = { "GPT4 Correct " },
-      .turns = { { "GPT4 Correct System: ", "<|end_of_turn|>" },
-                 { "GPT4 Correct User: ", "<|end_of_turn|>" },
-                 { "GPT4 Correct Assistant: ", "<|end_of_turn|>" } },
-      .ask = "GPT4 Correct Assistant:" },
-    /* DeepSeek LLM 7B, 67B, V2, V2 Lite, Coder V2 */
-    { .name = "deepseek2",
-      .tell = { "User: ", "Assistant: ", "eos_token" },
-      .turns = { { "", "\n\n" }, { "User: ", "\n\nAssistant:" }, { " ", EOS } },
-      .system = SYSTEM_BEFORE,
-      .ask = "" },
-    { .name = "deepseek-coder",
-      .tell = { "### Instruction:", "<|EOT|>" },
-      .turns = { { "", "" }, { "### Instruction:\n", "\n### Response:" }, { "\n", "\n<|EOT|>\n" } },
-      .system = SYSTEM_BEFORE,
-      .ask = "" },
-    { .name = "alpaca",
-      .tell = { "### Instruction:", "### Response:" },
-      .turns = { { "", "\n\n" },
-                 { "### Instruction:\n", "\n\n### Response:\n" },
-                 { "", EOS "\n\n" } },
-      .system = SYSTEM_BEFORE },
-    /* also LLaVA 1.5 */
-    { .name = "vicuna",
-      .tell = { "USER: ", "ASSISTANT:" },
-      .turns = { { "", " " }, { "USER: ", " ASSISTANT:" }, { " ", EOS } },
-      .system = SYSTEM_BEFORE,
-      .ask = "" },
-};
-
-static const char *const roles[] = { "system", "user", "assistant" };
-enum { SYSTEM, USER, ASSISTANT };
-
-const char *llm_chat_format(int number)
+const char *llm_chat_template(int number)
 {
     return number >= 0 && number < (int)ARRAY_LEN(templates) ? templates[number].name : NULL;
 }
 
-static const Template *template_named(const char *name)
+/* The text of a built-in template, or the text itself. */
+static const char *template_text(const char *text)
 {
-    size_t i = 0;
-    while (i < ARRAY_LEN(templates) && strcmp(templates[i].name, name)) i++;
-    return i < ARRAY_LEN(templates) ? &templates[i] : NULL;
+    for (size_t i = 0; i < ARRAY_LEN(templates); i++) {
+        if (!strcmp(text, templates[i].name)) return templates[i].text;
+    }
+    return text;
 }
 
-/* NULL: no chat. */
-static const char *template_name(const llm_session *s)
+/* A text as a JSON string. */
+static void put_json(FILE *to, const char *text)
 {
-    return s->template ? s->template->name : NULL;
-}
-
-/* Whether a file's template has the text. A line break may stand there as such or as \n. */
-static int has_tell(const char *text, const char *tell)
-{
+    putc('"', to);
     for (; *text; text++) {
-        const char *a = text, *b = tell;
-        while (*b && (*a == *b || (*b == '\n' && a[0] == '\\' && a[1] == 'n'))) {
-            a += *a == *b ? 1 : 2;
-            b++;
-        }
-        if (!*b) return 1;
+        unsigned char c = (unsigned char)*text;
+        fprintf(to, c < 32 || c == '"' || c == '\\' ? "\\u%04x" : "%c", c);
     }
-    return 0;
+    putc('"', to);
 }
 
-static void pick_template(llm_model *m)
+/* Reads the file's own template. One that can't be read is told of where a chat wants it. The
+ * special tokens are variables of templates. */
+static void load_template(llm_model *m)
 {
-    llm_facts *c = &m->facts;
-    const char *text = c->chat_template;
-    char bos[64];
-    for (size_t i = 0; i < ARRAY_LEN(templates) && !m->template; i++) {
-        const char *const *tell = templates[i].tell;
-        int told = 0;
-        while (told < 3 && tell[told] && has_tell(text, tell[told])) told++;
-        if (told < 3 && tell[told]) continue;
-        m->template = &templates[i];
-        c->chat_format = templates[i].name;
+    static const struct {
+        const char *name, *key;
+    } special[] = { { "bos_token", "tokenizer.ggml.bos_token_id" },
+                    { "eos_token", "tokenizer.ggml.eos_token_id" },
+                    { "unk_token", "tokenizer.ggml.unknown_token_id" },
+                    { "pad_token", "tokenizer.ggml.padding_token_id" } };
+    const llm_facts *c = &m->facts;
+    const char *text = template_text(c->chat_template);
+    char piece[256], *json = NULL;
+    size_t len = 0;
+    FILE *to = open_memstream(&json, &len);
+    for (size_t i = 0; to && i < ARRAY_LEN(special); i++) {
+        int id = i == 0 ? c->bos : i == 1 ? c->eos : key_int(m, special[i].key, -1, -1, MAX_VOCAB);
+        if (id < 0 || id >= c->vocab_size) id = -1;
+        *piece = 0;
+        llm_decode(m, &id, id >= 0, LLM_SPECIAL, piece, sizeof piece);
+        fprintf(to, "%s\"%s\":", i ? "," : "{", special[i].name);
+        put_json(to, piece);
     }
-    size_t len = llm_decode(m, &c->eos, c->eos >= 0, LLM_SPECIAL, NULL, 0);
-    m->eos_text = take(&m->arena, len + 1, 1);
-    if (m->eos_text) llm_decode(m, &c->eos, c->eos >= 0, LLM_SPECIAL, m->eos_text, len + 1);
-    int spelt = c->bos >= 0 && c->bos != c->eos &&
-                llm_decode(m, &c->bos, 1, LLM_SPECIAL, bos, sizeof bos) > 0;
-    m->begins_with_bos = strstr(text, "bos_token") || (spelt && strstr(text, bos));
+    if (to) putc('}', to);
+    if (to && !fclose(to)) m->special = take(&m->arena, len + 1, 1);
+    if (m->special) memcpy(m->special, json, len);
+    free(json);
+    if (!*text) return;
+    m->template = tokenizer_template_new(text, strlen(text), m->template_error,
+                                         sizeof m->template_error);
 }
 
 /* A growing list of tokens. */
@@ -4750,14 +4588,12 @@ static int add_tokens(Tokens *list, const int *tokens, int n)
     return 0;
 }
 
-/* Encodes a text of parts and adds its tokens. */
-static int add_parts(const llm_model *m, Tokens *list, const tokenizer_part *parts, int n_parts,
-                     int flags)
+/* Encodes a text and adds its tokens; marks as for tokenizer_encode_marked. */
+static int add_text(const llm_model *m, Tokens *list, const char *text, const unsigned char *marks,
+                    size_t len, int flags)
 {
     char why[256];
-    size_t len = 0;
     int n = 0, room, *tokens = NULL, status;
-    for (int i = 0; i < n_parts; i++) len += parts[i].text.len;
     if (!m->tokenizer) return fail("the model file has no vocabulary");
     if (len > 1 << 30) return fail("the text has %zu bytes, more than 1 GB", len);
     room = (int)len + 2; /* nearly always enough */
@@ -4765,8 +4601,8 @@ static int add_parts(const llm_model *m, Tokens *list, const tokenizer_part *par
         free(tokens);
         tokens = malloc((size_t)room * sizeof *tokens);
         if (!tokens) return fail("out of memory for a text of %zu bytes", len);
-        n = tokenizer_encode_parts(m->tokenizer, parts, n_parts, flags, tokens, room, why,
-                                   sizeof why);
+        n = tokenizer_encode_marked(m->tokenizer, text, marks, len, flags, tokens, room, why,
+                                    sizeof why);
     } while (n > room && (room = n));
     status = n < 0 ? fail("%s", why) : add_tokens(list, tokens, n);
     free(tokens);
@@ -4785,95 +4621,6 @@ static int token_before(const llm_session *s, int position)
     return position ? s->tokens[position - 1] : -1;
 }
 
-/* Writes a text of the format as parts, with the end token for EOS; returns their number. */
-static int mark(const llm_model *m, tokenizer_part *parts, const char *text)
-{
-    size_t len = text ? strcspn(text, EOS) : 0;
-    int n = 0;
-    if (len) parts[n++] = (tokenizer_part){ { text, len }, 1 };
-    if (!text || !text[len]) return n;
-    parts[n++] = (tokenizer_part){ { m->eos_text, strlen(m->eos_text) }, 1 };
-    return n + mark(m, parts + n, text + len + 1);
-}
-
-static tokenizer_part plain(const Template *t, int role, const char *text)
-{
-    static const char space[] = " \t\n\v\f\r";
-    int trim = t->trim >> role & 1;
-    size_t skip = trim ? strspn(text, space) : 0, len = strlen(text + skip);
-    while (trim && len > 0 && strchr(space, text[skip + len - 1])) len--;
-    return (tokenizer_part){ { text + skip, len }, 0 };
-}
-
-/* The control token that only the user's turns begin with, or -1. */
-static int user_mark(const llm_session *s)
-{
-    const Template *t = s->template;
-    int token;
-    char text[64];
-    if (!t || !s->model->tokenizer ||
-        llm_encode(s->model, t->turns[USER].open, strlen(t->turns[USER].open), LLM_SPECIAL, &token,
-                   1) < 1 ||
-        llm_decode(s->model, &token, 1, 0, NULL, 0) > 0) {
-        return -1;
-    }
-    llm_decode(s->model, &token, 1, LLM_SPECIAL, text, sizeof text);
-    return t->think[1] && strstr(t->think[1], text) ? -1 : token;
-}
-
-/* Whether the opening of an answer leaves a thought open. */
-static int opens_thought(const Template *t, const char *ask)
-{
-    const char *open = t->think[0] ? strstr(ask, t->think[0]) : NULL;
-    return open && !strstr(open, t->think[1]);
-}
-
-/* What opens an answer. */
-static const char *asking(const llm_session *s)
-{
-    const Template *t = s->template;
-    if (s->no_thinking && t->no_think) return t->no_think;
-    return t->ask ? t->ask : t->turns[ASSISTANT].open;
-}
-
-/* Adds the tokens of turn i of a conversation that begins at position `from` of the session with
- * the first token of the list. A turn is encoded as a whole, so that its marks and its text merge
- * into tokens as they would in one string. */
-static int render(const llm_session *s, Tokens *list, int from, int i)
-{
-    const llm_model *m = s->model;
-    const Template *t = s->template;
-    const llm_facts *c = &m->facts;
-    const Turn *turn = &s->turns[i];
-    const char *text = turn->text;
-    int inner = turn->role == USER && i > 0 && s->turns[i - 1].role == SYSTEM &&
-                t->system != SYSTEM_TURN;
-    int bos = t == m->template ? m->begins_with_bos : m->adds_bos;
-    int at_start = from + list->n == 0, n = 0;
-    tokenizer_part parts[16];
-    if (turn->role == SYSTEM && t->system != SYSTEM_TURN) return 0;
-    bos = bos && at_start && c->bos >= 0;
-    if (bos && add_tokens(list, &c->bos, 1)) return -1;
-    if (at_start) n += mark(m, parts + n, t->begin);
-    if (inner && t->system == SYSTEM_INSIDE) n += mark(m, parts + n, t->turns[USER].open);
-    if (inner) {
-        n += mark(m, parts + n, t->turns[SYSTEM].open);
-        parts[n++] = plain(t, SYSTEM, s->turns[i - 1].text);
-        n += mark(m, parts + n, t->turns[SYSTEM].close);
-    }
-    if (!inner || t->system == SYSTEM_BEFORE) {
-        n += mark(m, parts + n, text ? t->turns[turn->role].open : asking(s));
-    }
-    if (text) parts[n++] = plain(t, turn->role, text);
-    if (text) n += mark(m, parts + n, t->turns[turn->role].close);
-    int before = list->n ? list->data[list->n - 1] : token_before(s, from);
-    if (add_parts(m, list, parts, n, begins_behind(m, before))) return -1;
-    if (bos && list->n > 1 && list->data[1] == c->bos) { /* the format has it too */
-        memmove(list->data, list->data + 1, (size_t)--list->n * sizeof *list->data);
-    }
-    return 0;
-}
-
 /* What the text of a token is. */
 static int kind_of(const llm_model *m, int token)
 {
@@ -4881,6 +4628,12 @@ static int kind_of(const llm_model *m, int token)
         return OF_CONTROL;
     }
     return tokenizer_is_special(m->tokenizer, token) ? OF_MARK : OF_TEXT;
+}
+
+/* Whether the last turn is open. */
+static int in_turn(const llm_session *s)
+{
+    return s->n_turns > 0 && !s->turns[s->n_turns - 1].text;
 }
 
 /* Appends n bytes, for which there is room. */
@@ -4891,7 +4644,7 @@ static void add_marked(Marked *to, const char *text, size_t n, int kind)
     to->n += n;
 }
 
-/* Writes a text of the format as the model would: with the vocabulary's own tokens, where it has
+/* Writes a text of the template as the model would: with the vocabulary's own tokens, where it has
  * them, so that their text in other tokens is nothing but text. */
 static void spell_mark(llm_session *s, Marked *to, const char *text)
 {
@@ -4929,200 +4682,224 @@ static size_t find_marked(const Marked *in, const Marked *wanted)
     return at;
 }
 
-/* Whether the last turn is open. */
-static int in_turn(const llm_session *s)
+/* Writes the messages and what else templates look at as a JSON object; the caller frees it. NULL
+ * when out of memory. */
+static char *variables_of(const llm_session *s, const Turn *turns, int n, int ask, size_t *len)
 {
-    return s->n_turns > 0 && !s->turns[s->n_turns - 1].text;
-}
-
-/* What an answer begins with in history although its opening lacks it: a space, a mark. */
-static const char *rest_of_open(const llm_session *s)
-{
-    const char *open = s->template->turns[ASSISTANT].open, *ask = asking(s);
-    size_t len = strlen(ask);
-    return strncmp(open, ask, len) ? "" : open + len;
-}
-
-/* The first of the marks in a text of the format that the vocabulary lacks; empty if it has all. */
-static Text missing_mark(const llm_model *m, const char *text)
-{
-    for (; text && *text; text++) {
-        const char *end = strchr("<[", *text) ? strchr(text, *text == '<' ? '>' : ']') : NULL;
-        Text it = { text, end ? (size_t)(end - text) + 1 : 0 };
-        if (end && tokenizer_find(m->tokenizer, it.data, it.len) < 0) return it;
+    char *json = NULL;
+    FILE *to = open_memstream(&json, len);
+    if (!to) return NULL;
+    fprintf(to, "{\"tools\":%s,\"documents\":null,\"add_generation_prompt\":%s,",
+            s->tools ? s->tools : "null", ask ? "true" : "false");
+    if (s->thinking_asked) {
+        const char *on = s->thinking_asked > 0 ? "true" : "false";
+        fprintf(to, "\"enable_thinking\":%s,\"thinking\":%s,", on, on);
     }
-    return (Text){ "", 0 };
-}
-
-/* Warns of a mark that the vocabulary lacks. Formats whose turns end with the model's own end token
- * spell their marks as text in many published models. */
-static void check_marks(llm_session *s)
-{
-    const Template *t = s->template;
-    const char *close = t->turns[ASSISTANT].close;
-    if (!strpbrk(close, "<[") || strstr(close, EOS)) return;
-    for (int i = 0; i < 6; i++) {
-        Text it = missing_mark(s->model, i % 2 ? t->turns[i / 2].open : t->turns[i / 2].close);
-        if (!it.len) continue;
-        snprintf(s->warning, sizeof s->warning,
-                 "the vocabulary has no token %.*s, which the chat format %s needs", SHOW(it),
-                 t->name);
-        return;
+    fprintf(to, "\"messages\":[");
+    for (int i = 0; i < n; i++) {
+        fprintf(to, "%s{\"role\":", i ? "," : "");
+        put_json(to, turns[i].role);
+        fprintf(to, ",\"content\":");
+        put_json(to, turns[i].text);
+        if (turns[i].thoughts) {
+            fprintf(to, ",\"reasoning_content\":");
+            put_json(to, turns[i].thoughts);
+            fprintf(to, ",\"thinking\":");
+            put_json(to, turns[i].thoughts);
+        }
+        putc('}', to);
     }
+    fprintf(to, "]}");
+    int failed = ferror(to);
+    if (!fclose(to) && !failed) return json;
+    free(json);
+    return NULL;
 }
 
-static void spell_marks(llm_session *s)
-{
-    const Template *t = s->template;
-    if (t && s->model->tokenizer) check_marks(s);
-    spell_mark(s, &s->marks[THOUGHT_OPEN], t ? t->think[0] : NULL);
-    spell_mark(s, &s->marks[THOUGHT_CLOSE], t ? t->think[1] : NULL);
-    spell_mark(s, &s->marks[TURN_CLOSE], t && t->think[0] ? t->turns[ASSISTANT].close : NULL);
-    spell_mark(s, &s->marks[REST_OF_OPEN], t ? rest_of_open(s) : NULL);
-}
-
-/* The length of a generated text without marks that close a turn at its end: only the last of them
- * is a stop token. */
-static size_t without_close(const llm_session *s, const Marked *text)
-{
-    const Marked *close = &s->marks[TURN_CLOSE];
-    size_t tail = text->n < close->n ? text->n : close->n;
-    while (tail > 0 &&
-           (!has_bytes(text, text->n - tail, close, tail) || close->text[tail - 1] != '>')) {
-        tail--;
-    }
-    return text->n - tail;
-}
-
-/* The text of n tokens and its length. The caller frees it; NULL when out of memory. */
-static char *decode_text(const llm_model *m, const int *tokens, int n, int flags, size_t *len)
-{
-    *len = llm_decode(m, tokens, n, flags, NULL, 0);
-    char *text = malloc(*len + 1);
-    if (text) llm_decode(m, tokens, n, flags, text, *len + 1);
-    return text;
-}
-
-/* What was generated in the open turn; the caller frees both arrays. Fails when out of memory. */
-static int generated(const llm_session *s, Marked *text)
+/* Writes n turns down by the session's template, and with ask what opens an answer. The caller
+ * frees the text. */
+static int render(const llm_session *s, const Turn *turns, int n, int ask, tokenizer_marked *to)
 {
     const llm_model *m = s->model;
-    int from = s->turns[s->n_turns - 1].end;
-    size_t room = llm_decode(m, s->tokens + from, s->position - from, LLM_SPECIAL, NULL, 0) + 1;
-    *text = (Marked){ malloc(room), malloc(room), 0 };
-    if (!text->text || !text->kinds) return fail("out of memory");
-    for (int i = from; i < s->position; i++) {
-        int kind = kind_of(m, s->tokens[i]), flags = s->template->think[0] ? LLM_SPECIAL : 0;
-        size_t n = llm_decode(m, s->tokens + i, 1, flags, text->text + text->n, room - text->n);
-        memset(text->kinds + text->n, kind, n);
-        text->n += n;
+    const char *more = s->variables ? s->variables : "{}";
+    char why[512];
+    size_t len;
+    char *json = variables_of(s, turns, n, ask, &len);
+    if (!json || !m->special) {
+        free(json);
+        return fail("out of memory for a conversation of %d turns", n);
     }
+    /* a built-in template leaves it to the file whether a text begins with the token for that */
+    const char *bos = s->own_template && !m->adds_bos ? "{\"bos_token\":\"\"}" : "{}";
+    tokenizer_variables v[] = { { { m->special, strlen(m->special) }, 1 },
+                                { { bos, strlen(bos) }, 1 },
+                                { { json, len }, 0 },
+                                { { more, strlen(more) }, 0 } };
+    int status = tokenizer_render(s->template, v, ARRAY_LEN(v), s->now, to, why, sizeof why);
+    free(json);
+    return status ? fail("%s", why) : 0;
+}
+
+/* Whether the text has a token's at a place: a mark's where all bytes may be a mark's. Sets its
+ * length. */
+static int has_token(const llm_session *s, const tokenizer_marked *text, size_t at, int i,
+                     size_t *len)
+{
+    char piece[1024];
+    int token = s->tokens[i], flags = LLM_SPECIAL | begins_behind(s->model, token_before(s, i));
+    *len = llm_decode(s->model, &token, 1, flags, piece, sizeof piece);
+    if (*len >= sizeof piece || *len > text->len - at || memcmp(piece, text->text + at, *len)) {
+        return 0;
+    }
+    return kind_of(s->model, token) == OF_TEXT || !memchr(text->marks + at, 0, *len);
+}
+
+/* Adds the tokens of a text. Where it begins with one that the model went on with, what the session
+ * has of both stays as it was: a model may cut its own text into other tokens than the tokenizer
+ * would. Sets how many of the session's tokens are kept for that. */
+static int line_up(const llm_session *s, const tokenizer_marked *text, Tokens *list, int *kept)
+{
+    size_t at = 0, same = 0, len;
+    *kept = 0;
+    for (int i = 0, turn = 0; i < s->position; i++, at += len) {
+        while (turn < s->n_turns && s->turns[turn].end <= i) turn++; /* or not the model's */
+        if (turn == s->n_turns || !has_token(s, text, at, i, &len)) break;
+        if (s->turns[turn].end == i + 1) *kept = i + 1, same = at + len;
+    }
+    if (add_tokens(list, s->tokens, *kept)) return -1;
+    return add_text(s->model, list, text->text + same, text->marks + same, text->len - same,
+                    begins_behind(s->model, token_before(s, *kept)));
+}
+
+static const char *const white_space = " \t\n\v\f\r";
+
+/* Whether a text leaves a thought open. */
+static int opens_thought(const llm_session *s, const tokenizer_marked *text)
+{
+    size_t n = strlen(s->thoughts->open), end = text->len;
+    while (n > 0 && strchr(white_space, s->thoughts->open[n - 1])) n--;
+    while (end > 0 && strchr(white_space, text->text[end - 1])) end--;
+    return end >= n && !memcmp(text->text + end - n, s->thoughts->open, n) &&
+           !memchr(text->marks + end - n, 0, n);
+}
+
+/* The tokens of n turns, of which the last may be open. Sets where what is written in it begins. */
+static int lay_out(const llm_session *s, Turn *turns, int n, Tokens *list, int *opened)
+{
+    tokenizer_marked text;
+    int open = n > 0 && !turns[n - 1].text, kept;
+    *list = (Tokens){ 0 };
+    if (render(s, turns, n - open, open, &text)) return -1;
+    int status = line_up(s, &text, list, &kept);
+    *opened = opens_thought(s, &text);
+    free(text.text);
+    for (int i = 0; i < n - open; i++) {
+        if (turns[i].end > kept) turns[i].end = -1;
+    }
+    return status;
+}
+
+/* Whether a template that can't write the turns down could if a question followed: then they are
+ * read with it. There is room for one more. */
+static int wants_question(const llm_session *s, Turn *turns, int n)
+{
+    tokenizer_marked text;
+    if (!turns[n - 1].text || !strcmp(turns[n - 1].role, "user")) return 0;
+    turns[n] = (Turn){ .role = "user", .text = "?" };
+    if (render(s, turns, n + 1, 0, &text)) return 0;
+    free(text.text);
+    return 1;
+}
+
+/* Makes the conversation that of n turns, and with it the session's past. `written` tokens of the
+ * session's end belong to the last turn. On success the session has the new array, and the caller
+ * the old one; fails with LLM_FULL, like on other failures with all as before, where not `room`
+ * positions are left then. */
+static int converse(llm_session *s, Turn *turns, int n, int written, int room)
+{
+    Tokens list = { 0 };
+    int opened = 0, status = n ? lay_out(s, turns, n, &list, &opened) : 0, begin = list.n;
+    if (status && wants_question(s, turns, n))
+        status = add_tokens(&list, s->tokens, n > 1 ? s->position : 0);
+    if (!status) status = add_tokens(&list, s->tokens + s->position - written, written);
+    if (!status && list.n > s->context - room) status = full(s, list.n, 0);
+    if (!status) status = replace(s, 0, list.data, list.n);
+    free(list.data);
+    if (status) return status;
+    if (n > 0 && !turns[n - 1].text) {
+        int moved = in_turn(s) ? begin - s->turns[s->n_turns - 1].begin : 0;
+        turns[n - 1].begin = begin;
+        s->start += moved, s->written += moved; /* the text that is written goes on */
+    }
+    s->turns = turns, s->n_turns = n, s->opened_thought = opened;
     return 0;
 }
 
-/* Where the answer begins in what was generated: behind thoughts, of which there may be an
- * unfinished one only, and what history puts in front of it. */
-static size_t answer_begin(const llm_session *s, const Marked *text)
+/* The turns without count of them from number first on, with the texts that they have. */
+static Turn *turns_without(const llm_session *s, int first, int count)
 {
-    const Marked *open = &s->marks[THOUGHT_OPEN], *close = &s->marks[THOUGHT_CLOSE],
-                 *rest = &s->marks[REST_OF_OPEN];
-    size_t from = strspn(text->text, " \n");
-    int thought = open->n && from + open->n <= text->n && has_bytes(text, from, open, open->n);
-    if (thought || opens_thought(s->template, asking(s))) {
-        size_t end = find_marked(text, close);
-        from = end + close->n < text->n ? end + close->n : text->n;
-        return from + strspn(text->text + from, "\n");
-    }
-    return rest->n <= text->n && has_bytes(text, 0, rest, rest->n) ? rest->n : 0;
-}
-
-/* The same as the conversation keeps it: without thoughts, and without what history puts in front
- * of it. NULL when out of memory. */
-static char *said(const llm_session *s, int *unchanged)
-{
-    Marked text;
-    size_t len = 0;
-    if (generated(s, &text)) {
-        free(text.text), free(text.kinds);
+    int behind = s->n_turns - first - count;
+    Turn *left = calloc((size_t)(first + behind) + 2, sizeof *left);
+    if (!left) {
+        fail("out of memory");
         return NULL;
     }
-    size_t whole = text.n, from;
-    text.text[whole] = 0;
-    from = answer_begin(s, &text);
-    text.n = without_close(s, &text);
-    text.text[text.n] = 0;
-    if (from > text.n) from = text.n;
-    tokenizer_part kept = plain(s->template, ASSISTANT, text.text + from);
-    *unchanged = kept.text.len == whole && !strcmp(asking(s), s->template->turns[ASSISTANT].open);
-    from = (size_t)(kept.text.data - text.text);
-    for (size_t i = from; i < from + kept.text.len; i++) {
-        if (text.kinds[i] != OF_CONTROL) text.text[len++] = text.text[i];
-    }
-    text.text[len] = 0;
-    free(text.kinds);
-    return text.text;
+    if (first) memcpy(left, s->turns, (size_t)first * sizeof *left);
+    if (behind) memcpy(left + first, s->turns + first + count, (size_t)behind * sizeof *left);
+    return left;
 }
 
-/* Gives the open last turn its text, and adds the tokens that it has from now on. */
-static int close_turn(llm_session *s, Tokens *list)
-{
-    Turn *turn = &s->turns[s->n_turns - 1];
-    tokenizer_part parts[4];
-    int unchanged, n = mark(s->model, parts, s->template->turns[turn->role].close);
-    turn->text = said(s, &unchanged);
-    if (!turn->text) return fail("out of memory");
-    if (!unchanged) return render(s, list, turn->from, s->n_turns - 1);
-    if (add_tokens(list, s->tokens + turn->from, s->position - turn->from)) return -1;
-    return add_parts(s->model, list, parts, n, 0);
-}
-
-/* Takes count turns from number first on away, and evaluates what follows them anew. Fails with
- * LLM_FULL, like on other failures with all as before, where not `room` positions are left then. */
+/* Takes count turns from number first on away. `room` as for converse. */
 static int drop(llm_session *s, int first, int count, int room)
 {
-    Turn *old = s->turns, *left;
-    int old_n = s->n_turns, n = old_n - count, from = old[first].from, status = 0;
+    Turn *old = s->turns, *left = turns_without(s, first, count);
+    int n = s->n_turns - count, stays = first + count < s->n_turns && in_turn(s);
+    if (!left) return -1;
+    int status = converse(s, left, n, stays ? s->position - old[s->n_turns - 1].begin : 0, room);
+    for (int i = first; i < first + count && !status; i++) free_turn(&old[i]);
+    free(status ? left : old);
+    return status;
+}
+
+/* The positions that the conversation takes without the turns from first on up to number i; INT_MAX
+ * if it has none such. */
+static int positions_without(const llm_session *s, int first, int i)
+{
+    Turn *left = turns_without(s, first, i - first);
+    int n = s->n_turns - (i - first), opened, written = 0;
     Tokens list = { 0 };
-    if (!(left = calloc((size_t)n + 1, sizeof *left))) return fail("out of memory");
-    memcpy(left, old, (size_t)first * sizeof *left);
-    memcpy(left + first, old + first + count, (size_t)(n - first) * sizeof *left);
-    s->turns = left, s->n_turns = n;
-    for (int i = first; i < n && !status; i++) {
-        const int *tokens = s->tokens + left[i].end;
-        int written = left[i].text ? 0 : s->position - left[i].end;
-        left[i].from = from + list.n;
-        status = render(s, &list, from, i);
-        left[i].end = from + list.n;
-        if (!status) status = add_tokens(&list, tokens, written);
-    }
-    if (!status && list.n > s->context - room - from) status = full(s, list.n, from);
-    if (!status) status = replace(s, from, list.data, list.n);
+    if (in_turn(s)) written = s->position - s->turns[s->n_turns - 1].begin;
+    int status = left ? lay_out(s, left, n, &list, &opened) : -1, used = list.n;
     free(list.data);
-    if (status) {
-        s->turns = old, s->n_turns = old_n;
-        free(left);
-        return status;
-    }
-    for (int i = first; i < first + count; i++) free(old[i].text);
-    free(old);
-    return 0;
+    free(left);
+    return status ? INT_MAX : used + written;
 }
 
 /* Drops the oldest questions and answers behind the system prompt, so that a quarter of the context
- * is free, or at least the session fits. `used` positions are needed with all turns. */
-static int make_room(llm_session *s, int used)
+ * is free, or at least the session fits. */
+static int make_room(llm_session *s)
 {
-    int first = s->turns[0].role == SYSTEM, last = s->n_turns - 1;
-    while (last > first && s->turns[last].role != USER) last--;
-    for (int room = s->context / 4; room >= 0; room = room > 1 ? 1 : room - 1) {
-        for (int i = first + 1; i <= last; i++) {
-            int gone = s->turns[i].from - s->turns[first].from;
-            if (s->turns[i].role != USER || used - gone > s->context - room) continue;
-            int status = drop(s, first, i - first, room);
-            if (status != LLM_FULL) return status;
-        }
+    int first = !strcmp(s->turns[0].role, "system"), n = 0, status = LLM_FULL;
+    int rooms[] = { s->context / 4, 1, 0 }, *users = malloc((size_t)s->n_turns * sizeof *users);
+    if (!users) return fail("out of memory");
+    for (int i = first + 1; i < s->n_turns; i++) {
+        if (!strcmp(s->turns[i].role, "user")) users[n++] = i;
     }
-    return full(s, used - (s->turns[last].from - s->turns[first].from), 0);
+    for (size_t k = 0; k < ARRAY_LEN(rooms) && status == LLM_FULL; k++) {
+        int low = 0, high = n;
+        while (low < high) { /* fewer turns take less room */
+            int i = (low + high) / 2;
+            int fits = positions_without(s, first, users[i]) <= s->context - rooms[k];
+            fits ? (high = i) : (low = i + 1);
+        }
+        if (low < n) status = drop(s, first, users[low] - first, rooms[k]);
+    }
+    if (status == LLM_FULL) {
+        int least = positions_without(s, first, n > 0 ? users[n - 1] : first);
+        status = least < INT_MAX ? full(s, least, 0) : -1;
+    }
+    free(users);
+    return status;
 }
 
 int llm_drop(llm_session *s, int first, int count)
@@ -5136,86 +4913,23 @@ int llm_drop(llm_session *s, int first, int count)
     return status;
 }
 
-int llm_turn(llm_session *s, const char *role, const char *text)
+/* The text of n tokens and its length. The caller frees it; NULL when out of memory. */
+static char *decode_text(const llm_model *m, const int *tokens, int n, int flags, size_t *len)
 {
-    if (lacks(s, "session") || lacks(role, "role")) return -1;
-    int r = 0, open = in_turn(s), status = 0, n = s->n_turns;
-    int from = open ? s->turns[n - 1].from : s->position;
-    Tokens list = { 0 };
-    while (r < (int)ARRAY_LEN(roles) && strcmp(roles[r], role)) r++;
-    if (r == (int)ARRAY_LEN(roles)) {
-        return fail("role %s, expected system, user or assistant", role);
-    }
-    if (!text && r != ASSISTANT) return fail("a turn of %s without a text", role);
-    if (!s->template) {
-        return fail(*s->model->facts.chat_template
-                        ? "the model file's chat template is not of a known format"
-                        : "the model file has no chat template");
-    }
-    Turn *more = realloc(s->turns, ((size_t)n + 1) * sizeof *more);
-    char *copy = text ? strdup(text) : NULL;
-    if (more) s->turns = more;
-    if (!more || (text && !copy)) {
-        free(copy);
-        return fail("out of memory");
-    }
-    if (open) status = close_turn(s, &list);
-    s->turns[s->n_turns++] = (Turn){ r, from + list.n, s->position, copy };
-    if (!status) status = render(s, &list, from, n);
-    if (!status) status = replace(s, from, list.data, list.n);
-    if (!status) {
-        if (open) s->turns[n - 1].end = s->turns[n].from;
-        s->turns[n].end = from + list.n;
-    } else if (status == LLM_FULL && s->shift && n > 0) {
-        status = make_room(s, from + list.n);
-    }
-    free(list.data);
-    if (!status) {
-        begin_writing(s);
-        return 0;
-    }
-    if (open) {
-        free(s->turns[n - 1].text);
-        s->turns[n - 1].text = NULL;
-    }
-    free(copy);
-    s->n_turns = n;
-    return status;
-}
-
-int llm_turns(const llm_session *s)
-{
-    if (lacks(s, "session")) return -1;
-    return s->n_turns;
-}
-
-int llm_turn_start(const llm_session *s, int turn)
-{
-    if (lacks(s, "session")) return -1;
-    return turn >= 0 && turn < s->n_turns ? s->turns[turn].from : -1;
-}
-
-const char *llm_turn_role(const llm_session *s, int turn)
-{
-    if (lacks(s, "session")) return NULL;
-    return turn >= 0 && turn < s->n_turns ? roles[s->turns[turn].role] : NULL;
-}
-
-const char *llm_turn_text(const llm_session *s, int turn)
-{
-    if (lacks(s, "session")) return NULL;
-    return turn >= 0 && turn < s->n_turns ? s->turns[turn].text : NULL;
+    *len = llm_decode(m, tokens, n, flags, NULL, 0);
+    char *text = malloc(*len + 1);
+    if (text) llm_decode(m, tokens, n, flags, text, *len + 1);
+    return text;
 }
 
 /* Appends a text; at position 0 a text begins. */
 static int append(llm_session *s, const char *text)
 {
     Tokens list = { 0 };
-    tokenizer_part part = { { text, strlen(text) }, 0 };
     int before = token_before(s, s->position);
     int flags = TOKENIZER_USER_DEFINED | begins_behind(s->model, before);
     if (s->position == 0) flags |= LLM_BOS;
-    int status = add_parts(s->model, &list, &part, 1, flags);
+    int status = add_text(s->model, &list, text, NULL, strlen(text), flags);
     if (!status && list.n > s->context - s->position) status = full(s, list.n, s->position);
     if (!status && list.n) status = eval(s, list.data, list.n, NULL);
     free(list.data);
@@ -5242,6 +4956,7 @@ typedef struct {
     int (*on_text)(void *user, const char *text, size_t len);
     void *user;
     int done, stopped; /* by on_text; by a stop text */
+    int failed;        /* out of memory */
 } Writer;
 
 /* Moves the whole characters from s->piece to s->text, with U+FFFD for what is none. An unfinished
@@ -5293,6 +5008,7 @@ static void give(Writer *w, size_t n, size_t skip)
     }
     t->text[len] = 0;
     if (len > 0) s->skip_space = 0;
+    if (len > 0 && in_turn(s)) w->failed |= hear(&s->heard[s->thinking], t->text, len);
     if (len > 0 && w->on_text && !w->done) w->done = w->on_text(w->user, t->text, len);
     t->text[n] = next;
     n += skip;
@@ -5322,14 +5038,7 @@ static int nth_wanted(const llm_session *s, int i, Marked *to)
 static void give_text(Writer *w, int last)
 {
     llm_session *s = w->s;
-    Marked *t = &s->text, wanted, rest = s->marks[REST_OF_OPEN];
-    size_t both = t->n < rest.n ? t->n : rest.n;
-    if (both && in_turn(s) && s->skip_space && !s->thinking &&
-        has_bytes(t, 0, &rest, both)) {
-        if (both < rest.n && !last) return; /* a mark that history has too */
-        if (both == rest.n) give(w, 0, rest.n);
-    }
-    if (last && in_turn(s)) t->n = without_close(s, t);
+    Marked *t = &s->text, wanted;
     while (t->n > 0 && !w->stopped) {
         size_t first = t->n, length = 1;
         int which = 0;
@@ -5356,7 +5065,7 @@ static void restart_text(llm_session *s)
  * belong to its text, else the text begins behind them. Nothing is given out. */
 static void catch_up(llm_session *s)
 {
-    Writer silent = { s, NULL, NULL, 0, 0 };
+    Writer silent = { .s = s };
     if (!in_turn(s) && s->written != s->position) restart_text(s);
     while (s->written < s->position) {
         take_token(s, s->tokens[s->written]);
@@ -5371,10 +5080,11 @@ static void catch_up(llm_session *s)
 static void begin_writing(llm_session *s)
 {
     restart_text(s);
-    s->thinking = in_turn(s) && opens_thought(s->template, asking(s));
+    s->heard[0].n = s->heard[1].n = 0;
+    s->thinking = in_turn(s) && s->opened_thought;
     s->skip_space = in_turn(s);
     if (!in_turn(s) || !s->model->tokenizer) return;
-    s->start = s->written = s->turns[s->n_turns - 1].end;
+    s->start = s->written = s->turns[s->n_turns - 1].begin;
     catch_up(s);
 }
 
@@ -5419,21 +5129,252 @@ static void end_writing(Writer *w)
 static int write_token(Writer *w, int token)
 {
     llm_session *s = w->s;
-    if (token < 0 || llm_is_stop(s->model, token) || (in_turn(s) && token == s->user_mark)) {
+    if (token < 0 || llm_is_stop(s->model, token) || (in_turn(s) && token == s->end_mark)) {
         end_writing(w);
         return 1;
     }
     take_token(s, token);
     give_text(w, 0);
+    if (w->failed) return -1;
     if (!w->stopped) return 0;
     return unsay(s, token) ? -1 : 1;
+}
+
+/* Gives the open last turn what was heard as its text. */
+static int close_turn(llm_session *s)
+{
+    Turn *turn = &s->turns[s->n_turns - 1];
+    Writer silent = { .s = s };
+    catch_up(s);
+    end_writing(&silent);
+    turn->text = strndup(s->heard[0].n ? s->heard[0].text : "", s->heard[0].n);
+    if (s->heard[1].n) turn->thoughts = strndup(s->heard[1].text, s->heard[1].n);
+    if (!turn->text || (s->heard[1].n && !turn->thoughts)) return fail("out of memory");
+    turn->end = s->position > turn->begin ? s->position : -1;
+    return 0;
+}
+
+static void open_again(Turn *turn)
+{
+    free(turn->text);
+    free(turn->thoughts);
+    turn->text = turn->thoughts = NULL;
+    turn->end = -1;
+}
+
+int llm_turn(llm_session *s, const char *role, const char *text)
+{
+    if (lacks(s, "session") || lacks(role, "role")) return -1;
+    const llm_model *m = s->model;
+    int open = in_turn(s), n = s->n_turns, status = 0;
+    if (!*role || strlen(role) > MAX_ROLE) return fail("a role of %zu bytes", strlen(role));
+    if (!text && strcmp(role, "assistant")) return fail("a turn of %s without a text", role);
+    if (!s->template) {
+        return *m->template_error ? fail("%s", m->template_error)
+                                  : fail("the model file has no chat template");
+    }
+    Turn *old = s->turns, *more = NULL, turn = { .begin = s->position, .end = -1 };
+    turn.role = strdup(role);
+    turn.text = text ? strdup(text) : NULL;
+    if (!turn.role || (text && !turn.text)) status = fail("out of memory");
+    if (!status && open) status = close_turn(s);
+    if (!status && !(more = turns_without(s, n, 0))) status = -1;
+    if (!status) more[n] = turn;
+    if (!status) status = converse(s, more, n + 1, 0, 0);
+    if (status == LLM_FULL && s->shift && n > 0) {
+        s->turns = more, s->n_turns = n + 1;
+        if ((status = make_room(s))) s->turns = old, s->n_turns = n;
+    }
+    if (!status) {
+        free(old);
+        begin_writing(s);
+        return 0;
+    }
+    if (open) open_again(&old[n - 1]);
+    free_turn(&turn);
+    free(more);
+    return status;
+}
+
+/* Where the turns in front of one end, INT_MAX where the session does not have them as such. */
+static int turn_start(const llm_session *s, int turn)
+{
+    Turn *left = turns_without(s, turn, s->n_turns - turn);
+    Tokens list = { 0 };
+    int opened, start = turn ? INT_MAX : 0;
+    if (turn > 0 && left && !lay_out(s, left, turn, &list, &opened) && list.n <= s->position &&
+        !memcmp(list.data, s->tokens, (size_t)list.n * sizeof *list.data)) {
+        start = list.n;
+    }
+    free(list.data);
+    free(left);
+    return start;
+}
+
+/* How many turns stay if what comes from a position on goes. */
+static int turns_until(const llm_session *s, int position)
+{
+    int n = s->n_turns;
+    if (position == 0) return 0;
+    if (in_turn(s) && s->turns[n - 1].begin > position) n--;
+    while (n > 0 && s->turns[n - 1].text && turn_start(s, n) > position) n--;
+    return n;
+}
+
+int llm_sync(llm_session *s, const int *tokens, int n)
+{
+    if (lacks(s, "session")) return -1;
+    int same = 0, status = n ? check_ids(s, tokens, n) : 0;
+    if (!status && n > s->context) status = full(s, n, 0);
+    if (status) return status;
+    while (same < n && same < s->position && tokens[same] == s->tokens[same]) same++;
+    int turns = turns_until(s, same);
+    if ((status = replace(s, 0, tokens, n))) return status;
+    while (s->n_turns > turns) free_turn(&s->turns[--s->n_turns]);
+    begin_writing(s);
+    return 0;
+}
+
+int llm_turns(const llm_session *s)
+{
+    if (lacks(s, "session")) return -1;
+    return s->n_turns;
+}
+
+int llm_turn_start(const llm_session *s, int turn)
+{
+    if (lacks(s, "session")) return -1;
+    int start = turn >= 0 && turn < s->n_turns ? turn_start(s, turn) : -1;
+    return start < INT_MAX ? start : 0;
+}
+
+const char *llm_turn_role(const llm_session *s, int turn)
+{
+    if (lacks(s, "session")) return NULL;
+    return turn >= 0 && turn < s->n_turns ? s->turns[turn].role : NULL;
+}
+
+const char *llm_turn_text(const llm_session *s, int turn)
+{
+    if (lacks(s, "session")) return NULL;
+    return turn >= 0 && turn < s->n_turns ? s->turns[turn].text : NULL;
+}
+
+/* What the thoughts of the model stand between: the first of the table that the template knows. */
+static void pick_thoughts(llm_session *s, const char *source)
+{
+    s->thoughts = thoughts;
+    while (s->thoughts < thoughts + ARRAY_LEN(thoughts) - 1) {
+        size_t n = strcspn(s->thoughts->open, "\n");
+        char open[64];
+        snprintf(open, sizeof open, "%.*s", (int)n, s->thoughts->open);
+        if (strstr(source, open)) break;
+        s->thoughts++;
+    }
+    spell_mark(s, &s->marks[THOUGHT_OPEN], s->thoughts->open);
+    spell_mark(s, &s->marks[THOUGHT_CLOSE], s->thoughts->close);
+}
+
+/* A copy that lives as long as the session, of NULL too. */
+static char *keep_text(llm_session *s, const char *text)
+{
+    char *copy = text ? take(&s->arena, strlen(text) + 1, 1) : NULL;
+    if (copy) strcpy(copy, text);
+    return copy;
+}
+
+/* Whether the variables and tools that the options give are JSON. */
+static int check_variables(const llm_session *s)
+{
+    static const char count[] = "{{ tools|length }}"; /* it is one value */
+    char why[512], *json = NULL;
+    size_t len = 0;
+    tokenizer_marked text = { 0 };
+    tokenizer_template *t = tokenizer_template_new(count, strlen(count), why, sizeof why);
+    FILE *to = open_memstream(&json, &len);
+    if (to) fprintf(to, "{\"tools\":[%s]}", s->tools ? s->tools : "null");
+    if (!t || !to || fclose(to)) return tokenizer_template_free(t), fail("out of memory");
+    const char *more = s->variables ? s->variables : "{}";
+    tokenizer_variables v[] = { { { more, strlen(more) }, 0 }, { { json, len }, 0 } };
+    int status = tokenizer_render(t, v, 2, 0, &text, why, sizeof why);
+    if (status)
+        status = fail("%s", why);
+    else if (strcmp(text.text, "1"))
+        status = fail("tools: several values, expected a JSON list");
+    free(text.text);
+    free(json);
+    tokenizer_template_free(t);
+    return status;
+}
+
+/* Takes the template that the options name, or the file's, and what is told to it. */
+static int choose_template(llm_session *s, const llm_options *o)
+{
+    const llm_model *m = s->model;
+    const char *text = template_text(o->chat_template ? o->chat_template : m->facts.chat_template);
+    char why[512];
+    s->now = time(NULL);
+    s->thinking_asked = o->thinking;
+    s->template_text = keep_text(s, o->chat_template);
+    s->variables = keep_text(s, o->variables);
+    s->tools = keep_text(s, o->tools);
+    s->template = m->template;
+    if (o->chat_template && !strchr(text, '{')) {
+        return *text ? fail("no chat template %.64s", text) : fail("the chat template is empty");
+    }
+    if (o->chat_template) {
+        s->own_template = tokenizer_template_new(text, strlen(text), why, sizeof why);
+        s->template = s->own_template;
+        if (!s->template) return fail("%s", why);
+    }
+    pick_thoughts(s, text);
+    return check_variables(s);
+}
+
+/* Looks at how the template goes on behind an answer, to know what ends one: a mark, or, where the
+ * vocabulary has no token for it, its text. */
+static void find_end(llm_session *s)
+{
+    enum { MARK = 64 };
+    static const char answer[] = "Qx7", next[] = "Zw3";
+    Turn turns[] = { { .role = "user", .text = "Q" },
+                     { .role = "assistant", .text = (char *)answer },
+                     { .role = "user", .text = (char *)next } };
+    tokenizer_marked text;
+    Tokens list = { 0 };
+    s->end_mark = -1;
+    if (!s->template || !s->model->tokenizer || render(s, turns, 3, 0, &text)) return;
+    char *from = strstr(text.text, answer), *to = from ? strstr(from, next) : NULL;
+    const unsigned char *marks = from ? text.marks + (from - text.text) + strlen(answer) : NULL;
+    if (to) from += strlen(answer);
+    if (to && !add_text(s->model, &list, from, marks, (size_t)(to - from), 0)) {
+        for (int i = 0; i < list.n && s->end_mark < 0; i++) {
+            char piece[MARK] = { 0 };
+            llm_decode(s->model, &list.data[i], 1, LLM_SPECIAL, piece, sizeof piece);
+            if (kind_of(s->model, list.data[i]) == OF_TEXT) continue;
+            if (strstr(s->thoughts->close, piece)) break; /* it ends thoughts alone */
+            s->end_mark = list.data[i];
+        }
+        from += strspn(from, white_space);
+        char *end = *from && strchr("<[", *from) ? strchr(from, *from == '<' ? '>' : ']') : NULL;
+        size_t len = end && end < to ? (size_t)(end - from) + 1 : MARK;
+        if (len < MARK && tokenizer_find(s->model->tokenizer, from, len) < 0) {
+            end[1] = 0;
+            spell_mark(s, &s->marks[TURN_CLOSE], from);
+            snprintf(s->warning, sizeof s->warning,
+                     "the vocabulary has no token %s, with which the chat template ends answers",
+                     from);
+        }
+    }
+    free(list.data);
+    free(text.text);
 }
 
 int llm_write(llm_session *s, int token, int (*on_text)(void *user, const char *text, size_t len),
               void *user)
 {
     if (lacks(s, "session")) return -1;
-    Writer w = { s, on_text, user, 0, 0 };
+    Writer w = { .s = s, .on_text = on_text, .user = user };
     if (!s->model->tokenizer) return fail("the model file has no vocabulary");
     if (token >= 0 && !llm_is_stop(s->model, token) && check_tokens(s, &token, 1)) return -1;
     catch_up(s);
@@ -5450,7 +5391,7 @@ int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_s
                  int (*on_text)(void *user, const char *text, size_t len), void *user)
 {
     if (lacks(s, "session")) return -1;
-    Writer w = { s, on_text, user, 0, 0 };
+    Writer w = { .s = s, .on_text = on_text, .user = user };
     int count = 0, status, ended = 0, prompted = prompt && *prompt;
     if (!s->model->tokenizer) return fail("the model file has no vocabulary");
     if ((status = eval_prompt(s, prompt ? prompt : ""))) return status;
@@ -5458,9 +5399,8 @@ int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_s
     if (prompted) s->n_piece = s->text.n = 0; /* nothing of it is given out */
     while (!w.done && !ended && (max_tokens <= 0 || count < max_tokens)) {
         if (s->position == s->context && in_turn(s) && s->shift) {
-            if (make_room(s, s->position + 1)) break;
+            if (make_room(s)) break;
             if ((status = eval_prompt(s, ""))) return status;
-            s->start = s->turns[s->n_turns - 1].end, s->written = s->position;
         }
         if (s->position == s->context) break;
         int token = llm_sample(s, sampling);
@@ -5476,8 +5416,8 @@ int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_s
 }
 
 /* A session in a file: a head and segments, each of what is new since the one before it. A segment
- * is a Saved, then tokens, a SavedKind, keys and values of each layer and head, logits, and turns
- * with their texts; each part is filled up to 8 bytes. What lies behind the size that the head
+ * is a Saved, then tokens, keys and values of each layer and head, logits, and turns with their
+ * texts; each part is filled up to 8 bytes. What lies behind the size that the head
  * tells is a segment that was not finished, and does not count. */
 typedef struct {
     char magic[8];
@@ -5486,19 +5426,18 @@ typedef struct {
 
 typedef struct {
     uint64_t size, model, random; /* of the segment; fingerprint of the model; random state */
+    int64_t now;                  /* the time that templates are told */
     int32_t from, valid;          /* tokens, keys and values begin at `from` */
-    int32_t position, n_turns, has_logits, long_rope;
+    int32_t position, n_turns, has_logits, long_rope, opened_thought, unused;
+    char cache[16];
 } Saved;
 
 typedef struct {
-    char chat_format[24], cache[16];
-} SavedKind;
-
-typedef struct {
-    int32_t role, from, end, length; /* of the text; -1: the turn is open */
+    int32_t begin, end;
+    int32_t lengths[3], unused; /* of role, text and thoughts; -1: there is none */
 } SavedTurn;
 
-static const char saved_magic[8] = "llmses2";
+static const char saved_magic[8] = "llmses3";
 
 static size_t padded(size_t n)
 {
@@ -5565,13 +5504,12 @@ static void save_segment(Saver *w, llm_session *s, int from, uint64_t size)
                 .valid = s->valid,
                 .has_logits = s->has_logits,
                 .long_rope = s->long_rope,
+                .now = s->now,
+                .opened_thought = s->opened_thought,
                 .n_turns = s->n_turns };
-    SavedKind kind = { { 0 }, { 0 } };
-    snprintf(kind.cache, sizeof kind.cache, "%s", s->cache->name);
-    snprintf(kind.chat_format, sizeof kind.chat_format, "%s", s->template ? template_name(s) : "");
+    snprintf(h.cache, sizeof h.cache, "%s", s->cache->name);
     save_bytes(w, &h, sizeof h);
     save_bytes(w, s->tokens + from, (size_t)(s->position - from) * sizeof *s->tokens);
-    save_bytes(w, &kind, sizeof kind);
     for (size_t i = 0; i < (size_t)c->n_layers * (size_t)c->n_kv_heads * 2; i++) {
         size_t bytes = s->kv[i % 2].bytes;
         save_bytes(w, kept(s, i) + (size_t)from * bytes, (size_t)(s->valid - from) * bytes);
@@ -5579,9 +5517,13 @@ static void save_segment(Saver *w, llm_session *s, int from, uint64_t size)
     if (s->has_logits) save_bytes(w, s->logits, (size_t)c->vocab_size * sizeof *s->logits);
     for (int i = 0; i < s->n_turns; i++) {
         const Turn *t = &s->turns[i];
-        SavedTurn turn = { t->role, t->from, t->end, t->text ? (int)strlen(t->text) : -1 };
+        const char *texts[] = { t->role, t->text, t->thoughts };
+        SavedTurn turn = { .begin = t->begin, .end = t->end };
+        for (int k = 0; k < 3; k++) turn.lengths[k] = texts[k] ? (int)strlen(texts[k]) : -1;
         save_bytes(w, &turn, sizeof turn);
-        if (t->text) save_bytes(w, t->text, strlen(t->text));
+        for (int k = 0; k < 3; k++) {
+            if (texts[k]) save_bytes(w, texts[k], strlen(texts[k]));
+        }
     }
 }
 
@@ -5705,29 +5647,38 @@ int llm_save(llm_session *s, const char *path)
     return failed ? fail("%s: %s", path, strerror(failed)) : 0;
 }
 
+/* A turn of a file. Returns whether it makes sense. */
+static int load_turn(const Saved *h, Cursor *c, int is_last, Turn *turn)
+{
+    SavedTurn t = { 0 };
+    const uint8_t *data = get(c, sizeof t);
+    char *texts[3] = { NULL };
+    int ok = data != NULL;
+    if (data) memcpy(&t, data, sizeof t);
+    for (int k = 0; k < 3 && ok; k++) {
+        size_t n = t.lengths[k] < 0 ? 0 : (size_t)t.lengths[k];
+        data = n ? get(c, padded(n)) : (const uint8_t *)"";
+        if (data && t.lengths[k] >= 0) texts[k] = strndup((const char *)data, n);
+        ok = data && (t.lengths[k] < 0 || texts[k]);
+    }
+    *turn = (Turn){ texts[0], texts[1], texts[2], t.begin, t.end };
+    if (!ok || !turn->role || !*turn->role || strlen(turn->role) > MAX_ROLE) return 0;
+    int open = !turn->text;
+    if (open && (!is_last || strcmp(turn->role, "assistant") || turn->begin > h->position))
+        return 0;
+    return turn->begin >= 0 && turn->end >= -1 && turn->end <= h->position;
+}
+
 /* The turns of a file, NULL where they make no sense. */
 static Turn *load_turns(const Saved *h, Cursor *c)
 {
     Turn *turns = h->n_turns >= 0 && h->n_turns <= (c->end - c->at) / (int)sizeof(SavedTurn)
                       ? calloc((size_t)h->n_turns + 1, sizeof *turns)
                       : NULL;
-    int from = 0, ok = 1;
-    for (int i = 0; turns && i < h->n_turns; i++) {
-        SavedTurn t = { 0 };
-        const uint8_t *data = get(c, sizeof t), *text = NULL;
-        if (data) memcpy(&t, data, sizeof t);
-        if (data && t.length >= 0) text = get(c, padded((size_t)t.length));
-        ok = ok && data && t.role >= 0 && t.role < (int)ARRAY_LEN(roles) && t.from >= from &&
-             t.end >= t.from && t.end <= h->position &&
-             (text || (t.length == -1 && i == h->n_turns - 1 && t.role == ASSISTANT));
-        if (!ok) break;
-        turns[i] = (Turn){ t.role, t.from, t.end,
-                           text ? strndup((const char *)text, (size_t)t.length) : NULL };
-        ok = !text || turns[i].text;
-        from = t.end;
-    }
-    if (turns && ok) return turns;
-    if (turns) free_turns(turns, h->n_turns);
+    int i = 0;
+    while (turns && i < h->n_turns && load_turn(h, c, i == h->n_turns - 1, &turns[i])) i++;
+    if (!turns || i == h->n_turns) return turns;
+    free_turns(turns, i + 1);
     return NULL;
 }
 
@@ -5739,17 +5690,8 @@ static int check_segment(llm_session *s, const Saved *h, int valid)
         h->from < 0 || h->from > h->valid || h->from > valid) {
         return fail("this session has %d positions, the context %d", h->position, s->context);
     }
-    return 0;
-}
-
-static int check_kind(const llm_session *s, const SavedKind *k)
-{
-    const char *format = s->template ? s->template->name : "";
-    if (strncmp(k->cache, s->cache->name, sizeof k->cache)) {
-        return fail("this session has a cache of %.16s, expected %s", k->cache, s->cache->name);
-    }
-    if (strncmp(k->chat_format, format, sizeof k->chat_format)) {
-        return fail("this session has the chat format %.24s, expected %s", k->chat_format, format);
+    if (strncmp(h->cache, s->cache->name, sizeof h->cache)) {
+        return fail("this session has a cache of %.16s, expected %s", h->cache, s->cache->name);
     }
     return 0;
 }
@@ -5761,8 +5703,8 @@ static void take_segment(llm_session *s, const Saved *h, Cursor c)
            heads = (size_t)s->model->facts.n_layers * (size_t)s->model->facts.n_kv_heads;
     s->position = h->position, s->valid = h->valid, s->long_rope = h->long_rope != 0;
     s->has_logits = !!h->has_logits, s->random = h->random;
+    s->now = h->now, s->opened_thought = !!h->opened_thought;
     memcpy(s->tokens + h->from, get(&c, padded(n * sizeof *s->tokens)), n * sizeof *s->tokens);
-    get(&c, sizeof(SavedKind));
     for (size_t i = 0; i < heads * 2; i++) {
         size_t bytes = s->kv[i % 2].bytes, rows = (size_t)(h->valid - h->from) * bytes;
         memcpy(kept(s, i) + (size_t)h->from * bytes, get(&c, padded(rows)), rows);
@@ -5786,8 +5728,6 @@ static int read_segment(llm_session *s, Saved *h, Cursor *c, Turn **turns, int v
     all *= (size_t)s->model->facts.n_layers * (size_t)s->model->facts.n_kv_heads;
     if (h->has_logits) all += padded(vocab * sizeof *s->logits);
     tokens = get(c, padded((size_t)(h->position - h->from) * sizeof *s->tokens));
-    const void *kind = get(c, sizeof(SavedKind));
-    if (kind && check_kind(s, kind)) return -1;
     if (get(c, all)) *turns = load_turns(h, c);
     int bad = !*turns || h->random == 0 || (h->n_turns > 0 && !s->template);
     for (int i = 0; !bad && i < h->position - h->from; i++) {
@@ -5885,13 +5825,12 @@ int llm_load(llm_session *s, const char *path)
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <termios.h>
-#include <time.h>
 
 enum { MAX_STOP_OPTIONS = 16, MAX_TEXT = 1 << 30 /* bytes that are read from a file */ };
 
 typedef struct {
-    const char *mode, *prompt, *system, *prompt_file, *text_file, *cache, *template, *think,
-        *session, *choices, *heat;
+    const char *mode, *prompt, *system, *prompt_file, *text_file, *cache, *template, *variables,
+        *think, *session, *choices, *heat;
     const char *stops[MAX_STOP_OPTIONS + 1];
     int n, top_k, context, threads, likeliest, samples;
     double temperature, top_p, min_p, repeat;
@@ -5969,10 +5908,16 @@ static const struct Option {
       NULL },
     { "-r", "TEXT", "stop at this text and do not print it; may be given several times",
       GENERATE | SAMPLES | CHATS, LIST, offsetof(Settings, stops), 0, 0, NULL },
-    { "--template", "NAME", "chat format, where the model file's own is not right; list shows all",
+    { "--template", "NAME",
+      "chat template, where the model file's is missing or wrong: a file of Jinja, or a built-in "
+      "one "
+      "that --template list shows",
       CHATS, TEXT, offsetof(Settings, template), 0, 0, NULL },
+    { "--vars", "JSON",
+      "further variables of the chat template, as {\"reasoning_effort\": \"low\"}", CHATS, TEXT,
+      offsetof(Settings, variables), 0, 0, NULL },
     { "--think", "HOW",
-      "thoughts: show, hide or off (show on a terminal, else hide; off: none where the format can)",
+      "thoughts: show, hide or off (show on a terminal, else hide); off and show ask the template",
       CHATS, TEXT, offsetof(Settings, think), 0, 0, "show hide off" },
     { "--session", "FILE", "go on with the chat saved there, and keep it there", CHAT, TEXT,
       offsetof(Settings, session), 0, 0, NULL },
@@ -7498,14 +7443,14 @@ static void tell_dropped(const Chat *c, int before)
            llm_context(c->session), dropped);
 }
 
-/* Begins a new conversation, with a system prompt unless it is "". */
+/* Begins a new conversation, with a system prompt unless it is NULL. One that is empty keeps the
+ * template's own away, where it has such a turn. */
 static int begin_chat(Chat *c, const char *system)
 {
     int n = llm_turns(c->session);
-    if ((n && llm_drop(c->session, 0, n)) || (*system && llm_turn(c->session, "system", system))) {
-        return chat_failed(c, llm_error());
-    }
-    return 0;
+    if (n && llm_drop(c->session, 0, n)) return chat_failed(c, llm_error());
+    if (!system || !llm_turn(c->session, "system", system) || !*system) return 0;
+    return chat_failed(c, llm_error());
 }
 
 static int keep_session(Chat *c)
@@ -7567,7 +7512,7 @@ static int command_system(Chat *c, const char *text)
 {
     remark(*text ? "(a new conversation, with this system prompt)"
                  : "(a new conversation, without a system prompt)");
-    return begin_chat(c, text) || keep_session(c);
+    return begin_chat(c, *text ? text : NULL) || keep_session(c);
 }
 
 static int command_clear(Chat *c, const char *text)
@@ -7840,7 +7785,7 @@ static int run_chat(Chat *c, const char *prompt)
     if (resumed && llm_load(c->session, c->o->session)) return complain(1, "%s", llm_error());
     resumed = resumed && llm_turns(c->session); /* else nobody has said anything there */
     if (resumed && c->o->system) remark("(-y is for new conversations, this one goes on)");
-    if (!resumed) status = begin_chat(c, c->o->system ? c->o->system : "") || keep_session(c);
+    if (!resumed) status = begin_chat(c, c->o->system) || keep_session(c);
     if (c->talking && resumed) {
         remark("(going on with %d turns, %d tokens)", llm_turns(c->session),
                llm_position(c->session));
@@ -7893,12 +7838,9 @@ static int run_task(const llm_model *m, llm_session *s, const Settings *o, const
     if (o->task == PERPLEXITY) return print_perplexity(m, s, o);
     if (o->task == CHOICES) return print_accuracy(m, s, o->choices);
     if (o->task == BENCH) return benchmark(m, s, o->context);
-    if (chatting && !*llm_info(m)->chat_format && !o->template) {
-        return complain(1,
-                        "the model file has %s; --template NAME chooses a chat format, --template "
-                        "list shows them",
-                        *llm_info(m)->chat_template ? "a chat template of no known format"
-                                                    : "no chat template");
+    if (chatting && !*llm_info(m)->chat_template && !o->template) {
+        return complain(1, "the model file has no chat template; --template NAME chooses one, "
+                           "--template list shows them");
     }
     if (chatting && *llm_warning(s)) complain(0, "%s", llm_warning(s));
     if (chatting) return o->samples ? chat_samples(m, s, o, prompt) : chat(m, s, o, prompt);
@@ -7914,8 +7856,11 @@ static int run_session(const llm_model *m, const Settings *o, const char *prompt
                             .threads = o->threads,
                             .seed = o->seed,
                             .cache = o->cache,
-                            .chat_format = o->template,
-                            .no_thinking = o->think && !strcmp(o->think, "off"),
+                            .chat_template = o->template,
+                            .variables = o->variables,
+                            .thinking = !o->think                  ? 0
+                                        : !strcmp(o->think, "off") ? -1
+                                                                   : !strcmp(o->think, "show"),
                             .shift = !o->no_shift,
                             .stops = o->stops,
                             .interrupt = &ctrl_c };
@@ -7952,11 +7897,21 @@ static int run_model(const char *path, const Settings *o)
     return status;
 }
 
-static int known_format(const char *name)
+/* Where --template names no built-in one, reads the file; NULL on failure. */
+static const char *read_template(const char *name, char **text, int *status)
 {
-    int i = 0;
-    while (llm_chat_format(i) && strcmp(llm_chat_format(i), name)) i++;
-    return llm_chat_format(i) != NULL;
+    size_t len;
+    for (int i = 0; llm_chat_template(i); i++) {
+        if (!strcmp(llm_chat_template(i), name)) return name;
+    }
+    if (access(name, F_OK)) {
+        *status = complain(
+            2, "--template %s: no file, and no built-in template; --template list shows them",
+            name);
+        return NULL;
+    }
+    *status = 1;
+    return *text = read_all(name, &len, 0);
 }
 
 int main(int argc, char **argv)
@@ -7965,6 +7920,7 @@ int main(int argc, char **argv)
         .n = -1, .top_k = -1, .temperature = -1, .top_p = -1, .min_p = -1, .repeat = -1
     };
     const char *path = NULL;
+    char *template = NULL;
     struct timespec now;
     int status = 0, failed;
     signal(SIGBUS, on_lost_file);
@@ -7972,9 +7928,9 @@ int main(int argc, char **argv)
     o.seed = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
     if (parse_options(&o, &path, argc, argv)) return 2;
     if (o.template && !strcmp(o.template, "list")) {
-        for (int i = 0; llm_chat_format(i); i++) puts(llm_chat_format(i));
-    } else if (o.template && !known_format(o.template)) {
-        return complain(2, "--template %s: no such format; --template list shows them", o.template);
+        for (int i = 0; llm_chat_template(i); i++) puts(llm_chat_template(i));
+    } else if (o.template && !(o.template = read_template(o.template, &template, &status))) {
+        return status;
     } else if (o.help) {
         print_help();
     } else if (o.version) {
@@ -7988,6 +7944,7 @@ int main(int argc, char **argv)
     } else {
         status = run_model(path, &o);
     }
+    free(template);
     if ((failed = stdout_error()) && failed != EPIPE && !status) {
         status = complain(1, "stdout: %s", strerror(failed));
     }

@@ -16,10 +16,14 @@
 #include "tokenizer.h"
 
 #include <limits.h>
+#include <locale.h>
+#include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum {
     MAX_TEXT = 1 << 30, /* bytes that encode takes */
@@ -1511,25 +1515,35 @@ static void encode_plain(Work *w, const char *text, size_t len)
     free(normal);
 }
 
-/* Encodes text, which is the parts joined. The space prefix of SentencePiece goes in front of every
- * piece of text that lies behind a special token, as in llama.cpp and in the tokenizer.json of the
- * models that have it. A few have a tokenizer that puts it at the beginning of the text alone (the
- * prepend_scheme "first"), or that looks for some of its special tokens in text that has its prefix
- * already ("normalized"): GGUF says neither, so they are taken for the others. */
-static void encode_text(Work *w, const char *text, const tokenizer_part *part, size_t len,
+/* The special token that text begins with: a mark if all of its bytes may be part of one. */
+static int special_at(const Work *w, const char *text, const unsigned char *marks, size_t len,
+                      int flags, size_t *length)
+{
+    size_t marked = 0, longer = 0;
+    if (marks) flags &= ~TOKENIZER_SPECIAL;
+    while (marks && marked < len && marked < MAX_SPECIAL && marks[marked]) marked++;
+    int id = find_special(w->t, text, len, flags, length), mark = NO_TOKEN;
+    if (marked) mark = find_special(w->t, text, marked, flags | TOKENIZER_SPECIAL, &longer);
+    if (mark < 0 || (id >= 0 && *length > longer)) return id;
+    *length = longer;
+    return mark;
+}
+
+/* Encodes text. The space prefix of SentencePiece goes in front of every piece of text that lies
+ * behind a special token, as in llama.cpp and in the tokenizer.json of the models that have it. A
+ * few have a tokenizer that puts it at the beginning of the text alone (the prepend_scheme
+ * "first"), or that looks for some of its special tokens in text that has its prefix already
+ * ("normalized"): GGUF says neither, so they are taken for the others. */
+static void encode_text(Work *w, const char *text, const unsigned char *marks, size_t len,
                         int flags)
 {
-    size_t end = part->text.len; /* of the part that is looked at */
     int prefix = w->t->vocab.add_space_prefix;
     w->prefix = prefix && (flags & TOKENIZER_BEGIN || w->count > 0);
-    flags &= ~TOKENIZER_SPECIAL;
     for (size_t start = 0, at = 0; start < len && !w->failed; start = at) {
         size_t length = 0;
         int id = NO_TOKEN;
         for (; at < len; at++) {
-            while (at >= end) end += (++part)->text.len; /* white space may reach over it */
-            id = find_special(w->t, text + at, end - at,
-                              flags | (part->special ? TOKENIZER_SPECIAL : 0), &length);
+            id = special_at(w, text + at, marks ? marks + at : NULL, len - at, flags, &length);
             if (id >= 0) break;
         }
         if (at > start) encode_plain(w, text + start, at - start);
@@ -1544,34 +1558,15 @@ static void encode_text(Work *w, const char *text, const tokenizer_part *part, s
     }
 }
 
-/* All parts in one piece of memory, which the caller frees where there are several. */
-static char *join_parts(const tokenizer_part *parts, int n, size_t len)
+int tokenizer_encode_marked(const tokenizer *t, const char *text, const unsigned char *marks,
+                            size_t len, int flags, int *tokens, int max, char *error, size_t size)
 {
-    char *text = n == 1 ? (char *)parts->text.data : malloc(len + 1), *to = text;
-    for (int i = 0; text && n > 1 && i < n; i++) {
-        if (parts[i].text.len) memcpy(to, parts[i].text.data, parts[i].text.len);
-        to += parts[i].text.len;
-    }
-    return text;
-}
-
-int tokenizer_encode_parts(const tokenizer *t, const tokenizer_part *parts, int n_parts, int flags,
-                           int *tokens, int max, char *error, size_t size)
-{
-    size_t len = 0;
-    for (int i = 0; i < n_parts && len <= MAX_TEXT; i++) {
-        len = parts[i].text.len > MAX_TEXT ? parts[i].text.len : len + parts[i].text.len;
-    }
-    if (len > MAX_TEXT) {
-        set_error(error, size, "the text has %zu bytes, more than 1 GB", len);
-        return -1;
-    }
-    char *text = n_parts > 0 ? join_parts(parts, n_parts, len) : NULL;
-    Work *w = calloc(1, sizeof *w);
-    if (!w || (len && !text)) {
-        if (n_parts > 1) free(text);
-        free(w);
-        set_error(error, size, "out of memory for a text of %zu bytes", len);
+    Work *w = len > MAX_TEXT ? NULL : calloc(1, sizeof *w);
+    if (!w) {
+        if (len > MAX_TEXT)
+            set_error(error, size, "the text has %zu bytes, more than 1 GB", len);
+        else
+            set_error(error, size, "out of memory for a text of %zu bytes", len);
         return -1;
     }
     *w = (Work){ .t = t, .tokens = tokens, .max = max > 0 ? (size_t)max : 0 };
@@ -1581,10 +1576,9 @@ int tokenizer_encode_parts(const tokenizer *t, const tokenizer_part *parts, int 
     w->search.now = w->search.ways[0];
     w->search.next = w->search.ways[1];
     if (flags & TOKENIZER_BOS && t->vocab.bos >= 0) emit(w, t->vocab.bos);
-    if (len) encode_text(w, text, parts, len, flags);
+    if (len) encode_text(w, text, marks, len, flags);
     if (w->count > INT_MAX) set_error(error, size, "the text has %zu tokens, too many", w->count);
     int result = w->failed || w->count > INT_MAX ? -1 : (int)w->count;
-    if (n_parts > 1) free(text);
     free(w->symbols);
     free(w->heap);
     free(w->buffer);
@@ -1595,8 +1589,7 @@ int tokenizer_encode_parts(const tokenizer *t, const tokenizer_part *parts, int 
 int tokenizer_encode(const tokenizer *t, const char *text, size_t len, int flags, int *tokens,
                      int max, char *error, size_t size)
 {
-    tokenizer_part whole = { { text, len }, flags & TOKENIZER_SPECIAL };
-    return tokenizer_encode_parts(t, &whole, 1, flags, tokens, max, error, size);
+    return tokenizer_encode_marked(t, text, NULL, len, flags, tokens, max, error, size);
 }
 
 /* ==== Decode ================================================================================== */
@@ -1779,4 +1772,2494 @@ void tokenizer_free(tokenizer *t)
 const char *tokenizer_warning(const tokenizer *t)
 {
     return t->warning[0] ? t->warning : NULL;
+}
+
+/* ==== Templates: values ==========================================================================
+ * A chat template is a program in Jinja that a model file carries: it writes a conversation as the
+ * model was trained to read it. What follows is a small Jinja that does what transformers' does
+ * (trim_blocks, lstrip_blocks, loop controls, lists and mappings that don't change). The parser
+ * makes a tree of nodes, each with the function that runs it. A template is a stranger's program,
+ * so steps, memory and depth are bounded; failures leave by longjmp, and memory goes all at once.
+ * A string is an array of characters of which each knows whether it is the template's or
+ * somebody's, through all that is done with it: only the template's can become marks.
+ */
+
+enum {
+    MAX_TEMPLATE = 1 << 20,    /* bytes */
+    MAX_RUN_STEPS = 3000000,   /* nodes and characters by the dozen; and 2 for each byte rendered */
+    MAX_RUN_MEMORY = 40 << 20, /* bytes; and 24 for each byte rendered */
+    MAX_DEPTH = 400,           /* of nodes in one another */
+    MAX_RANGE = 100000,        /* as in Jinja's sandbox */
+    MAX_PARAMETERS = 4         /* of a built-in */
+};
+
+#define TEMPLATES 0x80000000u /* set in a character of the template's own */
+
+typedef uint32_t Cell; /* a character: its code point, or INVALID and a byte that is none */
+typedef struct Jinja Jinja;
+typedef struct Node Node;
+typedef struct Scope Scope;
+typedef struct Value Value;
+typedef struct Builtin Builtin;
+
+typedef enum {
+    A_UNDEFINED,
+    A_NONE,
+    A_BOOL,
+    A_INTEGER,
+    A_REAL,
+    A_STRING,
+    A_LIST,
+    A_MAPPING,
+    A_GENERATOR,
+    A_NAMESPACE,
+    A_LOOP,
+    A_MACRO,
+    A_FUNCTION
+} Kind;
+
+static const char *const kind_names[] = { "undefined",   "none",        "a boolean", "an integer",
+                                          "a number",    "a string",    "a list",    "a mapping",
+                                          "a generator", "a namespace", "a loop",    "a macro",
+                                          "a function" };
+
+struct Value {
+    Kind kind;
+    int escapes; /* a string that HTML-escapes what is added to it: see escaped */
+    size_t n; /* characters of a string, of an undefined one's name, of an integer that is too long
+                    (a REAL); items; pairs of a mapping */
+    union {
+        int64_t integer; /* of A_BOOL too */
+        double real;
+        const Cell *text;
+        const Value *items; /* of a mapping: key, value, key, value, ... */
+        Scope *scope;       /* the members of a namespace */
+        struct Loop *loop;
+        const struct Macro *macro;
+        const struct Bound *bound;
+    };
+};
+
+typedef struct Variable {
+    Value name, value;
+    struct Variable *next;
+} Variable;
+
+struct Scope {
+    const Scope *parent;
+    Variable *first;
+};
+
+typedef struct Loop {
+    const Node *node;
+    Scope *scope; /* in which the loop stands */
+    const Value *items;
+    size_t i, n, depth;
+} Loop;
+
+typedef struct Macro {
+    const Node *node;
+    const Scope *scope; /* in which it was made */
+} Macro;
+
+typedef struct Bound { /* a function or a method, and what it is of */
+    const Builtin *row;
+    Value self;
+} Bound;
+
+typedef struct {
+    const Value *at, *names, *named; /* by place; keywords and their values */
+    size_t n, n_named;
+    int how; /* the row's */
+} Arguments;
+
+/* A filter, test, method or function. Where it names its parameters (with spaces between them), it
+ * finds arguments at their places, undefined where not given; else as they were written. */
+struct Builtin {
+    const char *name, *parameters;
+    Value (*run)(Jinja *j, Value self, const Arguments *a);
+    int how; /* tells rows of one function apart */
+};
+
+typedef struct Chunk {
+    struct Chunk *next;
+    size_t used, size;
+    max_align_t data[];
+} Chunk;
+
+/* A string and a list that grow. */
+typedef struct {
+    Cell *at;
+    size_t n, room;
+} Builder;
+
+typedef struct {
+    Value *at;
+    size_t n, room;
+} Values;
+
+typedef enum { NO_WORD, WORD, LITERAL, SIGN, TAG_END } Word;
+
+struct Jinja {
+    Chunk *chunks;
+    size_t memory, most_memory, steps, most_steps;
+    int depth;
+    jmp_buf failed;
+    char *error;
+    size_t error_size;
+    const char *what;   /* is read or run, for messages */
+    const Cell *source; /* of it */
+    size_t n, where;    /* its length; where the node that runs stands, or what is parsed */
+
+    size_t at; /* the parser: behind the word that it looks at */
+    Word word;
+    Value text;         /* the word, or the value of a literal */
+    const char *closer; /* of the tag that it is in, "" in JSON */
+    int brackets;       /* that are open in it */
+    Cell whose;         /* TEMPLATES, or 0: what literals count as */
+
+    Scope *scope; /* the run */
+    Builder *out;
+    int leaving; /* BREAK or CONTINUE, on the way to the loop */
+    int64_t now; /* for strftime_now */
+};
+
+struct Node {
+    Value (*run)(Jinja *j, const Node *n);
+    size_t where;
+    Value value; /* a constant, or a name */
+    const Builtin *row;
+    Node *a, *b, *c, *d, *e, *next;
+};
+
+struct tokenizer_template {
+    Jinja parser; /* whose memory has the tree */
+    Node *body;
+};
+
+static const Value undefined = { .kind = A_UNDEFINED }, none = { .kind = A_NONE };
+
+static Cell code(Cell c)
+{
+    return c & ~TEMPLATES;
+}
+
+__attribute__((format(printf, 2, 3))) static _Noreturn void stop(Jinja *j, const char *format, ...)
+{
+    char what[512];
+    va_list arguments;
+    int line = 1;
+    for (size_t i = 0; i < j->where && i < j->n; i++) line += code(j->source[i]) == '\n';
+    va_start(arguments, format);
+    vsnprintf(what, sizeof what, format, arguments);
+    va_end(arguments);
+    set_error(j->error, j->error_size, "%s, line %d: %s", j->what, line, what);
+    longjmp(j->failed, 1);
+}
+
+static void count_steps(Jinja *j, size_t n)
+{
+    j->steps += n;
+    if (j->steps > j->most_steps) stop(j, "more than %zu steps", j->most_steps);
+}
+
+/* Goes one level deeper; the caller goes back with j->depth--. */
+static void enter(Jinja *j)
+{
+    count_steps(j, 1);
+    if (++j->depth > MAX_DEPTH) stop(j, "more than %d levels in one another", MAX_DEPTH);
+}
+
+/* n zeroed things of a size, until the template or the rendering goes. */
+static void *grab(Jinja *j, size_t n, size_t size)
+{
+    Chunk *c = j->chunks;
+    size_t bytes = n < MAX_TEXT / size ? (n * size + 15) / 16 * 16 : MAX_TEXT;
+    count_steps(j, bytes / 64);
+    if (!c || c->size - c->used < bytes) {
+        size_t room = bytes > 1 << 16 ? bytes : 1 << 16;
+        j->memory += room;
+        if (j->memory > j->most_memory) stop(j, "more than %zu MB", j->most_memory >> 20);
+        c = calloc(1, sizeof *c + room);
+        if (!c) stop(j, "out of memory for %zu bytes", room);
+        *c = (Chunk){ .next = j->chunks, .size = room };
+        j->chunks = c;
+    }
+    c->used += bytes;
+    return (char *)c->data + c->used - bytes;
+}
+
+static void free_chunks(Jinja *j)
+{
+    for (Chunk *next; j->chunks; j->chunks = next) {
+        next = j->chunks->next;
+        free(j->chunks);
+    }
+}
+
+static Value boolean(int truth)
+{
+    return (Value){ .kind = A_BOOL, .integer = !!truth };
+}
+
+static Value integer(int64_t n)
+{
+    return (Value){ .kind = A_INTEGER, .integer = n };
+}
+
+static Value real(double x)
+{
+    return (Value){ .kind = A_REAL, .real = x };
+}
+
+static Value string(const Cell *text, size_t n)
+{
+    return (Value){ .kind = A_STRING, .n = n, .text = text };
+}
+
+static Value slice(Value v, size_t from, size_t to)
+{
+    return string(v.text + from, to - from);
+}
+
+static Value list(Values v)
+{
+    return (Value){ .kind = A_LIST, .n = v.n, .items = v.at };
+}
+
+/* What Python makes one by one: it can be run through, but not much else. */
+static Value generator(Values v)
+{
+    return (Value){ .kind = A_GENERATOR, .n = v.n, .items = v.at };
+}
+
+static Value mapping(Values v)
+{
+    return (Value){ .kind = A_MAPPING, .n = v.n / 2, .items = v.at };
+}
+
+/* The characters of bytes, with these bits set. */
+static Value read_text(Jinja *j, const char *bytes, size_t len, Cell whose)
+{
+    Cell *text = grab(j, len, sizeof *text);
+    size_t n = 0;
+    for (size_t at = 0; at < len; text[n++] |= whose)
+        at += read_char(bytes + at, len - at, &text[n]);
+    return string(text, n);
+}
+
+static Value words(Jinja *j, const char *text)
+{
+    return read_text(j, text, strlen(text), TEMPLATES);
+}
+
+static int same(const Cell *a, const Cell *b, size_t n)
+{
+    while (n > 0 && code(a[n - 1]) == code(b[n - 1])) n--;
+    return n == 0;
+}
+
+static int is_text(Value v, const char *word)
+{
+    size_t i = 0;
+    while (i < v.n && word[i] && code(v.text[i]) == (unsigned char)word[i]) i++;
+    return i == v.n && !word[i];
+}
+
+/* The UTF-8 of a string, with a zero behind it, until the rendering goes. */
+static char *bytes_of(Jinja *j, Value v)
+{
+    char *bytes = grab(j, 4 * v.n + 1, 1);
+    size_t len = 0;
+    for (size_t i = 0; i < v.n; i++) len += write_char(bytes + len, code(v.text[i]));
+    return bytes;
+}
+
+/* What a value is, for messages. */
+static const char *described(Jinja *j, Value v)
+{
+    if (v.kind != A_UNDEFINED || v.n == 0 || v.n > 80) return kind_names[v.kind];
+    char *text = grab(j, 4 * v.n + 16, 1);
+    sprintf(text, "%s (undefined)", bytes_of(j, v));
+    return text;
+}
+
+static void add_cells(Jinja *j, Builder *b, const Cell *text, size_t n)
+{
+    if (b->room - b->n < n) {
+        size_t room = 2 * (b->n + n) + 64;
+        Cell *more = grab(j, room, sizeof *more);
+        if (b->n) memcpy(more, b->at, b->n * sizeof *more);
+        b->at = more;
+        b->room = room;
+    }
+    if (n) memcpy(b->at + b->n, text, n * sizeof *text);
+    b->n += n;
+}
+
+static void add_string(Jinja *j, Builder *b, Value v)
+{
+    add_cells(j, b, v.text, v.n);
+}
+
+/* Adds ASCII text, which counts as the template's. */
+static void add_words(Jinja *j, Builder *b, const char *text)
+{
+    for (Cell c; *text; text++) add_cells(j, b, (c = (Cell)*text | TEMPLATES, &c), 1);
+}
+
+static void add_item(Jinja *j, Values *to, Value v)
+{
+    if (to->n == to->room) {
+        size_t room = 2 * to->room + 4;
+        Value *more = grab(j, room, sizeof *more);
+        if (to->n) memcpy(more, to->at, to->n * sizeof *more);
+        to->at = more;
+        to->room = room;
+    }
+    to->at[to->n++] = v;
+}
+
+static int is_white(Cell c)
+{
+    c = code(c);
+    return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
+           c == 0x205F || c == 0x3000;
+}
+
+static int is_digit(Cell c)
+{
+    return code(c) - '0' < 10;
+}
+
+static int is_word_char(Cell c)
+{
+    return is_digit(c) || (code(c) | 32) - 'a' < 26 || code(c) == '_' || code(c) >= 128;
+}
+
+static int is_number(Value v)
+{
+    return v.kind == A_BOOL || v.kind == A_INTEGER || v.kind == A_REAL;
+}
+
+static double real_of(Value v)
+{
+    double x = 0;
+    if (v.kind != A_REAL) return (double)v.integer;
+    for (size_t i = 0; i < v.n; i++) x = is_digit(v.text[i]) ? x * 10 + (code(v.text[i]) - '0') : x;
+    return v.n == 0 ? v.real : code(*v.text) == '-' ? -x : x;
+}
+
+static int truth(Value v)
+{
+    if (is_number(v)) return real_of(v) != 0;
+    return v.kind >= A_GENERATOR || (v.kind >= A_STRING && v.n > 0);
+}
+
+/* What a loop over a value runs through, n of them. */
+static const Value *items_of(Jinja *j, Value v, size_t *n)
+{
+    *n = v.kind == A_UNDEFINED ? 0 : v.n;
+    if (v.kind == A_LIST || v.kind == A_GENERATOR || v.kind == A_UNDEFINED) return v.items;
+    if (v.kind != A_STRING && v.kind != A_MAPPING) stop(j, "%s has no items", kind_names[v.kind]);
+    Value *items = grab(j, v.n, sizeof *items);
+    for (size_t i = 0; i < v.n; i++) {
+        items[i] = v.kind == A_MAPPING ? v.items[2 * i] : slice(v, i, i + 1);
+    }
+    return items;
+}
+
+static const Value *member(Jinja *j, Value mapping, Value key);
+
+static int equal(Jinja *j, Value a, Value b)
+{
+    count_steps(j, 1);
+    if (is_number(a) && is_number(b)) {
+        int whole = a.kind != A_REAL && b.kind != A_REAL;
+        return whole ? a.integer == b.integer : real_of(a) == real_of(b);
+    }
+    if (a.kind != b.kind) return 0;
+    if (a.kind == A_UNDEFINED || a.kind == A_NONE) return 1;
+    if (a.kind > A_MAPPING) return a.items == b.items;
+    if (a.n != b.n) return 0;
+    count_steps(j, a.n / 8);
+    if (a.kind == A_STRING) return same(a.text, b.text, a.n);
+    enter(j);
+    size_t i = 0;
+    for (; i < a.n; i++) {
+        int two = a.kind == A_MAPPING; /* whose keys may come in any order */
+        const Value *other = two ? member(j, b, a.items[2 * i]) : &b.items[i];
+        if (!other || !equal(j, a.items[two ? 2 * i + 1 : i], *other)) break;
+    }
+    j->depth--;
+    return i == a.n;
+}
+
+/* The value of a key, NULL if there is none. */
+static const Value *member(Jinja *j, Value mapping, Value key)
+{
+    for (size_t i = 0; i < mapping.n; i++) {
+        if (equal(j, mapping.items[2 * i], key)) return &mapping.items[2 * i + 1];
+    }
+    return NULL;
+}
+
+/* Sets a key of a mapping that is being made. */
+static void put_member(Jinja *j, Values *to, Value key, Value value)
+{
+    const Value *old = member(j, mapping(*to), key);
+    if (old) {
+        to->at[old - to->at] = value;
+        return;
+    }
+    add_item(j, to, key);
+    add_item(j, to, value);
+}
+
+/* Below, at or above zero as a comes before, with or behind b. */
+static int compare(Jinja *j, Value a, Value b)
+{
+    if (is_number(a) && is_number(b)) {
+        if (a.kind == A_REAL || b.kind == A_REAL) {
+            return (real_of(a) > real_of(b)) - (real_of(a) < real_of(b));
+        }
+        return (a.integer > b.integer) - (a.integer < b.integer);
+    }
+    if (a.kind != b.kind || (a.kind != A_STRING && a.kind != A_LIST)) {
+        stop(j, "%s and %s have no order", described(j, a), described(j, b));
+    }
+    size_t i = 0, n = a.n < b.n ? a.n : b.n;
+    int order = (a.n > b.n) - (a.n < b.n);
+    enter(j);
+    if (a.kind == A_STRING) {
+        while (i < n && code(a.text[i]) == code(b.text[i])) i++;
+        if (i < n) order = code(a.text[i]) < code(b.text[i]) ? -1 : 1;
+    } else {
+        while (i < n && equal(j, a.items[i], b.items[i])) i++;
+        if (i < n) order = compare(j, a.items[i], b.items[i]);
+    }
+    count_steps(j, i / 8);
+    j->depth--;
+    return order;
+}
+
+/* Where text has part from `from` on; text.n + 1 if nowhere. */
+static size_t find(Jinja *j, Value text, Value part, size_t from)
+{
+    for (size_t i = from, n; part.n <= text.n && i <= text.n - part.n; i++) {
+        for (n = 0; n < part.n && code(text.text[i + n]) == code(part.text[n]);) n++;
+        if (n == part.n) return i;
+        if (n > 8 || i % 8 == 0) count_steps(j, n / 8 + 1);
+    }
+    return text.n + 1;
+}
+
+static int contains(Jinja *j, Value all, Value one)
+{
+    size_t n;
+    if (all.kind == A_MAPPING) return member(j, all, one) != NULL;
+    if (all.kind == A_STRING && one.kind == A_STRING) return find(j, all, one, 0) <= all.n;
+    if (all.kind == A_STRING) stop(j, "%s in a string", described(j, one));
+    const Value *items = items_of(j, all, &n);
+    while (n > 0 && !equal(j, items[n - 1], one)) n--;
+    return n > 0;
+}
+
+static Variable *find_variable(Jinja *j, const Scope *scope, Value name)
+{
+    for (; scope; scope = scope->parent) {
+        count_steps(j, 1);
+        for (Variable *v = scope->first; v; v = v->next) {
+            if (v->name.n == name.n && same(v->name.text, name.text, name.n)) return v;
+        }
+    }
+    return NULL;
+}
+
+static void set_variable(Jinja *j, Scope *scope, Value name, Value value)
+{
+    Scope here = { NULL, scope->first };
+    Variable *v = find_variable(j, &here, name);
+    if (!v) {
+        v = grab(j, 1, sizeof *v);
+        *v = (Variable){ name, value, scope->first };
+        scope->first = v;
+    }
+    v->value = value;
+}
+
+static Scope *new_scope(Jinja *j, const Scope *parent)
+{
+    Scope *s = grab(j, 1, sizeof *s);
+    s->parent = parent;
+    return s;
+}
+
+/* ==== Templates: values as text ==================================================================
+ * As Python's str, repr and json.dumps write them.
+ */
+
+typedef struct {
+    int json;                  /* or repr */
+    int sorted, ascii;         /* keys in their order; other characters as \u */
+    int indent;                /* of each level, -1: all on one line */
+    Value between, behind_key; /* what separates items, and keys from values */
+} Style;
+
+/* A number as repr writes it: the shortest decimal that it is. */
+static void add_real(Jinja *j, Builder *b, double x)
+{
+    char text[64], digits[40];
+    int n = 0, at = 0, precision = 0;
+    do snprintf(digits, sizeof digits, "%.*e", precision, x);
+    while (strtod(digits, NULL) != x && ++precision < 17);
+    const char *e = strchr(digits, 'e');
+    if (!e) { /* Python's names for them */
+        add_words(j, b, x > 0 ? "inf" : x < 0 ? "-inf" : "nan");
+        return;
+    }
+    int exponent = atoi(e + 1), wide = exponent < -4 || exponent >= 16;
+    int point = wide ? 1 : exponent + 1; /* digits in front of it */
+    if (*digits == '-') text[at++] = '-';
+    for (char *c = digits; *c != 'e'; c++) { /* a locale may have another point */
+        if (is_digit((Cell)*c)) digits[n++] = *c;
+    }
+    for (int i = point < 1 ? point - 1 : 0; i < n || i < point + !wide; i++) {
+        if (i == point && i > 0) text[at++] = '.';
+        text[at++] = i >= 0 && i < n ? digits[i] : '0';
+        if (point < 1 && i == point - 1) text[at++] = '.';
+    }
+    snprintf(text + at, sizeof text - (size_t)at, wide ? "e%+03d" : "", exponent);
+    add_words(j, b, text);
+}
+
+/* Whether repr writes a character as it is. Of the rare ones that it doesn't, most. */
+static int is_printable(Cell c)
+{
+    return c == ' ' || (!is_white(c) && (c < 0x7F || c > 0xA0) && c != 0xAD && c != 0xFEFF &&
+                        (c < 0x200B || c > 0x200F) && (c < 0x2028 || c > 0x202E) &&
+                        (c < 0x2060 || c > 0x206F) && (c < 0xE000 || c > 0xF8FF) && c < 0xE0000);
+}
+
+static void add_quoted(Jinja *j, Builder *b, Value v, const Style *s)
+{
+    static const char letters[] = "\nn\rr\tt\\\\\bb\ff"; /* the last two in JSON alone */
+    int single = contains(j, v, words(j, "'")), twice = contains(j, v, words(j, "\""));
+    Cell quote = s->json || (single && !twice) ? '"' : '\'';
+    char escape[16] = { (char)quote, 0 };
+    add_words(j, b, escape);
+    for (size_t i = 0; i < v.n; i++) {
+        Cell c = code(v.text[i]), high = c >= 0x10000 && c < INVALID ? c - 0x10000 : 0;
+        size_t k = 0;
+        while (k < (s->json ? 12 : 8) && (Cell)letters[k] != c) k += 2;
+        *escape = 0;
+        if (k < (s->json ? 12 : 8) || c == quote) {
+            snprintf(escape, sizeof escape, "\\%c", c == quote ? (int)c : letters[k + 1]);
+        } else if (s->ascii && high) {
+            snprintf(escape, sizeof escape, "\\u%04x\\u%04x", 0xD800 + (high >> 10),
+                     0xDC00 + (high & 0x3FF));
+        } else if (c < 32 || (s->ascii && c >= 127) || (!s->json && !is_printable(c))) {
+            if (c >= INVALID) c = 0xDC00 + c - INVALID; /* as Python reads such a byte */
+            const char *format = s->json || c > 255 ? c > 0xFFFF ? "\\U%08x" : "\\u%04x"
+                                                    : "\\x%02x";
+            snprintf(escape, sizeof escape, format, c);
+        }
+        *escape ? add_words(j, b, escape) : add_cells(j, b, v.text + i, 1);
+    }
+    add_words(j, b, (char[]){ (char)quote, 0 });
+}
+
+static void break_line(Jinja *j, Builder *b, const Style *s, int level)
+{
+    if (s->indent >= 0) add_words(j, b, "\n");
+    for (int i = 0; i < level * s->indent; i++) add_words(j, b, " ");
+}
+
+static const Value *sorted(Jinja *j, const Value *items, size_t n, size_t size, Value by, int down,
+                           Value cased);
+
+static void add_value(Jinja *j, Builder *b, Value v, const Style *s, int level)
+{
+    char number[32];
+    int two = v.kind == A_MAPPING, on = v.kind == A_BOOL && v.integer;
+    if (v.kind == A_NONE) {
+        add_words(j, b, s->json ? "null" : "None");
+    } else if (v.kind == A_BOOL) {
+        add_words(j, b, s->json ? on ? "true" : "false" : on ? "True" : "False");
+    } else if (v.kind == A_INTEGER) {
+        snprintf(number, sizeof number, "%lld", (long long)v.integer);
+        add_words(j, b, number);
+    } else if (v.kind == A_REAL) {
+        v.n ? add_string(j, b, v) : add_real(j, b, v.real);
+    } else if (v.kind == A_STRING) {
+        add_quoted(j, b, v, s);
+    } else if (v.kind == A_LIST || two) {
+        const Value *at = v.items;
+        if (two && s->sorted) at = sorted(j, at, v.n, 2, none, 0, undefined);
+        enter(j);
+        add_words(j, b, two ? "{" : "[");
+        for (size_t i = 0; i < v.n; i++) {
+            if (i > 0) add_string(j, b, s->between);
+            break_line(j, b, s, level + 1);
+            int bare = two && s->json && at[2 * i].kind != A_STRING; /* JSON has keys in quotes */
+            if (bare) add_words(j, b, "\"");
+            if (two) add_value(j, b, at[2 * i], s, level + 1);
+            if (bare) add_words(j, b, "\"");
+            if (two) add_string(j, b, s->behind_key);
+            add_value(j, b, at[two ? 2 * i + 1 : i], s, level + 1);
+        }
+        if (v.n > 0) break_line(j, b, s, level);
+        add_words(j, b, two ? "}" : "]");
+        j->depth--;
+    } else {
+        if (s->json) stop(j, "%s can't be written as JSON", described(j, v));
+        add_words(j, b, v.kind == A_UNDEFINED ? "Undefined" : kind_names[v.kind]);
+    }
+}
+
+/* What printing a value gives: Python's str. */
+static Value text_of(Jinja *j, Value v)
+{
+    Builder b = { 0 };
+    Style python = { .indent = -1 };
+    if (v.kind == A_STRING) return v;
+    if (v.kind == A_UNDEFINED) return string(NULL, 0);
+    python.between = words(j, ", "), python.behind_key = words(j, ": ");
+    add_value(j, &b, v, &python, 0);
+    return string(b.at, b.n);
+}
+
+/* The number that a text begins with, undefined if none, and its length. */
+static Value read_number_text(const Cell *text, size_t n, size_t *len)
+{
+    char ascii[400];
+    size_t k = 0;
+    int64_t whole = 0;
+    int over = 0, points = 0, digits = 0;
+    size_t i = n > 0 && (code(*text) == '-' || code(*text) == '+');
+    for (; i < n; i++) {
+        Cell c = code(text[i]);
+        int point = c == '.' && !points && i + 1 < n && is_digit(text[i + 1]);
+        if (!is_digit(c) && !point && !(c == '_' && digits)) break;
+        points += point;
+        if (!is_digit(c)) continue;
+        digits++;
+        over |= __builtin_mul_overflow(whole, 10, &whole) ||
+                __builtin_add_overflow(whole, (int64_t)(c - '0'), &whole);
+    }
+    if (digits == 0) return undefined;
+    size_t e = i + 1, sign = e < n && (code(text[e]) == '-' || code(text[e]) == '+');
+    if (e + sign < n && (code(text[i]) | 32) == 'e' && is_digit(text[e + sign])) {
+        for (i = e + sign; i < n && is_digit(text[i]);) i++;
+        points = 1;
+    }
+    *len = i;
+    if (!points && over) return (Value){ .kind = A_REAL, .n = i, .text = text };
+    if (!points) return integer(code(*text) == '-' ? -whole : whole);
+    for (size_t at = 0; at < i && k < sizeof ascii - 1; at++) {
+        char c = (char)code(text[at]);
+        if (c != '_') ascii[k++] = c == '.' ? *localeconv()->decimal_point : c;
+    }
+    ascii[k] = 0;
+    return real(strtod(ascii, NULL));
+}
+
+/* ==== Templates: filters, tests, methods, functions ==============================================
+ * To add one: a function, or a `how` of one, and a row of a table below. self is what it is of; an
+ * argument that was not given is undefined.
+ */
+
+static Value call_builtin(Jinja *j, const Builtin *row, Value self, Arguments a);
+static Value item(Jinja *j, Value v, Value index, int dot);
+static const Builtin *find_builtin(const Builtin *rows, Value name);
+static const Builtin filters[], tests[];
+
+static Value want_string(Jinja *j, Value v)
+{
+    if (v.kind != A_STRING) stop(j, "%s, expected a string", described(j, v));
+    return v;
+}
+
+static int64_t int_or(Value v, int64_t otherwise)
+{
+    return v.kind == A_INTEGER || v.kind == A_BOOL ? v.integer : otherwise;
+}
+
+/* Of Latin-1, Greek and Cyrillic letters. */
+static Cell with_case(Cell c, int upper)
+{
+    Cell small = code(c) + (upper ? 0 : 32);
+    int known = small - 'a' < 26 || (small - 0xE0 < 31 && small != 0xF7) ||
+                (small - 0x3B1 < 25 && small != 0x3C2) || small - 0x430 < 32;
+    if (known) return upper ? c - 32 : c + 32;
+    small = code(c) + (upper ? 0 : 80);
+    return small - 0x450 < 16 ? upper ? c - 80 : c + 80 : c;
+}
+
+/* how: 'u'pper, 'l'ower, 'c'apitalize, 't'itle, 'T' the filter of that name: behind fewer signs */
+static Value do_case(Jinja *j, Value self, const Arguments *a)
+{
+    Value in = text_of(j, self), signs = words(j, "-({[<");
+    Cell *text = grab(j, in.n, sizeof *text);
+    for (size_t i = 0; i < in.n; i++) {
+        Cell before = i ? in.text[i - 1] : ' ';
+        int begins = with_case(before, 1) == with_case(before, 0);
+        if (a->how == 'T') begins = is_white(before) || contains(j, signs, slice(in, i - 1, i));
+        text[i] = with_case(in.text[i], a->how == 'u' || (a->how == 'c' && i == 0) ||
+                                            ((a->how | 32) == 't' && begins));
+    }
+    return string(text, in.n);
+}
+
+/* What a value is compared by: without case, unless asked for. */
+static Value folded(Jinja *j, Value v, Value case_sensitive)
+{
+    if (v.kind != A_STRING || truth(case_sensitive)) return v;
+    return do_case(j, v, &(Arguments){ .how = 'l' });
+}
+
+static Value stripped(Value v, Value chars, int left, int right)
+{
+    size_t from = 0, to = v.n;
+    int any = chars.kind != A_STRING;
+    while (from < to) {
+        Cell c = v.text[left ? from : to - 1];
+        size_t i = 0;
+        while (!any && i < chars.n && code(chars.text[i]) != code(c)) i++;
+        int goes = any ? is_white(c) : i < chars.n;
+        if (goes)
+            left ? from++ : to--;
+        else if (left && right)
+            left = 0;
+        else
+            break;
+    }
+    return slice(v, from, to);
+}
+
+/* how: a bit for each side */
+static Value do_strip(Jinja *j, Value self, const Arguments *a)
+{
+    return stripped(text_of(j, self), a->at[0], a->how & 1, a->how & 2);
+}
+
+/* At white space, of which there may be any amount, or at a text; at most so many times. */
+static Value do_split(Jinja *j, Value self, const Arguments *a)
+{
+    Values parts = { 0 };
+    Value at = a->at[0];
+    int64_t most = int_or(a->at[1], -1);
+    size_t i = 0, end;
+    if (at.kind != A_NONE && at.kind != A_UNDEFINED) {
+        if (want_string(j, at).n == 0) stop(j, "a split at an empty text");
+        for (; most != 0 && (end = find(j, self, at, i)) <= self.n; i = end + at.n, most--) {
+            add_item(j, &parts, slice(self, i, end));
+        }
+        add_item(j, &parts, slice(self, i, self.n));
+        return list(parts);
+    }
+    for (;; i = end, most--) {
+        while (i < self.n && is_white(self.text[i])) i++;
+        for (end = i; end < self.n && (most == 0 || !is_white(self.text[end]));) end++;
+        if (i == self.n) return list(parts);
+        add_item(j, &parts, slice(self, i, end));
+    }
+}
+
+static Value do_replace(Jinja *j, Value self, const Arguments *a)
+{
+    Builder b = { 0 };
+    Value in = text_of(j, self), old = want_string(j, a->at[0]), by = want_string(j, a->at[1]);
+    int64_t most = int_or(a->at[2], -1);
+    size_t i = 0, end = 0;
+    for (; most != 0 && (end = find(j, in, old, end)) <= in.n; most--) {
+        add_cells(j, &b, in.text + i, end - i);
+        add_string(j, &b, by);
+        i = end + old.n;
+        end = i + (old.n == 0);
+    }
+    add_string(j, &b, slice(in, i, in.n));
+    return string(b.at, b.n);
+}
+
+/* Whether a string has a text, or one of several, at its beginning or (how 1) its end. */
+static Value do_has_at_end(Jinja *j, Value self, const Arguments *a)
+{
+    size_t n = 1;
+    const Value *all = a->at[0].kind == A_LIST ? items_of(j, a->at[0], &n) : a->at;
+    for (size_t i = 0; i < n; i++) {
+        size_t len = want_string(j, all[i]).n;
+        if (len > self.n) continue;
+        if (same(self.text + (a->how ? self.n - len : 0), all[i].text, len)) return boolean(1);
+    }
+    return boolean(0);
+}
+
+/* Where a string has a text first, or (how 1) last; -1 if nowhere. */
+static Value do_find(Jinja *j, Value self, const Arguments *a)
+{
+    int64_t place = -1;
+    want_string(j, a->at[0]);
+    for (size_t at = 0; (at = find(j, self, a->at[0], at)) <= self.n; at++) {
+        place = (int64_t)at;
+        if (!a->how) break;
+    }
+    return integer(place);
+}
+
+/* The item of a dotted path of an item: a.b, or its number; the item itself without one. */
+static Value at_path(Jinja *j, Value v, Value path)
+{
+    if (path.kind == A_UNDEFINED) return v;
+    if (path.kind != A_STRING) return item(j, v, path, 0);
+    for (size_t i = 0, end; i <= path.n; i = end + 1) {
+        for (end = i; end < path.n && code(path.text[end]) != '.';) end++;
+        v = item(j, v, slice(path, i, end), 0);
+    }
+    return v;
+}
+
+static Value do_join(Jinja *j, Value self, const Arguments *a)
+{
+    Builder b = { 0 };
+    size_t n;
+    const Value *items = items_of(j, self, &n);
+    Value between = text_of(j, a->at[0]);
+    for (size_t i = 0; i < n; i++) {
+        if (i > 0) add_string(j, &b, between);
+        add_string(j, &b, text_of(j, at_path(j, items[i], a->at[1])));
+    }
+    return string(b.at, b.n);
+}
+
+static Value do_length(Jinja *j, Value self, const Arguments *a)
+{
+    (void)a;
+    if (self.kind == A_UNDEFINED) return integer(0);
+    if (self.kind < A_STRING || self.kind > A_MAPPING) {
+        stop(j, "the length of %s", kind_names[self.kind]);
+    }
+    return integer((int64_t)self.n);
+}
+
+/* how 1: as Jinja's Markup */
+static Value do_string(Jinja *j, Value self, const Arguments *a)
+{
+    Value v = text_of(j, self);
+    v.escapes |= a->how;
+    return v;
+}
+
+static Value do_list(Jinja *j, Value self, const Arguments *a)
+{
+    size_t n;
+    (void)a;
+    const Value *items = items_of(j, self, &n);
+    return (Value){ .kind = A_LIST, .n = n, .items = items };
+}
+
+static Value pairs_of(Jinja *j, const Value *items, size_t n)
+{
+    Values pairs = { 0 };
+    for (size_t i = 0; i < n; i++) {
+        add_item(j, &pairs, (Value){ .kind = A_LIST, .n = 2, .items = items + 2 * i });
+    }
+    return list(pairs);
+}
+
+/* The pairs of a mapping; how 1: a generator of them. */
+static Value do_items(Jinja *j, Value self, const Arguments *a)
+{
+    if (self.kind == A_UNDEFINED) return generator((Values){ 0 });
+    if (self.kind != A_MAPPING) stop(j, "%s, expected a mapping", described(j, self));
+    Value pairs = pairs_of(j, self.items, self.n);
+    if (a->how) pairs.kind = A_GENERATOR;
+    return pairs;
+}
+
+static Value do_values(Jinja *j, Value self, const Arguments *a)
+{
+    Values all = { 0 };
+    (void)a;
+    for (size_t i = 0; i < self.n; i++) add_item(j, &all, self.items[2 * i + 1]);
+    return list(all);
+}
+
+static Value do_get(Jinja *j, Value self, const Arguments *a)
+{
+    const Value *v = member(j, self, a->at[0]);
+    return v ? *v : a->at[1].kind == A_UNDEFINED ? none : a->at[1];
+}
+
+static Value do_default(Jinja *j, Value self, const Arguments *a)
+{
+    if (self.kind != A_UNDEFINED && (truth(self) || !truth(a->at[1]))) return self;
+    return a->at[0].kind == A_UNDEFINED && a->n == 0 ? words(j, "") : a->at[0];
+}
+
+/* The first item, or (how 1) the last. */
+static Value do_end(Jinja *j, Value self, const Arguments *a)
+{
+    size_t n;
+    if (a->how && self.kind == A_GENERATOR) stop(j, "the last of a generator");
+    const Value *items = items_of(j, self, &n);
+    return n ? items[a->how ? n - 1 : 0] : undefined;
+}
+
+/* A number of a text or a number: an integer, or (how 1) a real one. */
+static Value do_number(Jinja *j, Value self, const Arguments *a)
+{
+    size_t len = 0;
+    Value v = self.kind == A_STRING ? stripped(self, none, 1, 1) : self, number = v;
+    if (v.kind == A_UNDEFINED) stop(j, "%s as a number", described(j, v));
+    if (v.kind == A_STRING) number = read_number_text(v.text, v.n, &len);
+    if (!is_number(number) || (v.kind == A_STRING && len < v.n)) {
+        return a->at[0].kind != A_UNDEFINED ? a->at[0] : a->how ? real(0) : integer(0);
+    }
+    double x = real_of(number);
+    if (a->how) return real(x);
+    if (number.kind == A_BOOL) return integer(number.integer);
+    return number.kind == A_REAL && x > -9e18 && x < 9e18 ? integer((int64_t)x) : number;
+}
+
+/* n entries of `size` values each in their order, without case by a path of the first value, or, of
+ * pairs, by the value of that number; by none, or cased: as they are. */
+static const Value *sorted(Jinja *j, const Value *items, size_t n, size_t size, Value by, int down,
+                           Value cased)
+{
+    Value *at = grab(j, n * size, sizeof *at), *keys = grab(j, n, sizeof *keys);
+    for (size_t i = 0; i < n; i++) {
+        const Value *entry = items + i * size;
+        Value key = size == 2 ? entry[int_or(by, 0)] : at_path(j, *entry, by);
+        if (by.kind != A_NONE) key = folded(j, key, cased);
+        size_t k = i;
+        for (; k > 0; k--) { /* insertion keeps what is equal in its order */
+            int order = compare(j, keys[k - 1], key);
+            if (down ? order >= 0 : order <= 0) break;
+            keys[k] = keys[k - 1];
+            memcpy(at + k * size, at + (k - 1) * size, size * sizeof *at);
+            count_steps(j, 1);
+        }
+        keys[k] = key;
+        memcpy(at + k * size, entry, size * sizeof *at);
+    }
+    return at;
+}
+
+static Value do_dictsort(Jinja *j, Value self, const Arguments *a)
+{
+    int by_value = a->at[1].kind == A_STRING && is_text(a->at[1], "value");
+    if (self.kind != A_MAPPING) stop(j, "%s, expected a mapping", described(j, self));
+    const Value *pairs = sorted(j, self.items, self.n, 2, integer(by_value), truth(a->at[2]),
+                                a->at[0]);
+    return pairs_of(j, pairs, self.n);
+}
+
+static Value do_sort(Jinja *j, Value self, const Arguments *a)
+{
+    size_t n;
+    const Value *items = items_of(j, self, &n);
+    items = sorted(j, items, n, 1, a->at[2], truth(a->at[0]), a->at[1]);
+    return (Value){ .kind = A_LIST, .n = n, .items = items };
+}
+
+static Value do_unique(Jinja *j, Value self, const Arguments *a)
+{
+    Values kept = { 0 }, keys = { 0 };
+    size_t n;
+    const Value *items = items_of(j, self, &n);
+    for (size_t i = 0; i < n; i++) {
+        Value key = folded(j, at_path(j, items[i], a->at[1]), a->at[0]);
+        if (contains(j, list(keys), key)) continue;
+        add_item(j, &keys, key);
+        add_item(j, &kept, items[i]);
+    }
+    return generator(kept);
+}
+
+/* The least (how -1) or greatest item. */
+static Value do_extreme(Jinja *j, Value self, const Arguments *a)
+{
+    size_t n, best = 0;
+    const Value *items = items_of(j, self, &n);
+    for (size_t i = 1; i < n; i++) {
+        Value now = folded(j, at_path(j, items[best], a->at[1]), a->at[0]);
+        Value next = folded(j, at_path(j, items[i], a->at[1]), a->at[0]);
+        if (compare(j, next, now) * a->how > 0) best = i;
+    }
+    return n ? items[best] : undefined;
+}
+
+/* map(attribute="name") or map("filter", ...) */
+static Value do_map(Jinja *j, Value self, const Arguments *a)
+{
+    Values all = { 0 };
+    Value path = undefined, otherwise = undefined;
+    size_t n = 0;
+    const Value *items = truth(self) ? items_of(j, self, &n) : NULL;
+    const Builtin *row = a->n && a->at[0].kind == A_STRING ? find_builtin(filters, a->at[0]) : NULL;
+    for (size_t i = 0; i < a->n_named && !row; i++) {
+        if (is_text(a->names[i], "attribute")) path = a->named[i];
+        if (is_text(a->names[i], "default")) otherwise = a->named[i];
+    }
+    if (!row && path.kind == A_UNDEFINED) stop(j, "map without a filter that is known");
+    for (size_t i = 0; i < n; i++) {
+        Arguments rest = { a->at + 1, a->names, a->named, a->n - 1, a->n_named, 0 };
+        Value v = row ? call_builtin(j, row, items[i], rest) : at_path(j, items[i], path);
+        add_item(j, &all, v.kind == A_UNDEFINED && !row ? otherwise : v);
+    }
+    return generator(all);
+}
+
+/* The items that pass a test, or (how 1) fail it; how 2: those of which an attribute does. */
+static Value do_select(Jinja *j, Value self, const Arguments *a)
+{
+    Values kept = { 0 };
+    size_t n = 0, first = a->how & 2 ? 1 : 0;
+    const Value *items = truth(self) ? items_of(j, self, &n) : NULL;
+    const Builtin *row = a->n > first ? find_builtin(tests, want_string(j, a->at[first])) : NULL;
+    if (a->n < first || (a->n > first && !row)) stop(j, "a selection without a test that is known");
+    for (size_t i = 0; i < n; i++) {
+        Value v = first ? at_path(j, items[i], a->at[0]) : items[i];
+        Arguments rest = { a->at + first + 1, NULL, NULL, a->n - first - 1, 0, 0 };
+        if (row) v = call_builtin(j, row, v, rest);
+        if (truth(v) != (a->how & 1)) add_item(j, &kept, items[i]);
+    }
+    return generator(kept);
+}
+
+/* Spaces in front of each line but the first (unless at[1]) and blank ones (unless at[2]). */
+static Value do_indent(Jinja *j, Value self, const Arguments *a)
+{
+    Builder b = { 0 };
+    Value in = text_of(j, self);
+    int64_t width = int_or(a->at[0], a->at[0].kind == A_STRING ? 0 : 4);
+    for (size_t i = 0; i < in.n; i++) {
+        int begins = i == 0 ? truth(a->at[1]) : code(in.text[i - 1]) == '\n';
+        if (i > 0 && code(in.text[i]) == '\n' && !truth(a->at[2])) begins = 0;
+        for (int64_t k = 0; begins && k < width; k++) add_words(j, &b, " ");
+        if (begins && a->at[0].kind == A_STRING) add_string(j, &b, a->at[0]);
+        add_cells(j, &b, in.text + i, 1);
+    }
+    return string(b.at, b.n);
+}
+
+static Value do_tojson(Jinja *j, Value self, const Arguments *a)
+{
+    Builder b = { 0 };
+    Style s = { .json = 1, .ascii = truth(a->at[0]), .sorted = truth(a->at[3]) };
+    Value separators = a->at[2];
+    int64_t indent = int_or(a->at[1], -1);
+    s.indent = indent > 64 ? 64 : (int)indent;
+    s.between = words(j, s.indent < 0 ? ", " : ","), s.behind_key = words(j, ": ");
+    if (separators.kind == A_LIST && separators.n == 2) {
+        s.between = text_of(j, separators.items[0]);
+        s.behind_key = text_of(j, separators.items[1]);
+    }
+    add_value(j, &b, self, &s, 0);
+    return string(b.at, b.n);
+}
+
+/* What would change a list or a mapping; Jinja's sandbox forbids it too. */
+static Value do_change(Jinja *j, Value self, const Arguments *a)
+{
+    (void)a;
+    stop(j, "a template can't change %s", kind_names[self.kind]);
+}
+
+/* how: a bit for each kind of value that passes */
+static Value is_kind(Jinja *j, Value self, const Arguments *a)
+{
+    (void)j;
+    return boolean(a->how >> self.kind & 1);
+}
+
+static Value is_truth(Jinja *j, Value self, const Arguments *a)
+{
+    (void)j;
+    return boolean(self.kind == A_BOOL && self.integer == a->how);
+}
+
+/* how: '=' '!' '<' '>', 'l'ess or equal, 'g'reater or equal, 'i'n, 'n'ot in */
+static Value is_compared(Jinja *j, Value self, const Arguments *a)
+{
+    int how = a->how;
+    Value other = a->at[0];
+    if (how == '=' || how == '!') return boolean(equal(j, self, other) == (how == '='));
+    if (how == 'i' || how == 'n') return boolean(contains(j, other, self) == (how == 'i'));
+    int order = compare(j, self, other);
+    if (order == 0) return boolean(how == 'l' || how == 'g');
+    return boolean((order < 0) == (how == '<' || how == 'l'));
+}
+
+static Value do_range(Jinja *j, Value self, const Arguments *a)
+{
+    Values all = { 0 };
+    int64_t from = a->n > 1 ? int_or(a->at[0], 0) : 0, step = int_or(a->at[2], 1);
+    const Value *end = a->n > 1 ? &a->at[1] : &a->at[0];
+    (void)self;
+    if (end->kind != A_INTEGER || step == 0) stop(j, "a range up to %s", described(j, *end));
+    double wide = ((double)end->integer - (double)from) / (double)step;
+    if (wide > MAX_RANGE) stop(j, "a range of %.0f numbers, at most %d", wide, MAX_RANGE);
+    for (int64_t i = 0; (double)i < wide; i++)
+        add_item(j, &all, integer((int64_t)((uint64_t)from + (uint64_t)i * (uint64_t)step)));
+    return list(all);
+}
+
+/* dict(a=1), or (how 1) namespace(a=1) */
+static Value do_mapping(Jinja *j, Value self, const Arguments *a)
+{
+    Values all = { 0 };
+    (void)self;
+    for (size_t i = 0; i < a->n; i++) {
+        Value m = a->at[i];
+        if (m.kind != A_MAPPING) stop(j, "%s, expected a mapping", described(j, m));
+        for (size_t k = 0; k < m.n; k++) put_member(j, &all, m.items[2 * k], m.items[2 * k + 1]);
+    }
+    for (size_t i = 0; i < a->n_named; i++) put_member(j, &all, a->names[i], a->named[i]);
+    if (!a->how) return mapping(all);
+    Scope *members = new_scope(j, NULL);
+    for (size_t i = 0; i < all.n; i += 2) {
+        set_variable(j, members, want_string(j, all.at[i]), all.at[i + 1]);
+    }
+    return (Value){ .kind = A_NAMESPACE, .scope = members };
+}
+
+static _Noreturn Value do_raise(Jinja *j, Value self, const Arguments *a)
+{
+    (void)self;
+    const char *why = bytes_of(j, text_of(j, a->at[0]));
+    set_error(j->error, j->error_size, "%s", *why ? why : "the chat template raises an exception");
+    longjmp(j->failed, 1);
+}
+
+static Value do_strftime(Jinja *j, Value self, const Arguments *a)
+{
+    char text[256];
+    struct tm date;
+    time_t now = (time_t)j->now;
+    (void)self;
+    if (!localtime_r(&now, &date)) stop(j, "a time that has no date");
+    size_t len = strftime(text, sizeof text, bytes_of(j, want_string(j, a->at[0])), &date);
+    return read_text(j, text, len, TEMPLATES);
+}
+
+/* clang-format off */
+static const Builtin filters[] = {
+    { "capitalize", "", do_case, 'c' },    { "count", "", do_length, 0 },
+    { "d", "default_value boolean", do_default, 0 },
+    { "default", "default_value boolean", do_default, 0 },
+    { "dictsort", "case_sensitive by reverse", do_dictsort, 0 },
+    { "first", "", do_end, 0 },            { "float", "default", do_number, 1 },
+    { "indent", "width first blank", do_indent, 0 },
+    { "int", "default", do_number, 0 },    { "items", "", do_items, 1 },
+    { "join", "d attribute", do_join, 0 }, { "last", "", do_end, 1 },
+    { "length", "", do_length, 0 },        { "list", "", do_list, 0 },
+    { "lower", "", do_case, 'l' },         { "map", NULL, do_map, 0 },
+    { "max", "case_sensitive attribute", do_extreme, 1 },
+    { "min", "case_sensitive attribute", do_extreme, -1 },
+    { "reject", NULL, do_select, 1 },      { "rejectattr", NULL, do_select, 3 },
+    { "replace", "old new count", do_replace, 0 },
+    { "safe", "", do_string, 1 },          { "select", NULL, do_select, 0 },
+    { "selectattr", NULL, do_select, 2 },
+    { "sort", "reverse case_sensitive attribute", do_sort, 0 },
+    { "string", "", do_string, 0 },        { "title", "", do_case, 'T' },
+    { "tojson", "ensure_ascii indent separators sort_keys", do_tojson, 0 },
+    { "trim", "chars", do_strip, 3 },
+    { "unique", "case_sensitive attribute", do_unique, 0 },
+    { "upper", "", do_case, 'u' },         { 0 },
+};
+
+#define KIND(k) (1 << A_##k)
+#define SEQUENCE (KIND(STRING) | KIND(LIST) | KIND(MAPPING) | KIND(UNDEFINED))
+
+static const Builtin tests[] = {
+    { "boolean", "", is_kind, KIND(BOOL) },   { "defined", "", is_kind, ~KIND(UNDEFINED) },
+    { "eq", "other", is_compared, '=' },      { "equalto", "other", is_compared, '=' },
+    { "false", "", is_truth, 0 },             { "float", "", is_kind, KIND(REAL) },
+    { "ge", "other", is_compared, 'g' },      { "gt", "other", is_compared, '>' },
+    { "in", "seq", is_compared, 'i' },        { "integer", "", is_kind, KIND(INTEGER) },
+    { "iterable", "", is_kind, SEQUENCE | KIND(GENERATOR) },
+    { "le", "other", is_compared, 'l' },      { "lt", "other", is_compared, '<' },
+    { "mapping", "", is_kind, KIND(MAPPING) }, { "ne", "other", is_compared, '!' },
+    { "none", "", is_kind, KIND(NONE) },
+    { "number", "", is_kind, KIND(BOOL) | KIND(INTEGER) | KIND(REAL) },
+    { "sequence", "", is_kind, SEQUENCE },    { "string", "", is_kind, KIND(STRING) },
+    { "true", "", is_truth, 1 },              { "undefined", "", is_kind, KIND(UNDEFINED) },
+    { 0 },
+};
+
+static const Builtin string_methods[] = {
+    { "capitalize", "", do_case, 'c' },            { "endswith", "suffix", do_has_at_end, 1 },
+    { "find", "sub", do_find, 0 },                 { "lower", "", do_case, 'l' },
+    { "lstrip", "chars", do_strip, 1 },            { "replace", "old new count", do_replace, 0 },
+    { "rfind", "sub", do_find, 1 },                { "rstrip", "chars", do_strip, 2 },
+    { "split", "sep maxsplit", do_split, 0 },      { "startswith", "prefix", do_has_at_end, 0 },
+    { "strip", "chars", do_strip, 3 },             { "title", "", do_case, 't' },
+    { "upper", "", do_case, 'u' },                 { 0 },
+};
+
+static const Builtin list_methods[] = {
+    { "append", NULL, do_change, 0 }, { "extend", NULL, do_change, 0 },
+    { "insert", NULL, do_change, 0 }, { "pop", NULL, do_change, 0 }, { 0 },
+};
+
+static const Builtin mapping_methods[] = {
+    { "get", "key default", do_get, 0 }, { "items", "", do_items, 0 },
+    { "keys", "", do_list, 0 },          { "pop", NULL, do_change, 0 },
+    { "setdefault", NULL, do_change, 0 }, { "update", NULL, do_change, 0 },
+    { "values", "", do_values, 0 },      { 0 },
+};
+
+static const Builtin functions[] = {
+    { "dict", NULL, do_mapping, 0 },
+    { "namespace", NULL, do_mapping, 1 },
+    { "raise_exception", "message", do_raise, 0 },
+    { "range", "start stop step", do_range, 0 },
+    { "strftime_now", "format", do_strftime, 0 },
+    { 0 },
+};
+/* clang-format on */
+
+static const Builtin *find_builtin(const Builtin *rows, Value name)
+{
+    while (rows->name && !is_text(name, rows->name)) rows++;
+    return rows->name ? rows : NULL;
+}
+
+/* Runs a built-in with its arguments at the places of its parameters. */
+static Value call_builtin(Jinja *j, const Builtin *row, Value self, Arguments a)
+{
+    Value bound[MAX_PARAMETERS];
+    size_t n = 0, used = 0, len;
+    a.how = row->how;
+    if (!row->parameters) return row->run(j, self, &a);
+    for (const char *p = row->parameters; *p; n++, p += len + (p[len] == ' ')) {
+        char name[16] = { 0 };
+        len = strcspn(p, " ");
+        memcpy(name, p, len);
+        bound[n] = n < a.n ? a.at[n] : undefined;
+        for (size_t i = 0; i < a.n_named; i++) {
+            if (is_text(a.names[i], name)) bound[n] = a.named[i], used++;
+        }
+    }
+    if (a.n > n || used < a.n_named) {
+        stop(j, "%s with arguments that it does not take; it knows: %s", row->name,
+             row->parameters);
+    }
+    a.at = bound;
+    return row->run(j, self, &a);
+}
+
+/* ==== Templates: what nodes do ===================================================================
+ * Expressions give a value; statements write to j->out and give none.
+ */
+
+enum { BREAK = 1, CONTINUE };
+
+static Value run(Jinja *j, const Node *n)
+{
+    enter(j);
+    j->where = n->where;
+    Value v = n->run(j, n);
+    j->where = n->where;
+    j->depth--;
+    return v;
+}
+
+static void run_all(Jinja *j, const Node *first)
+{
+    for (const Node *n = first; n && !j->leaving; n = n->next) run(j, n);
+}
+
+/* What a list of statements writes. */
+static Value captured(Jinja *j, const Node *first)
+{
+    Builder text = { 0 }, *out = j->out;
+    j->out = &text;
+    run_all(j, first);
+    j->out = out;
+    return string(text.at, text.n);
+}
+
+static Value run_captured(Jinja *j, const Node *n)
+{
+    return captured(j, n->a);
+}
+
+static Value run_constant(Jinja *j, const Node *n)
+{
+    (void)j;
+    return n->value;
+}
+
+static Value run_text(Jinja *j, const Node *n)
+{
+    add_string(j, j->out, n->value);
+    return none;
+}
+
+static Value run_print(Jinja *j, const Node *n)
+{
+    add_string(j, j->out, text_of(j, run(j, n->a)));
+    return none;
+}
+
+static Value bound_to(Jinja *j, const Builtin *row, Value self)
+{
+    Bound *b = grab(j, 1, sizeof *b);
+    *b = (Bound){ row, self };
+    return (Value){ .kind = A_FUNCTION, .bound = b };
+}
+
+static Value missing(Value name)
+{
+    if (name.kind != A_STRING) return undefined;
+    return (Value){ .kind = A_UNDEFINED, .n = name.n, .text = name.text };
+}
+
+static Value run_name(Jinja *j, const Node *n)
+{
+    const Variable *v = find_variable(j, j->scope, n->value);
+    if (v) return v->value;
+    return n->row ? bound_to(j, n->row, undefined) : missing(n->value);
+}
+
+static Value run_list(Jinja *j, const Node *n)
+{
+    Values items = { 0 };
+    for (const Node *i = n->a; i; i = i->next) add_item(j, &items, run(j, i));
+    return list(items);
+}
+
+/* A role, which templates make marks of, as the template's: of letters alone it is none by itself.
+ */
+static Value trusted(Jinja *j, Value role)
+{
+    size_t i = 0;
+    while (role.kind == A_STRING && i < role.n && is_word_char(role.text[i])) i++;
+    if (role.kind != A_STRING || i < role.n) return role;
+    Cell *text = grab(j, i, sizeof *text);
+    while (i-- > 0) text[i] = role.text[i] | TEMPLATES;
+    return string(text, role.n);
+}
+
+static Value run_mapping(Jinja *j, const Node *n)
+{
+    Values items = { 0 };
+    for (const Node *i = n->a; i; i = i->next) {
+        Value key = run(j, i->a), v = run(j, i->b);
+        put_member(j, &items, key,
+                   key.kind == A_STRING && is_text(key, "role") ? trusted(j, v) : v);
+    }
+    return mapping(items);
+}
+
+static Value run_not(Jinja *j, const Node *n)
+{
+    return boolean(!truth(run(j, n->a)));
+}
+
+static Value run_and(Jinja *j, const Node *n)
+{
+    Value v = run(j, n->a);
+    return truth(v) ? run(j, n->b) : v;
+}
+
+static Value run_or(Jinja *j, const Node *n)
+{
+    Value v = run(j, n->a);
+    return truth(v) ? v : run(j, n->b);
+}
+
+static Value run_choice(Jinja *j, const Node *n)
+{
+    if (truth(run(j, n->a))) return run(j, n->b);
+    return n->c ? run(j, n->c) : undefined;
+}
+
+static Value run_compare(Jinja *j, const Node *n)
+{
+    Value a = run(j, n->a), b = run(j, n->b);
+    return is_compared(j, a, &(Arguments){ .at = &b, .n = 1, .how = (int)n->value.integer });
+}
+
+/* Arithmetic as Python's: / gives a real number, // and % round down. */
+static Value calculate(Jinja *j, int sign, Value a, Value b)
+{
+    int64_t x = a.integer, y = b.integer, z = 0;
+    double p = real_of(a), q = real_of(b), r = 1;
+    int whole = a.kind != A_REAL && b.kind != A_REAL, over = 1;
+    if (strchr("/f%", sign) && q == 0) stop(j, "a division by zero");
+    if (sign == '+') over = __builtin_add_overflow(x, y, &z), r = p + q;
+    if (sign == '-') over = __builtin_sub_overflow(x, y, &z), r = p - q;
+    if (sign == '*') over = __builtin_mul_overflow(x, y, &z), r = p * q;
+    if (sign == '/') r = p / q, whole = 0;
+    if (sign == 'f' || sign == '%') {
+        if (whole && y != -1) {
+            int64_t down = x % y && (x < 0) != (y < 0);
+            return integer(sign == 'f' ? x / y - down : x % y + down * y);
+        }
+        r = p / q;
+        if (r > -9e15 && r < 9e15) r = (double)((int64_t)r - (r < (double)(int64_t)r));
+        if (sign == '%') r = p - r * q;
+    }
+    if (sign == '^') {
+        for (uint64_t i = y < 0 ? -(uint64_t)y : (uint64_t)y; i > 0; i /= 2, p *= p)
+            r *= i % 2 ? p : 1;
+        if (y < 0) r = 1 / r, whole = 0;
+    }
+    if (whole && !over) return integer(z);
+    return whole && r > -9e15 && r < 9e15 ? integer((int64_t)r) : real(r);
+}
+
+static Value run_negate(Jinja *j, const Node *n)
+{
+    Value v = run(j, n->a);
+    if (!is_number(v)) stop(j, "minus %s", described(j, v));
+    return v.kind == A_REAL ? real(-real_of(v)) : calculate(j, '-', integer(0), v);
+}
+
+/* Two strings or lists behind each other, or one `times` times. */
+static Value joined(Jinja *j, Value a, Value b, int64_t times)
+{
+    Builder text = { 0 };
+    Values items = { 0 };
+    if (times > MAX_TEXT) stop(j, "%lld times %s", (long long)times, described(j, a));
+    for (; times > 0 && a.n + b.n > 0; times--) {
+        if (a.kind == A_STRING) add_string(j, &text, a), add_string(j, &text, b);
+        for (size_t i = 0; a.kind == A_LIST && i < a.n; i++) add_item(j, &items, a.items[i]);
+        for (size_t i = 0; a.kind == A_LIST && i < b.n; i++) add_item(j, &items, b.items[i]);
+    }
+    return a.kind == A_STRING ? string(text.at, text.n) : list(items);
+}
+
+/* Text that is added to what was made "safe" is escaped for HTML, which has no place in a chat; but
+ * that is what published templates with "safe" were seen to write. */
+static Value escaped(Jinja *j, Value v)
+{
+    static const char *const rows[] = { "&&amp;", "<&lt;", ">&gt;", "\"&#34;", "'&#39;" };
+    Builder b = { 0 };
+    for (size_t i = 0, k; i < v.n; i++) {
+        for (k = 0; k < 5 && code(v.text[i]) != (Cell)*rows[k];) k++;
+        k < 5 ? add_words(j, &b, rows[k] + 1) : add_cells(j, &b, v.text + i, 1);
+    }
+    return string(b.at, b.n);
+}
+
+static Value run_arithmetic(Jinja *j, const Node *n)
+{
+    Value a = run(j, n->a), b = run(j, n->b);
+    int sign = (int)n->value.integer, row = a.kind == A_STRING || a.kind == A_LIST;
+    if (is_number(a) && is_number(b)) return calculate(j, sign, a, b);
+    if (sign == '+' && row && a.kind == b.kind) {
+        int safe = a.escapes || b.escapes;
+        if (safe && !a.escapes) a = escaped(j, a);
+        if (safe && !b.escapes) b = escaped(j, b);
+        Value v = joined(j, a, b, 1);
+        v.escapes = safe;
+        return v;
+    }
+    if (sign == '*' && row && b.kind == A_INTEGER) {
+        return joined(j, a, (Value){ .kind = a.kind }, b.integer);
+    }
+    stop(j, "%s %s %s", described(j, a),
+         sign == 'f'   ? "//"
+         : sign == '^' ? "**"
+                       : (char[]){ (char)sign, 0 },
+         described(j, b));
+}
+
+static Value run_join(Jinja *j, const Node *n)
+{
+    Value a = text_of(j, run(j, n->a));
+    return joined(j, a, text_of(j, run(j, n->b)), 1);
+}
+
+static Value loop_attribute(const Loop *l, Value name)
+{
+    int64_t i = (int64_t)l->i, n = (int64_t)l->n, depth = (int64_t)l->depth;
+    const struct {
+        const char *name;
+        Value value;
+    } rows[] = { { "index", integer(i + 1) },
+                 { "index0", integer(i) },
+                 { "revindex", integer(n - i) },
+                 { "revindex0", integer(n - i - 1) },
+                 { "first", boolean(i == 0) },
+                 { "last", boolean(i == n - 1) },
+                 { "length", integer(n) },
+                 { "depth", integer(depth) },
+                 { "depth0", integer(depth - 1) },
+                 { "previtem", i > 0 ? l->items[i - 1] : undefined },
+                 { "nextitem", i < n - 1 ? l->items[i + 1] : undefined } };
+    for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
+        if (is_text(name, rows[k].name)) return rows[k].value;
+    }
+    return missing(name);
+}
+
+/* What a dot gives that no key gives; methods come before keys. */
+static Value attribute(Jinja *j, Value v, Value name)
+{
+    const Builtin *methods = v.kind == A_STRING    ? string_methods
+                             : v.kind == A_LIST    ? list_methods
+                             : v.kind == A_MAPPING ? mapping_methods
+                                                   : NULL;
+    const Builtin *row = methods ? find_builtin(methods, name) : NULL;
+    Scope members = { NULL, v.kind == A_NAMESPACE ? v.scope->first : NULL };
+    const Variable *found = find_variable(j, &members, name);
+    if (v.kind == A_LOOP) return loop_attribute(v.loop, name);
+    return row ? bound_to(j, row, v) : found ? found->value : missing(name);
+}
+
+/* v.index or v[index] */
+static Value item(Jinja *j, Value v, Value index, int dot)
+{
+    int named = index.kind == A_STRING;
+    const Value *found = NULL;
+    if (v.kind == A_UNDEFINED) {
+        stop(j, "%s of %s", named ? bytes_of(j, index) : "an item", described(j, v));
+    }
+    Value it = named ? attribute(j, v, index) : undefined;
+    if (dot && it.kind != A_UNDEFINED) return it;
+    if (v.kind == A_MAPPING) found = member(j, v, index);
+    if (found) return *found;
+    if ((v.kind != A_STRING && v.kind != A_LIST) || named) return named ? it : undefined;
+    int64_t i = int_or(index, INT64_MAX), n = (int64_t)v.n;
+    i += i < 0 ? n : 0;
+    if (i < 0 || i >= n) return undefined;
+    return v.kind == A_STRING ? slice(v, (size_t)i, (size_t)i + 1) : v.items[i];
+}
+
+static Value run_item(Jinja *j, const Node *n)
+{
+    Value v = run(j, n->a);
+    return item(j, v, n->b ? run(j, n->b) : n->value, !n->b);
+}
+
+/* An end of a slice: between `least` and as many more as there are items. */
+static int64_t slice_end(Jinja *j, const Node *n, int64_t len, int64_t least, int64_t otherwise)
+{
+    Value v = n ? run(j, n) : none;
+    if (v.kind == A_NONE) return otherwise;
+    if (v.kind != A_INTEGER) stop(j, "a slice up to %s", described(j, v));
+    int64_t i = v.integer + (v.integer < 0 ? len : 0);
+    return i < least ? least : i > len + least ? len + least : i;
+}
+
+/* a[b:c:d] */
+static Value run_slice(Jinja *j, const Node *n)
+{
+    Value v = run(j, n->a), step = n->d ? run(j, n->d) : none;
+    Builder text = { 0 };
+    Values items = { 0 };
+    int64_t len = (int64_t)v.n, by = int_or(step, 1), back = by < 0;
+    if (v.kind != A_STRING && v.kind != A_LIST) stop(j, "a slice of %s", described(j, v));
+    if (by == 0) stop(j, "a slice in steps of 0");
+    int64_t from = slice_end(j, n->b, len, -back, back ? len - 1 : 0);
+    int64_t to = slice_end(j, n->c, len, -back, back ? -1 : len);
+    if (by == 1 && v.kind == A_STRING)
+        return slice(v, (size_t)from, (size_t)(to < from ? from : to));
+    for (int64_t i = from; back ? i > to : i < to; i += by) {
+        v.kind == A_STRING ? add_cells(j, &text, v.text + i, 1) : add_item(j, &items, v.items[i]);
+        if (by > len || by < -len) break;
+    }
+    return v.kind == A_STRING ? string(text.at, text.n) : list(items);
+}
+
+/* *a: the items of a list as arguments. */
+static Value run_spread(Jinja *j, const Node *n)
+{
+    return run(j, n->a);
+}
+
+/* The arguments of a call as they are written. */
+static Arguments arguments_of(Jinja *j, const Node *positional, const Node *keywords)
+{
+    Values at = { 0 }, names = { 0 }, named = { 0 };
+    for (const Node *n = positional; n; n = n->next) {
+        Value v = run(j, n);
+        size_t many = 1;
+        const Value *all = n->run == run_spread ? items_of(j, v, &many) : &v;
+        for (size_t i = 0; i < many; i++) add_item(j, &at, all[i]);
+    }
+    for (const Node *n = keywords; n; n = n->next) {
+        add_item(j, &names, n->value);
+        add_item(j, &named, run(j, n->a));
+    }
+    return (Arguments){ at.at, names.at, named.at, at.n, named.n, 0 };
+}
+
+/* Runs a macro's body in a scope of its own, and gives what it writes. */
+static Value call_macro(Jinja *j, const Macro *m, Arguments a)
+{
+    Scope *scope = new_scope(j, m->scope), *outer = j->scope;
+    size_t at = 0, used = 0;
+    j->scope = scope;
+    for (size_t k = 0; k < a.n_named; k++) {
+        int known = is_text(a.names[k], "caller");
+        for (const Node *p = m->node->a; p; p = p->next) {
+            known |= p->value.n == a.names[k].n && same(p->value.text, a.names[k].text, p->value.n);
+        }
+        used += (size_t)known;
+        set_variable(j, scope, a.names[k], a.named[k]);
+    }
+    for (const Node *p = m->node->a; p; p = p->next, at++) {
+        Scope here = { NULL, scope->first };
+        if (at >= a.n && find_variable(j, &here, p->value)) continue;
+        set_variable(j, scope, p->value, at < a.n ? a.at[at] : p->a ? run(j, p->a) : undefined);
+    }
+    if (a.n > at || used < a.n_named) {
+        stop(j, "the macro %s is called with arguments that it does not take",
+             bytes_of(j, m->node->value));
+    }
+    Value text = captured(j, m->node->b);
+    j->leaving = 0;
+    j->scope = outer;
+    return text;
+}
+
+static void assign(Jinja *j, const Node *target, Value v)
+{
+    size_t n, i = 0;
+    if (target->run == run_name) {
+        set_variable(j, j->scope, target->value, v);
+    } else if (target->run == run_item) {
+        Value space = run(j, target->a);
+        if (space.kind != A_NAMESPACE) stop(j, "%s is no namespace", described(j, space));
+        set_variable(j, space.scope, target->value, v);
+    } else {
+        const Value *items = items_of(j, v, &n);
+        for (const Node *t = target->a; t; t = t->next, i++) {
+            if (i < n) assign(j, t, items[i]);
+        }
+        if (i != n) stop(j, "%zu values for %zu variables", n, i);
+    }
+}
+
+/* for a in b if e: c, else d; a scope for each item. */
+static void loop_over(Jinja *j, const Node *n, Value over, size_t depth)
+{
+    Loop *loop = grab(j, 1, sizeof *loop);
+    Values kept = { 0 };
+    Value self = { .kind = A_LOOP, .loop = loop }, name = words(j, "loop");
+    *loop = (Loop){ n, j->scope, NULL, 0, 0, depth };
+    loop->items = items_of(j, over, &loop->n);
+    for (size_t i = 0; n->e && i < loop->n; i++) {
+        j->scope = new_scope(j, loop->scope);
+        assign(j, n->a, loop->items[i]);
+        if (truth(run(j, n->e))) add_item(j, &kept, loop->items[i]);
+    }
+    if (n->e) loop->items = kept.at, loop->n = kept.n;
+    for (; loop->i < loop->n && j->leaving != BREAK; loop->i++) {
+        j->scope = new_scope(j, loop->scope);
+        set_variable(j, j->scope, name, self);
+        assign(j, n->a, loop->items[loop->i]);
+        j->leaving = 0;
+        run_all(j, n->c);
+    }
+    j->leaving = 0;
+    j->scope = loop->scope;
+    if (loop->n == 0) run_all(j, n->d);
+}
+
+static Value run_for(Jinja *j, const Node *n)
+{
+    loop_over(j, n, run(j, n->b), 1);
+    return none;
+}
+
+static Value call(Jinja *j, Value f, Arguments a)
+{
+    Builder text = { 0 }, *out = j->out;
+    Scope *scope = j->scope;
+    if (f.kind == A_MACRO) return call_macro(j, f.macro, a);
+    if (f.kind == A_FUNCTION) return call_builtin(j, f.bound->row, f.bound->self, a);
+    if (f.kind != A_LOOP || a.n != 1) stop(j, "a call of %s, no function", described(j, f));
+    j->out = &text, j->scope = f.loop->scope; /* a recursive loop */
+    loop_over(j, f.loop->node, a.at[0], f.loop->depth + 1);
+    j->out = out, j->scope = scope;
+    return string(text.at, text.n);
+}
+
+static Value run_call(Jinja *j, const Node *n)
+{
+    Value f = run(j, n->a);
+    return call(j, f, arguments_of(j, n->b, n->c));
+}
+
+/* a | row(b, c), a is row(b, c); with d: a is not row */
+static Value run_builtin(Jinja *j, const Node *n)
+{
+    Value self = run(j, n->a);
+    if (!n->row) stop(j, "%s is no filter or test that is known", bytes_of(j, n->value));
+    Value v = call_builtin(j, n->row, self, arguments_of(j, n->b, n->c));
+    return n->d ? boolean(!truth(v)) : v;
+}
+
+static Value run_set(Jinja *j, const Node *n)
+{
+    assign(j, n->a, run(j, n->b));
+    return none;
+}
+
+/* if a: b, else c, which is such a node too */
+static Value run_if(Jinja *j, const Node *n)
+{
+    while (n && n->a && !truth(run(j, n->a))) n = n->c;
+    if (n) run_all(j, n->b);
+    return none;
+}
+
+static Value run_leave(Jinja *j, const Node *n)
+{
+    j->leaving = (int)n->value.integer;
+    return none;
+}
+
+static Value run_generation(Jinja *j, const Node *n)
+{
+    Scope *outer = j->scope;
+    j->scope = new_scope(j, outer);
+    run_all(j, n->b);
+    j->scope = outer;
+    return none;
+}
+
+static Value run_macro(Jinja *j, const Node *n)
+{
+    Macro *m = grab(j, 1, sizeof *m);
+    *m = (Macro){ n, j->scope };
+    Value v = { .kind = A_MACRO, .macro = m };
+    if (n->value.n) set_variable(j, j->scope, n->value, v);
+    return v;
+}
+
+/* {% call(c) a(b) %}: the macro a gets the block as its argument caller. */
+static Value run_call_block(Jinja *j, const Node *n)
+{
+    Value f = run(j, n->b->a), block = run_macro(j, n->a);
+    Node constant = { .run = run_constant, .value = block };
+    Node caller = { .value = words(j, "caller"), .a = &constant, .next = n->b->c };
+    add_string(j, j->out, text_of(j, call(j, f, arguments_of(j, n->b->b, &caller))));
+    return none;
+}
+
+/* ==== Templates: the parser ======================================================================
+ * Reads words (names, literals, signs) inside of tags, and makes nodes. White space at the edges of
+ * tags goes as trim_blocks and lstrip_blocks say. JSON is read as an expression.
+ */
+
+/* Whether the source has ASCII text at a place. */
+static int source_has(const Jinja *j, size_t at, const char *text)
+{
+    while (*text && at < j->n && code(j->source[at]) == (unsigned char)*text) text++, at++;
+    return !*text;
+}
+
+static Cell read_hex(Jinja *j, size_t at, int digits)
+{
+    Cell value = 0;
+    for (int i = 0; i < digits; i++) {
+        Cell c = at + (size_t)i < j->n ? code(j->source[at + (size_t)i]) : 0, low = (c | 32) - 'a';
+        if (!is_digit(c) && low > 5) stop(j, "an escape without its %d digits", digits);
+        value = value << 4 | (is_digit(c) ? c - '0' : low + 10);
+    }
+    return value;
+}
+
+/* The value of a string literal between its quotes. */
+static Value unescaped(Jinja *j, size_t from, size_t to)
+{
+    static const char letters[] = "n\nt\tr\r\\\\''\"\"b\bf\fa\av\v//"; /* the last in JSON alone */
+    Cell *text = grab(j, to - from, sizeof *text);
+    size_t n = 0;
+    while (from < to) {
+        Cell c = code(j->source[from++]), next = from < to ? code(j->source[from]) : 0;
+        int digits = next == 'x' ? 2 : next == 'u' ? 4 : next == 'U' ? 8 : 0;
+        size_t k = 0;
+        while (letters[k] && (Cell)letters[k] != next) k += 2;
+        if (c == '\\' && digits) {
+            c = read_hex(j, ++from, digits), from += (size_t)digits;
+            /* the second half of a character of UTF-16 */
+            int low = c >> 10 == 0xDC00 >> 10 && n > 0 && code(text[n - 1]) >> 10 == 0xD800 >> 10;
+            if (low) c = 0x10000 + ((code(text[--n]) & 0x3FF) << 10) + (c & 0x3FF);
+            if (c > 0x10FFFF) c = 0xFFFD;
+        } else if (c == '\\' && next == '\n') {
+            from++;
+            continue;
+        } else if (c == '\\' && letters[k] && (next != '/' || !*j->closer)) {
+            c = (Cell)letters[k + 1], from++;
+        }
+        text[n++] = c | j->whose;
+    }
+    for (size_t i = 0; i < n; i++) { /* a half alone is no character */
+        if (code(text[i]) >> 11 == 0xD800 >> 11) text[i] = 0xFFFD | j->whose;
+    }
+    return string(text, n);
+}
+
+/* Goes to the next word inside of a tag. */
+static void next_word(Jinja *j)
+{
+    static const char *const signs[] = { "**", "//", "==", "!=", "<=", ">=" };
+    while (j->at < j->n && is_white(j->source[j->at])) j->at++;
+    size_t from = j->where = j->at, len = 1;
+    size_t sign = source_has(j, from, "-") || source_has(j, from, "+");
+    if (!j->brackets && source_has(j, from + sign * !!*j->closer, j->closer)) {
+        j->word = TAG_END;
+        j->text = string(j->source + from, sign);
+        return;
+    }
+    if (from == j->n) stop(j, *j->closer ? "the tag has no end" : "JSON that has no end");
+    Cell c = code(j->source[from]);
+    if (c == '"' || c == '\'') {
+        while (from + len < j->n && code(j->source[from + len]) != c) {
+            len += code(j->source[from + len]) == '\\' ? 2 : 1;
+        }
+        if (from + len >= j->n) stop(j, "the string has no end");
+        j->word = LITERAL;
+        j->text = unescaped(j, from + 1, from + len++);
+    } else if (is_digit(c)) {
+        j->word = LITERAL;
+        j->text = read_number_text(j->source + from, j->n - from, &len);
+    } else {
+        j->word = is_word_char(c) ? WORD : SIGN;
+        while (j->word == WORD && from + len < j->n && is_word_char(j->source[from + len])) len++;
+        for (size_t i = 0; i < sizeof signs / sizeof *signs; i++) {
+            if (source_has(j, from, signs[i])) len = 2;
+        }
+        j->text = string(j->source + from, len);
+    }
+    j->at = from + len;
+}
+
+static int at_word(const Jinja *j, const char *word)
+{
+    return (j->word == WORD || j->word == SIGN) && is_text(j->text, word);
+}
+
+/* Goes on if the word is this one. Inside of brackets a tag doesn't end. */
+static int accept(Jinja *j, const char *word)
+{
+    if (!at_word(j, word)) return 0;
+    if (strchr("([{", *word)) j->brackets++;
+    if (strchr(")]}", *word)) j->brackets--;
+    next_word(j);
+    return 1;
+}
+
+/* What the word is, for messages. */
+static const char *word_here(Jinja *j)
+{
+    if (j->word == TAG_END) return "the end of the tag";
+    return j->word == LITERAL || j->text.n > 60 ? "a literal" : bytes_of(j, j->text);
+}
+
+static void expect(Jinja *j, const char *word)
+{
+    if (!accept(j, word)) stop(j, "%s, expected %s", word_here(j), word);
+}
+
+static Value expect_name(Jinja *j)
+{
+    Value name = j->text;
+    if (j->word != WORD) stop(j, "%s, expected a name", word_here(j));
+    next_word(j);
+    return name;
+}
+
+static Node *new_node(Jinja *j, Value (*runs)(Jinja *, const Node *), Node *a, Node *b)
+{
+    Node *n = grab(j, 1, sizeof *n);
+    n->run = runs, n->where = j->where, n->a = a, n->b = b;
+    return n;
+}
+
+static Node *new_constant(Jinja *j, Value v)
+{
+    Node *n = new_node(j, run_constant, NULL, NULL);
+    n->value = v;
+    return n;
+}
+
+static Node *parse_expression(Jinja *j);
+static Node *parse_binary(Jinja *j, int level);
+
+/* Expressions up to a closing sign, with commas between them; of a mapping, pairs. */
+static Node *parse_items(Jinja *j, const char *end)
+{
+    Node *first = NULL, **last = &first;
+    while (!accept(j, end)) {
+        *last = parse_expression(j);
+        if (*end == '}') {
+            expect(j, ":");
+            *last = new_node(j, NULL, *last, parse_expression(j));
+        }
+        last = &(*last)->next;
+        if (!at_word(j, end)) expect(j, ",");
+    }
+    return first;
+}
+
+static Node *parse_primary(Jinja *j)
+{
+    static const struct {
+        const char *name;
+        Value value;
+    } constants[] = { { "true", { .kind = A_BOOL, .integer = 1 } },
+                      { "True", { .kind = A_BOOL, .integer = 1 } },
+                      { "false", { .kind = A_BOOL } },
+                      { "False", { .kind = A_BOOL } },
+                      { "none", { .kind = A_NONE } },
+                      { "None", { .kind = A_NONE } },
+                      { "null", { .kind = A_NONE } } }; /* in JSON alone */
+    Value v = j->text;
+    if (j->word == LITERAL) {
+        next_word(j);
+        for (; *j->closer && j->word == LITERAL && j->text.kind == A_STRING; next_word(j)) {
+            if (v.kind != A_STRING) break;
+            v = joined(j, v, j->text, 1);
+        }
+        return new_constant(j, v);
+    }
+    if (accept(j, "[")) return new_node(j, run_list, parse_items(j, "]"), NULL);
+    if (accept(j, "{")) return new_node(j, run_mapping, parse_items(j, "}"), NULL);
+    if (accept(j, "(")) { /* (a), or a list: (), (a,), (a, b) */
+        Node *first = at_word(j, ")") ? NULL : parse_expression(j);
+        if (first && accept(j, ")")) return first;
+        if (first) expect(j, ",");
+        Node *rest = parse_items(j, ")");
+        if (first) first->next = rest;
+        return new_node(j, run_list, first, NULL);
+    }
+    if (j->word != WORD) stop(j, "%s, expected a value", word_here(j));
+    for (size_t i = 0; i < sizeof constants / sizeof *constants - !!*j->closer; i++) {
+        if (accept(j, constants[i].name)) return new_constant(j, constants[i].value);
+    }
+    Node *n = new_node(j, run_name, NULL, NULL);
+    n->value = expect_name(j);
+    n->row = find_builtin(functions, n->value);
+    return n;
+}
+
+/* Arguments behind an opening parenthesis: b those by place, c those by name. */
+static void parse_arguments(Jinja *j, Node *n)
+{
+    Node **place = &n->b, **named = &n->c;
+    while (!accept(j, ")")) {
+        size_t at = j->at;
+        while (at < j->n && is_white(j->source[at])) at++;
+        if (j->word == WORD && source_has(j, at, "=") && !source_has(j, at, "==")) {
+            Value name = expect_name(j);
+            expect(j, "=");
+            *named = new_node(j, NULL, parse_expression(j), NULL);
+            (*named)->value = name;
+            named = &(*named)->next;
+        } else {
+            int spread = accept(j, "*");
+            *place = parse_expression(j);
+            if (spread) *place = new_node(j, run_spread, *place, NULL);
+            place = &(*place)->next;
+        }
+        if (!at_word(j, ")")) expect(j, ",");
+    }
+}
+
+/* [b], [b:c:d] behind a value */
+static Node *parse_brackets(Jinja *j, Node *of)
+{
+    Node *n = new_node(j, run_item, of, NULL), **ends[] = { &n->b, &n->c, &n->d };
+    for (int i = 0; i < 3; i++) {
+        if (!at_word(j, ":") && !at_word(j, "]")) *ends[i] = parse_expression(j);
+        if (!accept(j, ":")) break;
+        n->run = run_slice;
+    }
+    expect(j, "]");
+    if (n->run == run_item && !n->b) stop(j, "[] has no item");
+    return n;
+}
+
+/* .name [index] (arguments) behind a value; and with filters | filter(arguments), is test */
+static Node *parse_postfix(Jinja *j, Node *n, int with_filters)
+{
+    for (;;) {
+        Node *of = n;
+        if (accept(j, "(")) {
+            n = new_node(j, run_call, of, NULL);
+            parse_arguments(j, n);
+        } else if (accept(j, ".")) {
+            n = new_node(j, run_item, of, NULL);
+            n->value = j->text;
+            j->word == LITERAL && j->text.kind == A_INTEGER ? next_word(j) : (void)expect_name(j);
+        } else if (accept(j, "[")) {
+            n = parse_brackets(j, of);
+        } else if (with_filters && accept(j, "|")) {
+            n = new_node(j, run_builtin, of, NULL);
+            n->value = expect_name(j);
+            n->row = find_builtin(filters, n->value);
+            if (accept(j, "(")) parse_arguments(j, n);
+        } else if (with_filters && accept(j, "is")) {
+            n = new_node(j, run_builtin, of, NULL);
+            n->d = accept(j, "not") ? n : NULL;
+            n->value = expect_name(j);
+            n->row = find_builtin(tests, n->value);
+            const char *p = n->row ? n->row->parameters : "";
+            if (accept(j, "("))
+                parse_arguments(j, n);
+            else if (*p)
+                n->b = parse_postfix(j, parse_primary(j), 0); /* without parentheses */
+        } else {
+            return n;
+        }
+    }
+}
+
+static Node *parse_unary(Jinja *j, int with_filters)
+{
+    Node *n;
+    enter(j);
+    if (accept(j, "-"))
+        n = new_node(j, run_negate, parse_unary(j, 0), NULL);
+    else
+        n = accept(j, "+") ? parse_unary(j, 0) : parse_postfix(j, parse_primary(j), 0);
+    if (with_filters) n = parse_postfix(j, n, 1);
+    j->depth--;
+    return n;
+}
+
+/* Operators with two sides, from the loosest to the tightest level; `not` has level 3. To add one:
+ * a row; `how` is what its function knows it by. */
+static const struct {
+    const char *text;
+    int level, how;
+    Value (*run)(Jinja *j, const Node *n);
+} operators[] = {
+    { "or", 1, 0, run_or },          { "and", 2, 0, run_and },
+    { "==", 4, '=', run_compare },   { "!=", 4, '!', run_compare },
+    { "<", 4, '<', run_compare },    { ">", 4, '>', run_compare },
+    { "<=", 4, 'l', run_compare },   { ">=", 4, 'g', run_compare },
+    { "in", 4, 'i', run_compare },   { "not", 4, 'n', run_compare }, /* not in */
+    { "+", 5, '+', run_arithmetic }, { "-", 5, '-', run_arithmetic },
+    { "~", 6, 0, run_join },         { "*", 7, '*', run_arithmetic },
+    { "/", 7, '/', run_arithmetic }, { "//", 7, 'f', run_arithmetic },
+    { "%", 7, '%', run_arithmetic }, { "**", 8, '^', run_arithmetic },
+};
+
+/* A value, or an operator of this level or a tighter one with its sides. */
+static Node *parse_binary(Jinja *j, int level)
+{
+    size_t n = sizeof operators / sizeof *operators;
+    Node *left, *before = NULL; /* the comparison in front: a < b < c shares its b */
+    enter(j);
+    if (level <= 3 && accept(j, "not"))
+        left = new_node(j, run_not, parse_binary(j, 3), NULL);
+    else
+        left = parse_unary(j, 1);
+    for (size_t i = 0; i < n; i++) {
+        if (operators[i].level < level || !at_word(j, operators[i].text)) continue;
+        accept(j, operators[i].text);
+        if (operators[i].how == 'n') expect(j, "in");
+        int chained = before && operators[i].level == 4;
+        Node *node = new_node(j, operators[i].run, chained ? before->b : left, NULL);
+        node->value = integer(operators[i].how);
+        node->b = parse_binary(j, operators[i].level + 1);
+        left = chained ? new_node(j, run_and, left, node) : node;
+        before = operators[i].level == 4 ? node : NULL;
+        i = (size_t)-1; /* look for the next one */
+    }
+    j->depth--;
+    return left;
+}
+
+static Node *parse_or(Jinja *j)
+{
+    return parse_binary(j, 1);
+}
+
+/* A value of JSON: of what Jinja has, only literals, lists and mappings. */
+static Node *parse_json(Jinja *j)
+{
+    static const char *const names[] = { "true", "false", "null" };
+    int known = at_word(j, "[") || at_word(j, "{") || at_word(j, "-");
+    for (int i = 0; i < 3; i++) known |= at_word(j, names[i]);
+    known |= j->word == LITERAL && !source_has(j, j->where, "'");
+    if (!known) stop(j, "%s, expected a value of JSON", word_here(j));
+    enter(j);
+    Node *n = accept(j, "-") ? new_node(j, run_negate, parse_primary(j), NULL) : parse_primary(j);
+    j->depth--;
+    return n;
+}
+
+static Node *parse_expression(Jinja *j)
+{
+    if (!*j->closer) return parse_json(j);
+    Node *n = parse_or(j);
+    while (accept(j, "if")) {
+        n = new_node(j, run_choice, parse_or(j), n);
+        if (accept(j, "else")) n->c = parse_expression(j);
+    }
+    return n;
+}
+
+/* One of what parse reads, or a list of them without parentheses. */
+static Node *parse_tuple(Jinja *j, Node *(*parse)(Jinja *j))
+{
+    Node *first = parse(j), **last = &first->next;
+    if (!at_word(j, ",")) return first;
+    while (accept(j, ",") && j->word != TAG_END && !at_word(j, "in") && !at_word(j, "=")) {
+        *last = parse(j);
+        last = &(*last)->next;
+    }
+    return new_node(j, run_list, first, NULL);
+}
+
+/* What a value is given to: a name, a member of a namespace, or a list of such. */
+static Node *parse_target(Jinja *j)
+{
+    if (accept(j, "(")) {
+        Node *n = parse_tuple(j, parse_target);
+        expect(j, ")");
+        return n;
+    }
+    Node *n = new_node(j, run_name, NULL, NULL);
+    n->value = expect_name(j);
+    if (!accept(j, ".")) return n;
+    n = new_node(j, run_item, n, NULL);
+    n->value = expect_name(j);
+    return n;
+}
+
+/* Behind the end of a tag: white space goes as its sign says; the line's end behind a statement. */
+static void end_tag(Jinja *j, int statement)
+{
+    if (j->word != TAG_END) stop(j, "%s, expected the end of the tag", word_here(j));
+    Cell sign = j->text.n ? code(*j->text.text) : 0;
+    j->at += j->text.n + strlen(j->closer);
+    while (sign == '-' && j->at < j->n && is_white(j->source[j->at])) j->at++;
+    if (statement && !sign) j->at += source_has(j, j->at, "\n");
+}
+
+static Node *parse_body(Jinja *j, const char *ends);
+
+/* The statements up to a tag of one of these names, in front of which the parser stands then; if
+ * there is but one name, behind it. */
+static Node *parse_block(Jinja *j, const char *ends)
+{
+    end_tag(j, 1);
+    Node *body = parse_body(j, ends);
+    if (!strchr(ends, ' ')) next_word(j);
+    return body;
+}
+
+static Node *parse_for(Jinja *j)
+{
+    Node *n = new_node(j, run_for, NULL, NULL);
+    n->a = parse_tuple(j, parse_target);
+    expect(j, "in");
+    n->b = parse_tuple(j, parse_or);
+    if (accept(j, "if")) n->e = parse_expression(j);
+    accept(j, "recursive");
+    n->c = parse_block(j, "else endfor");
+    if (accept(j, "else"))
+        n->d = parse_block(j, "endfor");
+    else
+        expect(j, "endfor");
+    return n;
+}
+
+static Node *parse_if(Jinja *j)
+{
+    Node *first = new_node(j, run_if, parse_tuple(j, parse_expression), NULL), *n = first;
+    for (;;) {
+        n->b = parse_block(j, "elif else endif");
+        if (accept(j, "endif")) return first;
+        int more = accept(j, "elif");
+        if (!more) expect(j, "else");
+        n = n->c = new_node(j, run_if, more ? parse_tuple(j, parse_expression) : NULL, NULL);
+        if (more) continue;
+        n->b = parse_block(j, "endif");
+        return first;
+    }
+}
+
+/* set a = b, or a block, whose text filters may change */
+static Node *parse_set(Jinja *j)
+{
+    Node *target = parse_tuple(j, parse_target), *text;
+    if (accept(j, "=")) return new_node(j, run_set, target, parse_tuple(j, parse_expression));
+    text = new_node(j, run_captured, NULL, NULL);
+    Node *n = new_node(j, run_set, target, parse_postfix(j, text, 1));
+    text->a = parse_block(j, "endset");
+    return n;
+}
+
+/* Behind the opening parenthesis: names with their defaults. */
+static Node *parse_parameters(Jinja *j)
+{
+    Node *first = NULL, **last = &first;
+    while (!accept(j, ")")) {
+        Node *p = *last = new_node(j, NULL, NULL, NULL);
+        last = &p->next;
+        p->value = expect_name(j);
+        if (accept(j, "=")) p->a = parse_expression(j);
+        if (!at_word(j, ")")) expect(j, ",");
+    }
+    return first;
+}
+
+static Node *parse_macro(Jinja *j)
+{
+    Node *n = new_node(j, run_macro, NULL, NULL);
+    n->value = expect_name(j);
+    expect(j, "(");
+    n->a = parse_parameters(j);
+    n->b = parse_block(j, "endmacro");
+    return n;
+}
+
+static Node *parse_call(Jinja *j)
+{
+    Node *block = new_node(j, run_macro, NULL, NULL);
+    if (accept(j, "(")) block->a = parse_parameters(j);
+    Node *called = parse_unary(j, 0);
+    if (called->run != run_call) stop(j, "a call block that calls nothing");
+    block->b = parse_block(j, "endcall");
+    return new_node(j, run_call_block, block, called);
+}
+
+static Node *parse_filter(Jinja *j)
+{
+    Node *text = new_node(j, run_captured, NULL, NULL), *n = new_node(j, run_builtin, text, NULL);
+    n->value = expect_name(j);
+    n->row = find_builtin(filters, n->value);
+    if (accept(j, "(")) parse_arguments(j, n);
+    n = new_node(j, run_print, parse_postfix(j, n, 1), NULL);
+    text->a = parse_block(j, "endfilter");
+    return n;
+}
+
+static Node *parse_generation(Jinja *j)
+{
+    return new_node(j, run_generation, NULL, parse_block(j, "endgeneration"));
+}
+
+static Node *parse_break(Jinja *j)
+{
+    Node *n = new_node(j, run_leave, NULL, NULL);
+    n->value = integer(BREAK);
+    return n;
+}
+
+static Node *parse_continue(Jinja *j)
+{
+    Node *n = new_node(j, run_leave, NULL, NULL);
+    n->value = integer(CONTINUE);
+    return n;
+}
+
+/* To add one: a function that reads what stands behind the name up to the end of the statement's
+ * last tag, and a row. */
+static const struct {
+    const char *name;
+    Node *(*parse)(Jinja *j);
+} statements[] = {
+    { "break", parse_break },   { "call", parse_call },
+    { "filter", parse_filter }, { "continue", parse_continue },
+    { "for", parse_for },       { "generation", parse_generation },
+    { "if", parse_if },         { "macro", parse_macro },
+    { "set", parse_set },
+};
+
+static Node *parse_statement(Jinja *j)
+{
+    for (size_t i = 0; i < sizeof statements / sizeof *statements; i++) {
+        if (!accept(j, statements[i].name)) continue;
+        Node *n = statements[i].parse(j);
+        end_tag(j, 1);
+        return n;
+    }
+    stop(j, "%s is no statement that is known here", word_here(j));
+}
+
+/* The text up to a tag that opens at `to`, less the white space that goes, NULL if nothing is left.
+ * Goes behind the opening. */
+static Node *parse_text(Jinja *j, size_t to)
+{
+    size_t from = j->at, end = to;
+    int value = source_has(j, to, "{{"), minus = source_has(j, to + 2, "-");
+    int plus = !value && source_has(j, to + 2, "+");
+    j->at = to + 2 + (size_t)(minus || plus);
+    if (to < j->n && (minus || (!plus && !value))) {
+        while (end > from && is_white(j->source[end - 1]) &&
+               (minus || code(j->source[end - 1]) != '\n')) {
+            end--;
+        }
+        if (!minus && end > 0 && code(j->source[end - 1]) != '\n') end = to; /* not all of a line */
+    }
+    if (end == from) return NULL;
+    Node *n = new_constant(j, string(j->source + from, end - from));
+    n->run = run_text;
+    return n;
+}
+
+/* Behind {#: to what follows the comment. */
+static void skip_comment(Jinja *j)
+{
+    size_t from = j->at;
+    while (j->at < j->n && !source_has(j, j->at, "#}")) j->at++;
+    j->where = from;
+    if (j->at == j->n) stop(j, "a comment that has no end");
+    Cell sign = j->at > from ? code(j->source[j->at - 1]) : 0;
+    j->at -= sign == '-' || sign == '+';
+    j->closer = "#}", j->word = TAG_END;
+    j->text = string(j->source + j->at, sign == '-' || sign == '+');
+    end_tag(j, 1);
+}
+
+/* Statements up to a tag that begins with one of the words of ends (with spaces between them), in
+ * front of which the parser stands then; without ends, up to the end. */
+static Node *parse_body(Jinja *j, const char *ends)
+{
+    Node *first = NULL, **last = &first;
+    enter(j);
+    for (size_t to = j->at;; to = j->at) {
+        while (to < j->n && !source_has(j, to, "{{") && !source_has(j, to, "{%") &&
+               !source_has(j, to, "{#")) {
+            to++;
+        }
+        if ((*last = parse_text(j, to))) last = &(*last)->next;
+        if (to == j->n && *ends) stop(j, "the template ends, expected %s", ends);
+        if (to == j->n) break;
+        if (source_has(j, to, "{#")) {
+            skip_comment(j);
+            continue;
+        }
+        int value = source_has(j, to, "{{");
+        j->closer = value ? "}}" : "%}";
+        j->brackets = 0;
+        next_word(j);
+        const char *end = !value && j->word == WORD ? strstr(ends, bytes_of(j, j->text)) : NULL;
+        if (end && strcspn(end, " ") == j->text.n && (end == ends || end[-1] == ' ')) break;
+        *last = value ? new_node(j, run_print, parse_tuple(j, parse_expression), NULL)
+                      : parse_statement(j);
+        if (value) end_tag(j, 0);
+        last = &(*last)->next;
+    }
+    j->depth--;
+    return first;
+}
+
+/* ==== Templates: making and rendering ========================================================= */
+
+void tokenizer_template_free(tokenizer_template *t)
+{
+    if (!t) return;
+    free_chunks(&t->parser);
+    free(t);
+}
+
+/* Reads the source: line ends become \n, and the last one goes, as in Jinja. */
+static int parse_template(tokenizer_template *t, const char *source, size_t len)
+{
+    Jinja *j = &t->parser;
+    if (setjmp(j->failed)) return -1;
+    if (len > MAX_TEMPLATE) stop(j, "%zu bytes, at most %d", len, MAX_TEMPLATE);
+    Value text = read_text(j, source, len, TEMPLATES);
+    Cell *to = grab(j, text.n, sizeof *to);
+    size_t n = 0;
+    for (size_t i = 0; i < text.n; i++) {
+        Cell c = code(text.text[i]), before = i ? code(text.text[i - 1]) : 0;
+        if (c == '\n' && before == '\r') continue;
+        to[n++] = c == '\r' ? '\n' | TEMPLATES : text.text[i];
+    }
+    j->source = to, j->n = n - (n > 0 && code(to[n - 1]) == '\n');
+    t->body = parse_body(j, "");
+    return 0;
+}
+
+tokenizer_template *tokenizer_template_new(const char *source, size_t len, char *error, size_t size)
+{
+    tokenizer_template *t = calloc(1, sizeof *t);
+    if (!t) {
+        set_error(error, size, "out of memory for a chat template");
+        return NULL;
+    }
+    t->parser = (Jinja){ .error = error, .error_size = size, .whose = TEMPLATES };
+    t->parser.what = "the chat template";
+    t->parser.most_memory = MAX_RUN_MEMORY, t->parser.most_steps = MAX_RUN_STEPS;
+    if (!parse_template(t, source, len)) return t;
+    tokenizer_template_free(t);
+    return NULL;
+}
+
+/* Sets the variables that a JSON object has. */
+static void define(Jinja *j, const tokenizer_variables *v)
+{
+    const Cell *source = j->source;
+    const char *what = j->what;
+    size_t n = j->n;
+    Value text = read_text(j, v->json.data, v->json.len, 0);
+    j->what = "the variables of the chat template";
+    j->source = text.text, j->n = text.n, j->at = 0;
+    j->closer = "", j->brackets = 1, j->whose = v->trusted ? TEMPLATES : 0;
+    next_word(j);
+    j->brackets = 0;
+    Node *object = parse_expression(j);
+    if (object->run != run_mapping || j->at < j->n) stop(j, "the variables are no JSON object");
+    Value all = run(j, object);
+    j->what = what, j->source = source, j->n = n;
+    for (size_t i = 0; i < all.n; i++) {
+        set_variable(j, j->scope, want_string(j, all.items[2 * i]), all.items[2 * i + 1]);
+    }
+}
+
+/* The characters as bytes and their marks. */
+static void write_marked(Jinja *j, const Builder *from, tokenizer_marked *to)
+{
+    char character[4];
+    size_t len = 0;
+    for (size_t i = 0; i < from->n; i++) len += write_char(character, code(from->at[i]));
+    to->text = malloc(2 * len + 1);
+    if (!to->text) stop(j, "out of memory for a text of %zu bytes", len);
+    to->marks = (unsigned char *)to->text + len + 1;
+    for (size_t i = 0; i < from->n; i++) {
+        size_t n = write_char(to->text + to->len, code(from->at[i]));
+        memset(to->marks + to->len, from->at[i] != code(from->at[i]), n);
+        to->len += n;
+    }
+    to->text[len] = 0;
+}
+
+int tokenizer_render(const tokenizer_template *t, const tokenizer_variables *variables, int n,
+                     int64_t now, tokenizer_marked *to, char *error, size_t size)
+{
+    Jinja *j = calloc(1, sizeof *j);
+    *to = (tokenizer_marked){ NULL, NULL, 0 };
+    if (!j) {
+        set_error(error, size, "out of memory to render a chat template");
+        return -1;
+    }
+    *j = (Jinja){ .source = t->parser.source, .n = t->parser.n, .now = now };
+    j->what = t->parser.what;
+    j->error = error, j->error_size = size;
+    j->most_memory = MAX_RUN_MEMORY, j->most_steps = MAX_RUN_STEPS;
+    for (int i = 0; i < n; i++) {
+        j->most_memory += 24 * variables[i].json.len;
+        j->most_steps += 2 * variables[i].json.len;
+    }
+    int failed = setjmp(j->failed);
+    if (!failed) {
+        j->out = grab(j, 1, sizeof *j->out);
+        j->scope = new_scope(j, NULL);
+        set_variable(j, j->scope, words(j, "self"), do_mapping(j, none, &(Arguments){ .how = 1 }));
+        for (int i = 0; i < n; i++) define(j, &variables[i]);
+        run_all(j, t->body);
+        write_marked(j, j->out, to);
+    }
+    free_chunks(j);
+    free(j);
+    return failed ? -1 : 0;
 }

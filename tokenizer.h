@@ -89,16 +89,10 @@ const char *tokenizer_warning(const tokenizer *t);
 int tokenizer_encode(const tokenizer *t, const char *text, size_t len, int flags, int *tokens,
                      int max, char *error, size_t size);
 
-/* A part of a text. */
-typedef struct {
-    tokenizer_text text;
-    int special; /* as TOKENIZER_SPECIAL does: the text of marks becomes these tokens */
-} tokenizer_part;
-
-/* The same for a text that is given in n_parts. They are encoded as one text, in which words may
- * reach from a part into the next, but special tokens don't. */
-int tokenizer_encode_parts(const tokenizer *t, const tokenizer_part *parts, int n_parts, int flags,
-                           int *tokens, int max, char *error, size_t size);
+/* The same for a text of which only some bytes may be part of a mark, whatever else stands in it:
+ * those whose marks (len) are not zero. NULL marks: as the flags say. */
+int tokenizer_encode_marked(const tokenizer *t, const char *text, const unsigned char *marks,
+                            size_t len, int flags, int *tokens, int max, char *error, size_t size);
 
 /* Writes the first bytes of the text of n tokens, at most size with the closing zero, and returns
  * the length of the whole text without that zero, like snprintf. The text may end in the middle of
@@ -120,6 +114,39 @@ int tokenizer_columns(const char *text, int length);
 
 /* The id of the token spelt exactly so in the vocabulary (stored spelling), or -1. */
 int tokenizer_find(const tokenizer *t, const char *text, size_t len);
+
+/* A chat template: the program in Jinja by which a model file writes conversations down. It is
+ * read-only once made. */
+typedef struct tokenizer_template tokenizer_template;
+
+/* A JSON object whose members are variables of a template. The strings of trusted ones count as
+ * the template's own. */
+typedef struct {
+    tokenizer_text json;
+    int trusted;
+} tokenizer_variables;
+
+/* What a template wrote, and of each byte whether it is the template's own, so that it may be part
+ * of a mark. One allocation: the caller frees text. */
+typedef struct {
+    char *text;           /* (len), with a zero behind it */
+    unsigned char *marks; /* (len) */
+    size_t len;
+} tokenizer_marked;
+
+/* Reads a template (len bytes). On failure returns NULL and writes one sentence into error (size
+ * bytes). */
+tokenizer_template *tokenizer_template_new(const char *source, size_t len, char *error,
+                                           size_t size);
+
+/* NULL is allowed. */
+void tokenizer_template_free(tokenizer_template *t);
+
+/* Runs a template with n sets of variables, within bounds of steps and memory. now: the time, in
+ * seconds since 1970, that strftime_now writes. Returns 0, or -1 with a sentence in error: the
+ * template's own where it raises one. */
+int tokenizer_render(const tokenizer_template *t, const tokenizer_variables *variables, int n,
+                     int64_t now, tokenizer_marked *to, char *error, size_t size);
 
 #ifdef __cplusplus
 }

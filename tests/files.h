@@ -224,7 +224,9 @@ static void add_vocabulary(Builder *b, int n, int chat)
     }
     if (chat) {
         add_string(b, "tokenizer.chat_template",
-                   "{{bos_token}}{{'<|im_start|>' + message['role']}}{{'<|im_end|>'}}");
+                   "{{ bos_token }}{% for m in messages %}"
+                   "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+                   "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}");
     }
     add_int(b, "tokenizer.ggml.bos_token_id", 1);
     add_int(b, "tokenizer.ggml.eos_token_id", 2);

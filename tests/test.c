@@ -37,11 +37,13 @@ static int passed, failed, skipped;
     } while (0)
 
 #include "files.h"
+#include "templates.h"
 #include "test_numbers.h"
 #include "test_forward.h"
 #include "test_sampling.h"
 #include "test_text.h"
 #include "test_tokenizer.h"
+#include "test_jinja.h"
 #include "test_files.h"
 #include "test_bundled.h"
 #include "test_kernels.h"
@@ -56,10 +58,10 @@ int main(int argc, char **argv)
     } groups[] = {
         { "numbers", test_numbers },     { "forward", test_forward },
         { "sampling", test_sampling },   { "text", test_text },
-        { "tokenizer", test_tokenizer }, { "files", test_files },
-        { "bundled", test_bundled },     { "kernels", test_kernels },
-        { "threads", test_pool },        { "cli", test_cli },
-        { "chat", test_chats },
+        { "tokenizer", test_tokenizer }, { "templates", test_jinja },
+        { "files", test_files },         { "bundled", test_bundled },
+        { "kernels", test_kernels },     { "threads", test_pool },
+        { "cli", test_cli },             { "chat", test_chats },
     };
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (size_t i = 0; i < ARRAY_LEN(groups); i++) {

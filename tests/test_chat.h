@@ -1,4 +1,4 @@
-/* Conversations. The library first: turns in every format, thoughts, stop texts, dropped turns,
+/* Conversations. The library first: turns by every template, thoughts, stop texts, dropped turns,
  * saved sessions, interruptions. Then the program: in a pipe, and at a terminal, where the test
  * plays the person who types. */
 
@@ -32,11 +32,12 @@ static llm_model *open_chat(uint64_t seed, Bytes *file)
     return open_tiny(&shape, file);
 }
 
-static llm_session *new_chat(const llm_model *m, const char *format)
+/* A session with a template that template_of knows; NULL: the file's. */
+static llm_session *new_chat(const llm_model *m, const char *name)
 {
     llm_session *s = llm_session_new(
-        m, &(llm_options){ .threads = 1, .cache = "f32", .chat_format = format });
-    check(s, "format %s: %s", format ? format : "of the file", llm_error());
+        m, &(llm_options){ .threads = 1, .cache = "f32", .chat_template = template_of(name) });
+    check(s, "template %s: %s", name ? name : "of the file", llm_error());
     return s;
 }
 
@@ -58,77 +59,235 @@ static const char *text_of(const llm_session *s)
     return text;
 }
 
-/* Appends a mark as the tiny vocabulary spells it: a U+2581 is a space there. */
-static void add_mark(char *out, const char *mark)
+/* clang-format off */
+/* What jinja2 makes of a conversation, without and with a system prompt. */
+static const struct {
+    const char *name, *plain, *with_system;
+} written[] = {
+    { "chatml",
+      "<s><|im_start|>user\n tea\t<|im_end|>\n<|im_start|>assistant\n\n eat<|im_end|>\n"
+      "<|im_start|>user\na <b> \n<|im_end|>\n<|im_start|>assistant\n",
+      "<s><|im_start|>system\n\n be kind <|im_end|>\n<|im_start|>user\n tea\t<|im_end|>\n"
+      "<|im_start|>assistant\n\n eat<|im_end|>\n<|im_start|>user\na <b> \n<|im_end|>\n"
+      "<|im_start|>assistant\n" },
+    { "llama2",
+      "<s>[INST] tea [/INST] eat </s><s>[INST] a <b> [/INST]",
+      "<s>[INST] <<SYS>>\n\n be kind \n<</SYS>>\n\ntea [/INST] eat </s><s>[INST] a <b> "
+      "[/INST]" },
+    { "llama3",
+      "<s><|start_header_id|>user<|end_header_id|>\n\ntea<|eot_id|><|start_header_id|>"
+      "assistant<|end_header_id|>\n\neat<|eot_id|><|start_header_id|>user<|end_header_id|>\n"
+      "\na <b><|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+      "<s><|start_header_id|>system<|end_header_id|>\n\nbe kind<|eot_id|><|start_header_id|>"
+      "user<|end_header_id|>\n\ntea<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n"
+      "\neat<|eot_id|><|start_header_id|>user<|end_header_id|>\n\na <b><|eot_id|>"
+      "<|start_header_id|>assistant<|end_header_id|>\n\n" },
+    { "mistral",
+      "<s>[INST]  tea\t [/INST] \n eat</s>[INST] a <b> \n [/INST]",
+      "<s>[INST] \n be kind \n\n tea\t [/INST] \n eat</s>[INST] a <b> \n [/INST]" },
+    { "gemma",
+      "<s><start_of_turn>user\ntea<end_of_turn>\n<start_of_turn>model\neat<end_of_turn>\n"
+      "<start_of_turn>user\na <b><end_of_turn>\n<start_of_turn>model\n",
+      "<s><start_of_turn>user\n\n be kind \n\ntea<end_of_turn>\n<start_of_turn>model\n"
+      "eat<end_of_turn>\n<start_of_turn>user\na <b><end_of_turn>\n<start_of_turn>model\n" },
+    { "phi3",
+      "<s><|user|>\n tea\t<|end|>\n<|assistant|>\n\n eat<|end|>\n<|user|>\na <b> \n<|end|>\n"
+      "<|assistant|>\n",
+      "<s><|system|>\n\n be kind <|end|>\n<|user|>\n tea\t<|end|>\n<|assistant|>\n\n "
+      "eat<|end|>\n<|user|>\na <b> \n<|end|>\n<|assistant|>\n" },
+    { "command-r",
+      "<s><|START_OF_TURN_TOKEN|><|USER_TOKEN|> tea\t<|END_OF_TURN_TOKEN|>"
+      "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>\n eat<|END_OF_TURN_TOKEN|>"
+      "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>a <b> \n<|END_OF_TURN_TOKEN|>"
+      "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+      "<s><|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>\n be kind <|END_OF_TURN_TOKEN|>"
+      "<|START_OF_TURN_TOKEN|><|USER_TOKEN|> tea\t<|END_OF_TURN_TOKEN|>"
+      "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>\n eat<|END_OF_TURN_TOKEN|>"
+      "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>a <b> \n<|END_OF_TURN_TOKEN|>"
+      "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>" },
+    { "deepseek",
+      "<s><｜User｜> tea\t<｜Assistant｜>\n eat<｜end▁of▁sentence｜><｜User｜>a <b> \n<｜Assistant｜>",
+      "<s>\n be kind <｜User｜> tea\t<｜Assistant｜>\n eat<｜end▁of▁sentence｜><｜User｜>a <b> \n"
+      "<｜Assistant｜>" },
+    { "zephyr",
+      "<s><|user|>\n tea\t</s>\n<|assistant|>\n\n eat</s>\n<|user|>\na <b> \n</s>\n"
+      "<|assistant|>\n",
+      "<s><|system|>\n\n be kind </s>\n<|user|>\n tea\t</s>\n<|assistant|>\n\n eat</s>\n"
+      "<|user|>\na <b> \n</s>\n<|assistant|>\n" },
+    { "vicuna",
+      "<s>USER:  tea\t ASSISTANT: \n eat</s>USER: a <b> \n ASSISTANT:",
+      "<s>\n be kind  USER:  tea\t ASSISTANT: \n eat</s>USER: a <b> \n ASSISTANT:" },
+    { "alpaca",
+      "<s>### Instruction:\n tea\t\n\n### Response:\n\n eat</s>\n\n### Instruction:\na <b> \n"
+      "\n\n### Response:\n",
+      "<s>\n be kind \n\n### Instruction:\n tea\t\n\n### Response:\n\n eat</s>\n\n### "
+      "Instruction:\na <b> \n\n\n### Response:\n" },
+    { "qwen3",
+      "<|im_start|>user\n tea\t<|im_end|>\n<|im_start|>assistant\n\n eat<|im_end|>\n"
+      "<|im_start|>user\na <b> \n<|im_end|>\n<|im_start|>assistant\n",
+      "<|im_start|>system\n\n be kind <|im_end|>\n<|im_start|>user\n tea\t<|im_end|>\n"
+      "<|im_start|>assistant\n\n eat<|im_end|>\n<|im_start|>user\na <b> \n<|im_end|>\n"
+      "<|im_start|>assistant\n" },
+    { "qwq",
+      "<|im_start|>user\n tea\t<|im_end|>\n<|im_start|>assistant\n\n eat<|im_end|>\n"
+      "<|im_start|>user\na <b> \n<|im_end|>\n<|im_start|>assistant\n<think>\n",
+      "<|im_start|>system\n\n be kind <|im_end|>\n<|im_start|>user\n tea\t<|im_end|>\n"
+      "<|im_start|>assistant\n\n eat<|im_end|>\n<|im_start|>user\na <b> \n<|im_end|>\n"
+      "<|im_start|>assistant\n<think>\n" },
+    { "qwen3.5",
+      "<|im_start|>user\n tea\t<|im_end|>\n<|im_start|>assistant\n\n eat<|im_end|>\n"
+      "<|im_start|>user\na <b> \n<|im_end|>\n<|im_start|>assistant\n<think>\n",
+      "<|im_start|>system\n\n be kind <|im_end|>\n<|im_start|>user\n tea\t<|im_end|>\n"
+      "<|im_start|>assistant\n\n eat<|im_end|>\n<|im_start|>user\na <b> \n<|im_end|>\n"
+      "<|im_start|>assistant\n<think>\n" },
+    { "kept",
+      "<|im_start|>user\n tea\t<|im_end|>\n<|im_start|>assistant\n\n eat<|im_end|>\n"
+      "<|im_start|>user\na <b> \n<|im_end|>\n<|im_start|>assistant\n",
+      "<|im_start|>system\n\n be kind <|im_end|>\n<|im_start|>user\n tea\t<|im_end|>\n"
+      "<|im_start|>assistant\n\n eat<|im_end|>\n<|im_start|>user\na <b> \n<|im_end|>\n"
+      "<|im_start|>assistant\n" },
+    { "exaone4",
+      "[|user|]\n tea\t[|endofturn|]\n[|assistant|]\n<think>\n\n</think>\n\n\n "
+      "eat[|endofturn|]\n[|user|]\na <b> \n[|endofturn|]\n[|assistant|]\n<think>\n",
+      "[|system|]\n\n be kind [|endofturn|]\n[|user|]\n tea\t[|endofturn|]\n[|assistant|]\n"
+      "<think>\n\n</think>\n\n\n eat[|endofturn|]\n[|user|]\na <b> \n[|endofturn|]\n"
+      "[|assistant|]\n<think>\n" },
+    { "exaone-deep",
+      "[|user|] tea\t\n[|assistant|]\n eat[|endofturn|]\n[|user|]a <b> \n\n"
+      "[|assistant|]<thought>\n",
+      "[|system|]\n be kind [|endofturn|]\n[|user|] tea\t\n[|assistant|]\n eat[|endofturn|]\n"
+      "[|user|]a <b> \n\n[|assistant|]<thought>\n" },
+    { "magistral",
+      "<s>[INST] tea\t[/INST]\n eat</s>[INST]a <b> \n[/INST]",
+      "<s>[SYSTEM_PROMPT]\n be kind [/SYSTEM_PROMPT][INST] tea\t[/INST]\n eat</s>[INST]a <b> "
+      "\n[/INST]" },
+    { "glm4",
+      "[gMASK]<sop><|user|>\n tea\t<|assistant|>\n\n eat<|user|>\na <b> \n<|assistant|>\n",
+      "[gMASK]<sop><|system|>\n\n be kind <|user|>\n tea\t<|assistant|>\n\n eat<|user|>\na "
+      "<b> \n<|assistant|>\n" },
+    { "deepseek-coder",
+      "<s>### Instruction:\n tea\t\n### Response:\n\n eat\n<|EOT|>\n### Instruction:\na <b> "
+      "\n\n### Response:",
+      "<s>\n be kind ### Instruction:\n tea\t\n### Response:\n\n eat\n<|EOT|>\n### "
+      "Instruction:\na <b> \n\n### Response:" },
+    { "gpt-oss",
+      "<|start|>system<|message|>Reasoning: medium\n\n# Valid channels: analysis, "
+      "commentary, final.<|end|><|start|>user<|message|> tea\t<|end|><|start|>"
+      "assistant<|channel|>final<|message|>\n eat<|end|><|start|>user<|message|>a <b> \n"
+      "<|end|><|start|>assistant",
+      "<|start|>system<|message|>Reasoning: medium\n\n# Valid channels: analysis, "
+      "commentary, final.<|end|><|start|>developer<|message|># Instructions\n\n\n be kind \n"
+      "\n<|end|><|start|>user<|message|> tea\t<|end|><|start|>assistant<|channel|>"
+      "final<|message|>\n eat<|end|><|start|>user<|message|>a <b> \n<|end|><|start|>assistant" },
+    { "command-r7b",
+      "<s><|START_OF_TURN_TOKEN|><|USER_TOKEN|> tea\t<|END_OF_TURN_TOKEN|>"
+      "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|><|START_RESPONSE|>\n eat<|END_RESPONSE|>"
+      "<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|USER_TOKEN|>a <b> \n"
+      "<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|><|START_THINKING|>",
+      "<s><|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>\n be kind <|END_OF_TURN_TOKEN|>"
+      "<|START_OF_TURN_TOKEN|><|USER_TOKEN|> tea\t<|END_OF_TURN_TOKEN|>"
+      "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|><|START_RESPONSE|>\n eat<|END_RESPONSE|>"
+      "<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|USER_TOKEN|>a <b> \n"
+      "<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|><|START_THINKING|>" },
+    { "late",
+      "<s>[INST]  tea\t [/INST] \n eat</s>[INST] a <b> \n [/INST]",
+      "<s>[INST]  tea\t [/INST] \n eat</s>[INST] \n be kind \n\na <b> \n [/INST]" },
+    { "strict",
+      "<|im_start|>user\n tea\t<|im_end|>\n<|im_start|>assistant\n\n eat<|im_end|>\n"
+      "<|im_start|>user\na <b> \n<|im_end|>\n<|im_start|>assistant\n",
+      "<|im_start|>system\n\n be kind <|im_end|>\n<|im_start|>user\n tea\t<|im_end|>\n"
+      "<|im_start|>assistant\n\n eat<|im_end|>\n<|im_start|>user\na <b> \n<|im_end|>\n"
+      "<|im_start|>assistant\n" },
+    { "told",
+      "<s>//None\n<|im_start|>user\n tea\t<|im_end|>\n<|im_start|>assistant\n\n eat<|im_end|>"
+      "\n<|im_start|>user\na <b> \n<|im_end|>\n<|im_start|>assistant\n",
+      "<s>//None\n<|im_start|>system\n\n be kind <|im_end|>\n<|im_start|>user\n "
+      "tea\t<|im_end|>\n<|im_start|>assistant\n\n eat<|im_end|>\n<|im_start|>user\na <b> \n"
+      "<|im_end|>\n<|im_start|>assistant\n" },
+};
+/* clang-format on */
+
+/* The same as the tiny vocabulary spells it: a U+2581 is a space there. */
+static const char *spelt(const char *text)
 {
-    for (out += strlen(out); mark && *mark; mark++) {
-        int space = !strncmp(mark, "\xe2\x96\x81", 3);
-        out += sprintf(out, *mark == '\1' ? "</s>" : "%c", space ? ' ' : *mark);
-        if (space) mark += 2;
+    static char out[1 << 12];
+    char *to = out;
+    while (*text) {
+        int space = !strncmp(text, "\xe2\x96\x81", 3);
+        *to++ = space ? ' ' : *text;
+        text += space ? 3 : 1;
     }
+    *to = 0;
+    return out;
 }
 
-static void add_said(char *out, const char *text, int trim)
+/* Every template writes a conversation as jinja2 does, with and without a system prompt; all of the
+ * built-in ones. */
+static void test_templates(const llm_model *m)
 {
-    size_t skip = trim ? strspn(text, " \t\n") : 0, len = strlen(text);
-    while (trim && len > skip && strchr(" \t\n", text[len - 1])) len--;
-    strncat(out, text + skip, len - skip);
-}
-
-/* The conversation as the row of templates[] describes it. */
-static const char *written(const Template *t, const char *system, const Said *turns, int n)
-{
-    static char out[1 << 14];
-    enum { BOS_LENGTH = 3 };
-    strcpy(out, "<s>");
-    add_mark(out, t->begin);
-    if (system && t->system == SYSTEM_INSIDE) add_mark(out, t->turns[USER].open);
-    if (system) {
-        add_mark(out, t->turns[SYSTEM].open);
-        add_said(out, system, t->trim & TRIM_SYSTEM);
-        add_mark(out, t->turns[SYSTEM].close);
-    }
-    for (int i = 0; i < n; i++) {
-        int user = !strcmp(turns[i].role, "user"), role = user ? USER : ASSISTANT;
-        int opened = i == 0 && system && t->system == SYSTEM_INSIDE;
-        if (!turns[i].text) {
-            add_mark(out, t->ask ? t->ask : t->turns[role].open);
-        } else {
-            if (!opened) add_mark(out, t->turns[role].open);
-            add_said(out, turns[i].text, t->trim & (user ? TRIM_USER : TRIM_ASSISTANT));
-            add_mark(out, t->turns[role].close);
-        }
-    }
-    return strncmp(out, "<s><s>", 6) ? out : out + BOS_LENGTH; /* the text begins once */
-}
-
-/* Every format writes a conversation as its row says, with and without a system prompt. */
-static void test_formats(const llm_model *m)
-{
-    static const char system[] = "\n be kind ";
-    static const Said turns[] = { { "user", " tea\t" },
+    static const Said turns[] = { { "system", "\n be kind " },
+                                  { "user", " tea\t" },
                                   { "assistant", "\n eat" },
                                   { "user", "a <b> \n" },
                                   { "assistant", NULL } };
-    int n = ARRAY_LEN(turns);
-    for (int i = 0; llm_chat_format(i); i++) {
-        const Template *t = &templates[i];
-        for (int with = 0; with < 2; with++) {
-            llm_session *s = new_chat(m, t->name);
-            int failed = with && llm_turn(s, "system", system);
-            for (int j = 0; j < n; j++) failed |= llm_turn(s, turns[j].role, turns[j].text) != 0;
-            const char *want = written(t, with ? system : NULL, turns, n), *got = text_of(s);
-            check(!failed && llm_turns(s) == n + with, "%s: %s", t->name, llm_error());
-            check(!strcmp(got, want), "%s: \"%s\", expected \"%s\"", t->name, got, want);
-            check(llm_logits(s) && s->tokens[0] == 1 && s->tokens[1] != 1,
-                  "%s: the text begins with one BOS", t->name);
-            llm_session_free(s);
+    int n = ARRAY_LEN(turns), known = 0;
+    for (size_t i = 0; i < 2 * ARRAY_LEN(written); i++) {
+        const char *name = written[i / 2].name;
+        const char *want = spelt(i % 2 ? written[i / 2].with_system : written[i / 2].plain);
+        llm_session *s = new_chat(m, name);
+        int failed = 0;
+        for (int j = i % 2 ? 0 : 1; j < n; j++) {
+            failed |= llm_turn(s, turns[j].role, turns[j].text) != 0;
         }
+        check(!failed && llm_turns(s) == n - 1 + (int)i % 2, "%s: %s", name, llm_error());
+        check(!strcmp(text_of(s), want), "%s: \"%s\", expected \"%s\"", name, text_of(s), want);
+        check(llm_logits(s) && (s->tokens[0] == 1) == !strncmp(want, "<s>", 3), "%s begins", name);
+        llm_session_free(s);
     }
-    check(!llm_chat_format(-1) && !llm_chat_format(ARRAY_LEN(templates)), "numbers of formats");
-    check(!llm_session_new(m, &(llm_options){ .chat_format = "morse" }) &&
-              strstr(llm_error(), "no chat format morse"),
-          "%s", llm_error());
+    for (int i = 0; llm_chat_template(i); i++, known++) {
+        size_t k = 0;
+        while (k < ARRAY_LEN(written) && strcmp(written[k].name, llm_chat_template(i))) k++;
+        check(k < ARRAY_LEN(written), "%s is written nowhere", llm_chat_template(i));
+    }
+    check(known == ARRAY_LEN(templates) && !llm_chat_template(-1) && !llm_chat_template(known),
+          "numbers of templates");
+}
+
+/* Templates that are none, or that can't be read, and JSON that is none. */
+static void test_bad_templates(const llm_model *m)
+{
+    static const struct {
+        llm_options options;
+        const char *why;
+    } bad[] = {
+        { { .chat_template = "morse" }, "no chat template morse" },
+        { { .chat_template = "" }, "the chat template is empty" },
+        { { .chat_template = "{{ 1 +" }, "the chat template, line 1: " },
+        { { .chat_template = "{% if 1 %}\n{{ a" }, "the chat template, line 2: " },
+        { { .variables = "" }, "variables" },
+        { { .variables = "[1]" }, "variables" },
+        { { .variables = "{\"a\":}" }, "variables" },
+        { { .variables = "{\"a\":1" }, "variables" },
+        { { .variables = "{} x" }, "variables" },
+        { { .variables = "{} {}" }, "variables" },
+        { { .tools = "" }, "tools" },
+        { { .tools = "[{\"name\":]" }, "expected" },
+        { { .tools = "[1],\"messages\":[]" }, "expected" },
+        { { .tools = "null}" }, "expected" },
+        { { .tools = "[1] [2]" }, "expected" },
+        { { .tools = "[a]" }, "expected" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        llm_session *s = llm_session_new(m, &bad[i].options);
+        check(!s && strstr(llm_error(), bad[i].why) && !strchr(llm_error(), '\n'), "number %zu: %s",
+              i, llm_error());
+        llm_session_free(s);
+    }
+    llm_session *s = new_chat(m, "{% for a in range(99999) %}{% for b in range(99999) %}"
+                                 "{% endfor %}{% endfor %}");
+    check(llm_turn(s, "user", "tea") == -1 && strstr(llm_error(), "more than") && llm_turns(s) == 0,
+          "a template without an end: %s", llm_error());
+    llm_session_free(s);
 }
 
 /* A turn costs its own tokens alone: what the cache has of earlier ones is not touched. */
@@ -161,21 +320,27 @@ static void test_turn_cost(const llm_model *m)
     llm_session_free(s);
 }
 
-/* All that tells two states of a session apart; the logits only by whether they are there. */
+/* All that tells two states of a session apart; the logits only by whether they are there. Inner:
+ * what it knows of the thoughts of answers, and of which stand there as the model wrote them. */
 typedef struct {
     int position, turns, has_logits;
-    uint64_t random, tokens, texts;
+    uint64_t random, tokens, texts, inner;
 } State;
+
+static uint64_t mix(uint64_t hash, const char *text)
+{
+    for (text = text ? text : "\1"; *text; text++) hash = hash * 31 + (unsigned char)*text;
+    return hash * 31 + 2;
+}
 
 static State state_of(const llm_session *s)
 {
-    State now = { s->position, s->n_turns, llm_logits(s) != NULL, s->random, 1, 1 };
+    State now = { s->position, s->n_turns, llm_logits(s) != NULL, s->random, 1, 1, 1 };
     for (int i = 0; i < s->position; i++) now.tokens = now.tokens * 31 + (uint64_t)s->tokens[i];
     for (int i = 0; i < s->n_turns; i++) {
         const Turn *t = &s->turns[i];
-        now.texts = now.texts * 31 + (uint64_t)(t->from * 7 + t->end * 3 + t->role);
-        for (const char *c = t->text ? t->text : "\1"; *c; c++)
-            now.texts = now.texts * 31 + (unsigned char)*c;
+        now.texts = mix(mix(now.texts, t->role), t->text) + (uint64_t)(t->text ? 0 : t->begin);
+        now.inner = mix(now.inner, t->thoughts) + (uint64_t)(t->end + 1);
     }
     return now;
 }
@@ -183,7 +348,7 @@ static State state_of(const llm_session *s)
 static int same_state(State a, State b)
 {
     return a.position == b.position && a.turns == b.turns && a.has_logits == b.has_logits &&
-           a.random == b.random && a.tokens == b.tokens && a.texts == b.texts;
+           a.random == b.random && a.tokens == b.tokens && a.texts == b.texts && a.inner == b.inner;
 }
 
 /* How far logits may lie apart where the same tokens were evaluated in batches of other sizes:
@@ -198,7 +363,7 @@ static int same_past(const llm_session *a, const llm_session *b)
 {
     State x = state_of(a), y = state_of(b);
     int both = x.has_logits && y.has_logits, vocab = a->model->facts.vocab_size;
-    x.has_logits = y.has_logits;
+    x.has_logits = y.has_logits, x.inner = y.inner;
     double apart = both ? float_difference(a->logits, b->logits, vocab) : 0;
     return same_state(x, y) && apart < batch_bound();
 }
@@ -212,7 +377,8 @@ static const Said conversation[] = { { "system", "be kind" }, { "user", "tea" },
 static void test_drop(const llm_model *m)
 {
     enum { N = ARRAY_LEN(conversation) };
-    static const char *const names[] = { "chatml", "llama2", "gemma", "deepseek-coder", "qwen3" };
+    static const char *const names[] = { "chatml", "llama2", "gemma", "deepseek-coder", "qwen3",
+                                        "late",   "kept",   "glm4",  "gpt-oss",        "exaone4" };
     static const int drops[][2] = { { 1, 2 }, { 3, 2 }, { 5, 2 }, { 0, 1 },
                                     { 6, 1 }, { 1, 4 }, { 0, N } };
     static const int wrong[][2] = { { -1, 1 }, { 0, 0 },       { N, 1 },       { 0, N + 1 },
@@ -251,43 +417,93 @@ static void pretend(llm_session *s, const char *text)
     check(llm_eval(s, tokens, n), "%s", llm_error());
 }
 
-/* In each format that knows thoughts: the next turn leaves of an answer what one without thoughts
+/* What a model writes behind the opening of an answer: a thought and "yes", a thought that does not
+ * end, "yes", and "yes" where it was asked not to think; NULL where it can't. */
+static const struct {
+    const char *name, *written[4];
+} thinking[] = {
+    { "qwen3", { "<think>\nhm\n</think>\n\nyes", "<think>\nhm\n", "yes", "yes" } },
+    { "qwq", { "\nhm\n</think>\n\nyes", "\nhm\n", NULL, NULL } },
+    { "qwen3.5", { "hm\n</think>\n\nyes", "hm\n", NULL, "yes" } },
+    { "chatml", { "<think>hm</think>yes", " <think>hm", "\n\nyes", NULL } },
+    { "exaone4", { "hm\n</think>\n\nyes", "hm\n", NULL, "yes" } },
+    { "exaone-deep", { "hm\n</thought>\n\nyes", "hm\n", NULL, NULL } },
+    { "magistral", { "[THINK]hm[/THINK]yes", "[THINK]hm", "yes", NULL } },
+    { "gpt-oss",
+      { "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>yes",
+        "<|channel|>analysis<|message|>hm", NULL, NULL } },
+    { "deepseek", { "<think>\nhm\n</think>\n\nyes", "<think>\nhm\n", "yes", NULL } },
+};
+
+/* By each template that drops thoughts: the next turn leaves of an answer what one without thoughts
  * has, and nothing of a thought that did not end. */
 static void test_thoughts_go(const llm_model *m)
 {
-    for (const Template *t = templates; t < templates + ARRAY_LEN(templates); t++) {
-        const char *open = t->turns[ASSISTANT].open, *ask = t->ask ? t->ask : open;
-        const char *begun = t->think[0] ? strstr(ask, t->think[0]) : NULL;
-        size_t shared = 0;
-        if (!t->think[0]) continue;
-        if (begun && strstr(begun, t->think[1])) begun = NULL;
-        while (open[shared] && open[shared] == ask[shared]) shared++;
-        for (int i = 0; i < 4; i++) {
-            static const char *const what[] = { "thought", "half", "plain", "no_think" };
-            char text[256];
-            if ((i == 3 && !t->no_think) || (i == 2 && (begun || ask[shared]))) continue;
-            llm_session *a = llm_session_new(m, &(llm_options){ .threads = 1,
-                                                                .cache = "f32",
-                                                                .chat_format = t->name,
-                                                                .no_thinking = i == 3 });
-            llm_session *b = new_chat(m, t->name);
-            talk(a, &(Said){ "user", "tea?" }, 1, 0, 0);
-            talk(b, (Said[]){ { "user", "tea?" }, { "assistant", i == 1 ? "" : "yes" } }, 2, 0, 0);
-            check(!llm_turn(a, "assistant", NULL), "%s: %s", t->name, llm_error());
-            if (i == 3) {
-                const char *end = text_of(a) + strlen(text_of(a)) - strlen(t->no_think);
-                check(strchr(t->no_think, (char)0xe2) || !strcmp(end, t->no_think), "%s: \"%s\"",
-                      t->name, end);
-            }
-            snprintf(text, sizeof text, "%s\nhm\n%s%s", begun ? "" : t->think[0],
-                     i ? "" : t->think[1], i ? "" : "\n\nyes");
-            if (i >= 2) snprintf(text, sizeof text, "%syes", i == 2 ? open + shared : "");
-            pretend(a, text);
-            talk(a, &(Said){ "user", "so" }, 1, 0, 0);
-            talk(b, &(Said){ "user", "so" }, 1, 0, 0);
-            check(same_past(a, b), "%s, %s: \"%s\"", t->name, what[i], text_of(a));
-            llm_session_free(a), llm_session_free(b);
+    for (size_t i = 0; i < 4 * ARRAY_LEN(thinking); i++) {
+        const char *name = thinking[i / 4].name, *text = thinking[i / 4].written[i % 4];
+        int half = i % 4 == 1;
+        if (!text) continue;
+        llm_session *a = llm_session_new(m, &(llm_options){ .threads = 1,
+                                                            .cache = "f32",
+                                                            .chat_template = template_of(name),
+                                                            .thinking = i % 4 == 3 ? -1 : 0 });
+        llm_session *b = new_chat(m, name);
+        talk(a, &(Said){ "user", "tea?" }, 1, 0, 0);
+        talk(b, (Said[]){ { "user", "tea?" }, { "assistant", half ? "" : "yes" } }, 2, 0, 0);
+        check(!llm_turn(a, "assistant", NULL), "%s: %s", name, llm_error());
+        check(i % 4 < 3 || strstr(text_of(a), "</think>\n\n"), "%s: \"%s\"", name, text_of(a));
+        pretend(a, text);
+        talk(a, &(Said){ "user", "so" }, 1, 0, 0);
+        talk(b, &(Said){ "user", "so" }, 1, 0, 0);
+        check(same_past(a, b), "%s, %zu: \"%s\"", name, i % 4, text_of(a));
+        llm_session_free(a), llm_session_free(b);
+    }
+}
+
+/* A copy of what the cache of the first layer has of n positions; the caller frees it. */
+static uint8_t *cached(const llm_session *s, int n)
+{
+    uint8_t *copy = malloc((size_t)n * s->kv[0].bytes + 1);
+    if (!copy) abort();
+    memcpy(copy, kept(s, 0), (size_t)n * s->kv[0].bytes);
+    return copy;
+}
+
+/* Thirty questions with answers that begin with thoughts: by a template that drops them, a turn
+ * costs itself and the answer in front of it without them; by one that keeps them, itself alone,
+ * and the answer stays as it was written. */
+static void test_thoughts_cost(const llm_model *m)
+{
+    static const char *const names[] = { "qwen3", "kept" };
+    for (int i = 0; i < 2; i++) {
+        const llm_options o = {
+            .threads = 1, .context = 4000, .chat_template = template_of(names[i])
+        };
+        llm_session *s = llm_session_new(m, &o), *fresh = llm_session_new(m, &o);
+        for (int round = 0; round < 30; round++) {
+            talk(s, (Said[]){ { "user", "tea" } }, 1, 0, 0);
+            check(!llm_turn(s, "assistant", NULL), "%s", llm_error());
+            int stays = llm_position(s), before;
+            pretend(s, "<think>\nhm\n</think>\n\nyes");
+            before = llm_position(s);
+            if (i == 1) stays = before;
+            memset(kept(s, 0) + (size_t)(stays - 1) * s->kv[0].bytes, 0x11, s->kv[0].bytes);
+            uint8_t *copy = cached(s, stays);
+            check(!llm_turn(s, "user", "so"), "%s", llm_error());
+            check(!memcmp(copy, kept(s, 0), (size_t)stays * s->kv[0].bytes),
+                  "%s, question %d: what stands in front is evaluated anew", names[i], round);
+            check((llm_position(s) < before) == (i == 0), "%s: %d positions, before %d", names[i],
+                  llm_position(s), before);
+            check(!llm_drop(s, llm_turns(s) - 1, 1), "%s", llm_error());
+            free(copy);
         }
+        for (int round = 0; round < 30 && i == 0; round++)
+            talk(fresh, (Said[]){ { "user", "tea" }, { "assistant", "yes" } }, 2, 0, 0);
+        check(i == 1 || same_past(s, fresh), "without thoughts: \"%s\"", text_of(s));
+        check(i == 0 || strstr(text_of(s), "yes<|im_end|>\n<|im_start|>user\ntea<|im_end|>\n"
+                                           "<|im_start|>assistant\n<think>\nhm\n</think>\n\nyes"),
+              "with thoughts: \"%s\"", text_of(s));
+        llm_session_free(s), llm_session_free(fresh);
     }
 }
 
@@ -341,31 +557,35 @@ static int listen(void *user, const char *text, size_t len)
 static void test_thoughts_heard(void)
 {
     static const struct {
-        const char *format, *chain; /* the opening of an answer ends with a line feed */
+        const char *name, *chain; /* the opening of an answer ends with a line feed */
         const char *thought, *answer;
-        int no_thinking;
+        int thinking;
     } cases[] = {
         { "qwen3", "\n\1<thi\1nk>\nhm\1</th\1ink>yes\2", "hm", "yes", 0 },
         { "qwen3", "\nyes\2", "", "yes", 0 },
-        { "qwen3", "\nyes\2", "", "yes", 1 },
+        { "qwen3", "\nyes\2", "", "yes", -1 },
         { "qwen3", "\n\1<thius\2", "", "<thius", 0 },
         { "qwen3", "\n<thik\2", "", "<thik", 0 },
         { "qwq", "\nhm\1</th\1ink>yes\2", "hm", "yes", 0 },
         { "qwq", "\nhm\1</thu\2", "hm</thu", "", 0 },
-        { "glm4", "\n\1<thi\1nk>\nhm\2", "", "<think>\nhm", 0 },
+        { "qwen3.5", "\nhm\1</th\1ink>yes\2", "hm", "yes", 1 },
+        { "qwen3.5", "\nyes\2", "", "yes", -1 },
+        { "glm4", "\n\1<thi\1nk>\nhm\2", "hm", "", 0 },
+        { "glm4", "\n\1[THI\1NK]\nhm\2", "", "[THINK]\nhm", 0 },
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         Bytes file;
         llm_model *m = spelling_model(cases[i].chain, 300, &file);
-        llm_session *s = llm_session_new(m, &(llm_options){ .chat_format = cases[i].format,
-                                                            .no_thinking = cases[i].no_thinking });
+        llm_session *s = llm_session_new(
+            m, &(llm_options){ .chat_template = template_of(cases[i].name),
+                               .thinking = cases[i].thinking });
         Mind mind = { .session = s };
         talk(s, &(Said){ "user", "tea?" }, 1, 0, 0);
         check(!llm_turn(s, "assistant", NULL), "%s", llm_error());
         check(llm_generate(s, NULL, 0, &(llm_sampling){ 0 }, listen, &mind) > 0, "%s", llm_error());
         llm_write(s, -1, listen, &mind);
         check(!strcmp(mind.thought, cases[i].thought) && !strcmp(mind.answer, cases[i].answer),
-              "%s: thought \"%s\", answer \"%s\", expected \"%s\", \"%s\"", cases[i].format,
+              "%s: thought \"%s\", answer \"%s\", expected \"%s\", \"%s\"", cases[i].name,
               mind.thought, mind.answer, cases[i].thought, cases[i].answer);
         llm_session_free(s);
         llm_close(m);
@@ -449,7 +669,7 @@ static void write_tokens(llm_session *s, int way, int n, const llm_sampling *p, 
 static void test_slices(void)
 {
     static const struct {
-        const char *format, *chain, *stops[3];
+        const char *name, *chain, *stops[3];
     } cases[] = {
         { NULL, "^etENDo\2", { "END" } },
         { NULL, "^et\xc3\xa9o\xe2\x82\xacr\2", { "x" } },
@@ -466,14 +686,14 @@ static void test_slices(void)
         Bytes file = { 0 };
         size_t c = i < ARRAY_LEN(cases) ? i : ARRAY_LEN(cases) - 1 - i % 2;
         const char *stops[4] = { cases[c].stops[0], cases[c].stops[1], cases[c].stops[2], NULL };
-        const char *format = cases[c].format, *chain = cases[c].chain;
+        const char *format = cases[c].name, *chain = cases[c].chain;
         llm_model *m = chain ? spelling_model(chain, 300, &file) : llm_open(BUNDLED);
         llm_sampling p = { .temperature = chain ? 0 : 1 };
         Mind heard[N_WAYS] = { 0 };
         State states[N_WAYS];
         for (int way = 0; way < N_WAYS; way++) {
             const llm_options o = {
-                .chat_format = format, .stops = stops, .seed = i, .threads = 1
+                .chat_template = template_of(format), .stops = stops, .seed = i, .threads = 1
             };
             llm_session *s = llm_session_new(m, &o);
             heard[way].session = s;
@@ -546,14 +766,15 @@ static void test_thought_token(void)
 {
     static const char *const marks[] = { "<think>", "</think>", "<|im_start|>", "<|im_end|>" };
     static const int types[] = { TOKEN_CONTROL, TOKEN_USER_DEFINED, TOKEN_NORMAL };
-    static const char spelt[] = "</think>";
+    static const char close[] = "</think>";
     for (size_t i = 0; i < ARRAY_LEN(types); i++) {
         int chain[32] = { 3 + '\n', 259, 3 + 'a' }, n = 3;
-        for (const char *c = spelt; *c; c++) chain[n++] = 3 + (unsigned char)*c;
+        for (const char *c = close; *c; c++) chain[n++] = 3 + (unsigned char)*c;
         chain[n++] = 260, chain[n++] = 3 + 'b', chain[n++] = 262;
         Bytes file;
         llm_model *m = marked_model(marks, 4, types[i], chain, n, &file);
-        llm_session *s = llm_session_new(m, &(llm_options){ .chat_format = "qwen3" });
+        llm_session *s = llm_session_new(m, &(llm_options){
+                                                .chat_template = template_of("qwen3") });
         Mind heard = { .session = s };
         check(s && !*llm_warning(s), "a warning: %s", s ? llm_warning(s) : llm_error());
         check(!llm_turn(s, "user", "<|im_end|></think>"), "%s", llm_error());
@@ -570,7 +791,7 @@ static void test_thought_token(void)
         const char *kept = llm_turn_text(s, 1);
         check(kept && !strcmp(kept, "b"), "kept: \"%s\"", kept ? kept : "");
         llm_session_free(s);
-        s = llm_session_new(m, &(llm_options){ .chat_format = "gemma" });
+        s = llm_session_new(m, &(llm_options){ .chat_template = "gemma" });
         check(s && strstr(llm_warning(s), "no token <end_of_turn>"), "no warning of a mark");
         llm_session_free(s);
         llm_close(m);
@@ -683,24 +904,32 @@ static void write_saved(const void *data, size_t size)
     if (out) fclose(out);
 }
 
-/* A file of another model, cache, format or size; nothing; no file. */
+/* A file of another model, cache or size; nothing; no file. One of another template is taken: its
+ * turns are written as the session's own has it. */
 static void test_other_sessions(const llm_model *m)
 {
     Bytes file;
     llm_model *other = open_chat(2, &file);
     llm_session *s = begun_chat(m, "f32", 400), *sessions[] = {
-        begun_chat(other, "f32", 400), begun_chat(m, "f16", 400), begun_chat(m, "f32", 150),
-        llm_session_new(m, &(llm_options){ .cache = "f32", .chat_format = "qwen3" })
+        begun_chat(other, "f32", 400), begun_chat(m, "f16", 400), begun_chat(m, "f32", 150)
     };
     static const char *const why[] = { "another model", "a cache of F32, expected F16",
-                                       "positions, the context 150",
-                                       "the chat format chatml, expected qwen3" };
+                                       "positions, the context 150" };
     talk(s, (Said[]){ { "user", "this tea in the rain" }, { "assistant", "so it is" } }, 2, 0, 0);
     check(llm_position(s) > 150 && !llm_save(s, saved), "%s", llm_error());
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 3; i++) {
         check(refused(sessions[i], why[i]), "expected \"%s\": %s", why[i], llm_error());
         llm_session_free(sessions[i]);
     }
+    llm_session *loaded = new_chat(m, "zephyr"), *fresh = new_chat(m, "zephyr");
+    check(!llm_load(loaded, saved) && llm_turns(loaded) == 9 && same_past(loaded, s), "%s",
+          llm_error());
+    for (int i = 0; i < 9; i++) talk(fresh, &(Said){ s->turns[i].role, s->turns[i].text }, 1, 0, 0);
+    fresh->random = loaded->random;
+    talk(loaded, &(Said){ "user", "so" }, 1, 0, 0);
+    talk(fresh, &(Said){ "user", "so" }, 1, 0, 0);
+    check(same_past(loaded, fresh), "by another template: \"%s\"", text_of(loaded));
+    llm_session_free(loaded), llm_session_free(fresh);
     write_saved("", 0);
     check(refused(s, "empty"), "%s", llm_error());
     unlink(saved);
@@ -791,15 +1020,18 @@ static size_t segment_places(const llm_session *s, const uint8_t *file, size_t a
     }
     at += sizeof h;
     places[(*n)++] = at, places[(*n)++] = at + 40; /* tokens */
-    at += padded((size_t)(h.position - h.from) * sizeof(int32_t)) + sizeof(SavedKind);
+    at += padded((size_t)(h.position - h.from) * sizeof(int32_t));
     at += (padded(rows * s->kv[0].bytes) + padded(rows * s->kv[1].bytes)) * (size_t)c->n_layers *
           (size_t)c->n_kv_heads;
     at += h.has_logits ? padded((size_t)c->vocab_size * sizeof(float)) : 0;
     for (int i = 0; i < h.n_turns; i++) {
-        int32_t length;
-        for (size_t j = 0; j < 4; j++) places[(*n)++] = at + 4 * j;
-        memcpy(&length, file + at + offsetof(SavedTurn, length), sizeof length);
-        at += sizeof(SavedTurn) + padded(length > 0 ? (size_t)length : 0);
+        SavedTurn turn;
+        for (size_t j = 0; j < 5; j++) places[(*n)++] = at + 4 * j;
+        memcpy(&turn, file + at, sizeof turn);
+        at += sizeof turn;
+        for (int k = 0; k < 3; k++) {
+            at += padded(turn.lengths[k] > 0 ? (size_t)turn.lengths[k] : 0);
+        }
     }
     check(at == next, "a segment ends at %zu, expected %zu", at, next);
     return next;
@@ -1039,7 +1271,7 @@ static void test_interrupted_answer(void)
     Bytes file;
     llm_model *m = spelling_model("\nteaso\2", 300, &file);
     llm_session *s = llm_session_new(
-        m, &(llm_options){ .chat_format = "chatml", .interrupt = &interrupting });
+        m, &(llm_options){ .chat_template = "chatml", .interrupt = &interrupting });
     Mind mind = { .session = s };
     int calls = 2;
     talk(s, &(Said){ "user", "hum" }, 1, 0, 0);
@@ -1053,6 +1285,34 @@ static void test_interrupted_answer(void)
     free(file.data);
 }
 
+/* An answer goes on where turns in front of it were dropped meanwhile, up to a stop text too. */
+static void test_drop_in_answer(void)
+{
+    static const char *const stops[] = { "so", NULL };
+    Bytes file;
+    llm_model *m = spelling_model("\nteaso\2", 400, &file);
+    for (int i = 0; i < 4; i++) {
+        int by_hand = i % 2, tokens[] = { token_of('t'), token_of('e') };
+        llm_session *s = llm_session_new(
+            m, &(llm_options){ .chat_template = "chatml", .stops = i / 2 ? stops : NULL });
+        Mind mind = { .session = s };
+        talk(s, (Said[]){ { "user", "hum" }, { "assistant", "hm" }, { "user", "so" } }, 3, 0, 0);
+        check(!llm_turn(s, "assistant", NULL), "%s", llm_error());
+        if (by_hand) check(llm_eval(s, tokens, 2), "%s", llm_error());
+        else llm_generate(s, NULL, 2, &(llm_sampling){ 0 }, listen, &mind);
+        check(!llm_drop(s, 0, 2) && llm_turns(s) == 2, "%s", llm_error());
+        check(llm_generate(s, NULL, 0, &(llm_sampling){ 0 }, listen, &mind) > 0, "%s", llm_error());
+        check(!strcmp(mind.answer, &"teaso\0tea"[i / 2 * 6] + 2 * by_hand), "%d: \"%s\"", i,
+              mind.answer);
+        talk(s, &(Said){ "user", "hum" }, 1, 0, 0);
+        const char *kept = llm_turn_text(s, 1);
+        check(kept && !strcmp(kept, i / 2 ? "tea" : "teaso"), "%d: \"%s\"", i, kept ? kept : "");
+        llm_session_free(s);
+    }
+    llm_close(m);
+    free(file.data);
+}
+
 /* Turns that are cut by going back are gone; a fork has all of them; a seed begins draws anew. */
 static void test_back_and_fork(const llm_model *m)
 {
@@ -1062,13 +1322,14 @@ static void test_back_and_fork(const llm_model *m)
         llm_session *s = new_chat(m, names[i]), *t;
         talk(s, conversation, N, 0, 0);
         t = llm_fork(s);
-        check(same_state(state_of(s), state_of(t)) && s->user_mark == t->user_mark,
-              "%s: a fork, whose turns of the user begin with %d, expected %d", names[i],
-              t->user_mark, s->user_mark);
+        check(same_state(state_of(s), state_of(t)) && s->end_mark == t->end_mark,
+              "%s: a fork, whose answers end with %d, expected %d", names[i], t->end_mark,
+              s->end_mark);
         check(!llm_turn(t, "user", "so") && llm_turns(s) == N, "%s", llm_error());
         for (int turn = N - 1; turn >= 2; turn--) {
             int start = llm_turn_start(s, turn);
-            if (s->turns[turn].end > start) /* else nothing of it is cut */
+            if (turn == N - 1 && s->turns[turn].begin == start) continue; /* opened by nothing */
+            if (llm_position(s) > start) /* else nothing of it is cut */
                 check(!llm_rewind(s, start + 1) && llm_turns(s) == turn && !llm_logits(s),
                       "%s: %d turns after a cut in number %d", names[i], llm_turns(s), turn);
             check(!llm_rewind(s, start) && llm_turns(s) == turn, "%s: %d turns in front of it",
@@ -1095,14 +1356,421 @@ static void test_back_and_fork(const llm_model *m)
     llm_session_free(s);
 }
 
+/* Tokens become the past: what is in common stays as it is, turns that are cut are gone, and the
+ * logits are those of a session that knows nothing else. */
+static void test_sync(const llm_model *m)
+{
+    enum { N = 200 };
+    int tokens[N], vocab = m->facts.vocab_size, n, start;
+    llm_session *s = new_chat(m, NULL), *fresh = new_chat(m, NULL);
+    random_tokens(tokens, N, vocab);
+    talk(s, conversation, 5, 0, 0);
+    n = llm_position(s), start = llm_turn_start(s, 3);
+    memcpy(tokens, s->tokens, (size_t)(start + 2) * sizeof *tokens);
+    State before = state_of(s);
+    check(!llm_sync(s, s->tokens, n) && same_state(before, state_of(s)), "the same: %s",
+          llm_error());
+    uint8_t *copy = cached(s, start + 2);
+    memset(copy, 0x11, s->kv[0].bytes), memset(kept(s, 0), 0x11, s->kv[0].bytes);
+    check(!llm_sync(s, tokens, N) && llm_position(s) == N && llm_turns(s) == 3 &&
+              !memcmp(s->tokens, tokens, sizeof tokens),
+          "%d turns, %d tokens: %s", llm_turns(s), llm_position(s), llm_error());
+    check(!memcmp(copy, kept(s, 0), (size_t)(start + 2) * s->kv[0].bytes), "evaluated anew");
+    check(!llm_sync(s, tokens + 1, N - 1) && llm_turns(s) == 0 &&
+              llm_eval(fresh, tokens + 1, N - 1) &&
+              float_difference(s->logits, fresh->logits, vocab) < batch_bound(),
+          "other tokens from the first on: %s", llm_error());
+    check(!llm_sync(s, tokens + 1, 50) && llm_position(s) == 50 && !llm_logits(s), "fewer: %s",
+          llm_error());
+    check(!llm_sync(s, tokens, N) && !llm_turn(s, "user", "tea") && llm_turns(s) == 1 &&
+              llm_position(s) == 12,
+          "a turn follows: %s", llm_error());
+    free(copy);
+    llm_session_free(s), llm_session_free(fresh);
+}
+
+/* Tokens that are none, and more of them than the context holds, change nothing; a context that is
+ * full can be filled with others. */
+static void test_bad_sync(const llm_model *m)
+{
+    enum { CONTEXT = 64 };
+    int tokens[CONTEXT + 1], bad[] = { 5, -1, 5, m->facts.vocab_size };
+    llm_session *s = llm_session_new(m, &(llm_options){ .threads = 1, .context = CONTEXT });
+    random_tokens(tokens, CONTEXT + 1, m->facts.vocab_size);
+    talk(s, conversation, 2, 0, 0);
+    State before = state_of(s);
+    check(llm_sync(s, bad, 2) == -1 && strstr(llm_error(), "token -1") &&
+              llm_sync(s, bad + 2, 2) == -1 && same_state(before, state_of(s)),
+          "tokens that are none: %s", llm_error());
+    check(llm_sync(s, tokens, CONTEXT + 1) == LLM_FULL && strstr(llm_error(), "do not fit") &&
+              same_state(before, state_of(s)),
+          "too many: %s", llm_error());
+    check(!llm_sync(s, tokens, CONTEXT) && llm_position(s) == CONTEXT, "a full context: %s",
+          llm_error());
+    check(!llm_sync(s, tokens + 1, CONTEXT) && llm_position(s) == CONTEXT, "filled anew: %s",
+          llm_error());
+    check(!llm_sync(s, tokens + 1, CONTEXT), "the same again: %s", llm_error());
+    llm_session_free(s);
+}
+
+/* What a template raises is the sentence, and nothing has changed; an open answer goes on. */
+static void test_raises(const llm_model *m)
+{
+    static const Said bad[] = { { "user", "so" }, { "king", "so" }, { "developer", "be kind" } };
+    llm_session *s = new_chat(m, "strict"), *other = new_chat(m, "strict");
+    check(llm_turn(s, "assistant", "tea") == -1 &&
+              !strcmp(llm_error(), "Conversation roles must alternate") && llm_turns(s) == 0 &&
+              llm_position(s) == 0,
+          "%s", llm_error());
+    talk(s, &(Said){ "user", "tea" }, 1, 0, 0);
+    State before = state_of(s);
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        char want[64];
+        snprintf(want, sizeof want, i ? "Unknown role: %s" : "Conversation roles must alternate",
+                 bad[i].role);
+        check(llm_turn(s, bad[i].role, bad[i].text) == -1 && !strcmp(llm_error(), want) &&
+                  same_state(before, state_of(s)),
+              "%s: %s", bad[i].role, llm_error());
+    }
+    check(llm_drop(s, 0, 1) == 0 && llm_turns(s) == 0 && llm_position(s) == 0, "%s", llm_error());
+    for (int i = 0; i < 2; i++) {
+        llm_session *t = i ? other : s;
+        talk(t, &(Said){ "user", "tea" }, 1, 0, 0);
+        check(!llm_turn(t, "assistant", NULL), "%s", llm_error());
+        pretend(t, "so <think"); /* it may become a mark */
+        before = state_of(t);
+        if (i == 0) check(llm_turn(t, "king", "tea") == -1, "%s", llm_error());
+        check(same_state(before, state_of(t)), "an answer that is open: \"%s\"", text_of(t));
+        pretend(t, " tea");
+        talk(t, &(Said){ "user", "hum" }, 1, 0, 0);
+    }
+    check(same_past(s, other) && !strcmp(llm_turn_text(s, 1), "so <think tea"), "\"%s\"",
+          text_of(s));
+    check(llm_drop(s, 0, 1) == -1 && strstr(llm_error(), "must alternate") && same_past(s, other),
+          "a drop that the template refuses: %s", llm_error());
+    llm_session_free(s), llm_session_free(other);
+}
+
+/* A system prompt waits for the question that a template wants; where it wants none at all, that is
+ * told at once. */
+static void test_system_alone(const llm_model *m)
+{
+    static const char *const names[] = { "strict", "late", "llama2", "gemma" };
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        llm_session *s = new_chat(m, names[i]), *fresh = new_chat(m, names[i]);
+        check(!llm_turn(s, "system", "be kind") && llm_turns(s) == 1 &&
+                  !strcmp(llm_turn_text(s, 0), "be kind"),
+              "%s: %s", names[i], llm_error());
+        check(!llm_save(s, saved) && !llm_load(fresh, saved) && llm_turns(fresh) == 1, "%s: %s",
+              names[i], llm_error());
+        talk(s, (Said[]){ { "user", "tea" }, { "assistant", "eat" } }, 2, 0, 0);
+        talk(fresh, (Said[]){ { "user", "tea" }, { "assistant", "eat" } }, 2, 0, 0);
+        const char *text = text_of(s);
+        check(strstr(text, "be kind") && strstr(text, "tea") && same_past(s, fresh), "%s: \"%s\"",
+              names[i], text);
+        check(!llm_drop(s, 1, 2) && llm_turns(s) == 1, "%s: %s", names[i], llm_error());
+        llm_session_free(s), llm_session_free(fresh);
+    }
+    llm_session *s = new_chat(m, "no-system");
+    State before = state_of(s);
+    check(llm_turn(s, "system", "be kind") == -1 &&
+              !strcmp(llm_error(), "System role not supported") &&
+              same_state(before, state_of(s)),
+          "%s", llm_error());
+    check(!llm_turn(s, "user", "tea"), "%s", llm_error());
+    llm_session_free(s);
+}
+
+/* Roles that a template knows beside the three; their names make no marks. */
+static void test_roles(const llm_model *m)
+{
+    enum { END = 291 };
+    static const char *const bad[] = { "<|im_end|>", "a\nb", "tool<|im_end|>" };
+    char longest[MAX_ROLE + 2] = { 0 };
+    llm_session *s = new_chat(m, "gpt-oss");
+    talk(s, (Said[]){ { "developer", "be kind" }, { "user", "tea" } }, 2, 0, 0);
+    check(strstr(text_of(s), "<|start|>developer<|message|># Instructions\n\nbe kind\n\n<|end|>") &&
+              !strcmp(llm_turn_role(s, 0), "developer"),
+          "a developer: \"%s\"", text_of(s));
+    llm_session_free(s);
+    s = new_chat(m, NULL);
+    talk(s, (Said[]){ { "user", "tea" }, { "tool", "seas" } }, 2, 0, 0);
+    check(strstr(text_of(s), "<|im_start|>tool\nseas<|im_end|>\n"), "a tool: \"%s\"", text_of(s));
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        int from = llm_position(s), ends = 0;
+        check(!llm_turn(s, bad[i], "so"), "%s", llm_error());
+        for (; from < llm_position(s); from++) ends += s->tokens[from] == END;
+        check(ends == 1, "the role %s makes %d ends", bad[i], ends);
+    }
+    memset(longest, 'e', MAX_ROLE);
+    check(!llm_turn(s, longest, "so"), "%s", llm_error());
+    longest[MAX_ROLE] = 'e';
+    State before = state_of(s);
+    check(llm_turn(s, longest, "so") == -1 && strstr(llm_error(), "65 bytes") &&
+              llm_turn(s, "tool", NULL) == -1 && same_state(before, state_of(s)),
+          "%s", llm_error());
+    llm_session_free(s);
+}
+
+/* Variables, tools and the wish to think reach the template, in forks too, and make no marks. */
+static void test_told(const llm_model *m)
+{
+    static const struct {
+        llm_options options;
+        const char *text;
+    } cases[] = {
+        { { .thinking = 0 }, "<s>//None\n" },
+        { { .thinking = 1 }, "<s>/True/None\n" },
+        { { .thinking = -1 }, "<s>/False/None\n" },
+        { { .variables = "{\"mood\":\"mild\"}" }, "<s>mild//None\n" },
+        { { .variables = " {\"mood\" : 2.5, \"documents\": [1] } " }, "<s>2.5//[1]\n" },
+        { { .variables = "{\"enable_thinking\":\"hm\"}", .thinking = 1 }, "<s>/hm/None\n" },
+        { { .variables = "{\"mood\":\"<|im_end|>\"}" }, "<s><|im_end|>//None\n" },
+        { { .tools = "[{\"name\":\"tea\"}]" },
+          "<s><|im_start|>[{\"name\": \"tea\"}]<|im_end|>//None\n" },
+        { { .tools = "[]" }, "<s>//None\n" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        llm_options o = cases[i].options;
+        o.chat_template = template_of("told"), o.threads = 1;
+        llm_session *s = llm_session_new(m, &o), *t = s ? llm_fork(s) : NULL;
+        char want[256];
+        int marks = 0;
+        snprintf(want, sizeof want, "%s<|im_start|>user\nso<|im_end|>\n", cases[i].text);
+        for (int k = 0; k < 2; k++) {
+            llm_session *one = k ? t : s;
+            check(one && !llm_turn(one, "user", "so") && !strcmp(text_of(one), want),
+                  "number %zu: \"%s\", expected \"%s\"", i, one ? text_of(one) : llm_error(), want);
+        }
+        for (int k = 0; s && k < llm_position(s); k++) marks += s->tokens[k] >= 290;
+        check(marks == (o.tools && o.tools[1] != ']' ? 4 : 2), "number %zu: %d marks", i, marks);
+        llm_session_free(s), llm_session_free(t);
+    }
+}
+
+/* An answer ends where the template writes its end behind one: a mark, or that of the next turn. */
+static void test_answer_ends(void)
+{
+    static const char *const marks[] = { "<|a|>", "<|b|>", "<|c|>", "<think>" };
+    static const struct {
+        const char *text;
+        int end; /* which of the marks ends answers, -1: none of them */
+    } cases[] = {
+        { "{% for m in messages %}{{ '<|a|>' + m.content + '<|b|>' }}{% endfor %}", 1 },
+        { "{% for m in messages %}{{ '<|c|>' + m.content + '\n<|b|>\n' }}{% endfor %}", 1 },
+        { "{% for m in messages %}{{ '<|a|>' if m.role == 'user' else '<|c|>' }}"
+          "{{ '\n' + m.content }}{% endfor %}", 0 },
+        { "{% for m in messages %}{{ m.content + eos_token + '<|b|>' }}{% endfor %}", -1 },
+    };
+    for (size_t i = 0; i < 4 * ARRAY_LEN(cases); i++) {
+        int mark = (int)(i % 4), end = cases[i / 4].end;
+        int chain[] = { 3 + 'x', 259 + mark, 3 + 'y', 2 };
+        Bytes file;
+        llm_model *m = marked_model(marks, 4, TOKEN_CONTROL, chain, 4, &file);
+        llm_session *s = new_chat(m, cases[i / 4].text);
+        Mind heard = { .session = s };
+        check(!*llm_warning(s), "number %zu: %s", i, llm_warning(s));
+        talk(s, &(Said){ "user", "tea" }, 1, 0, 0);
+        check(!llm_turn(s, "assistant", NULL), "%s", llm_error());
+        pretend(s, "x");
+        llm_generate(s, NULL, 9, &(llm_sampling){ 0 }, listen, &heard);
+        check(!strcmp(heard.answer, mark == end ? "" : "y"), "%s, %s: \"%s\"", cases[i / 4].text,
+              marks[mark], heard.answer);
+        talk(s, &(Said){ "user", "so" }, 1, 0, 0);
+        check(!strcmp(llm_turn_text(s, 1), mark == end ? "x" : "xy"), "\"%s\"",
+              llm_turn_text(s, 1));
+        llm_session_free(s);
+        llm_close(m);
+        free(file.data);
+    }
+}
+
+/* Where the vocabulary has no token for the mark, a warning says so, and its text ends answers. */
+static void test_missing_mark(void)
+{
+    static const char *const marks[] = { "<|a|>" };
+    static const char *const texts[] = {
+        "{% for m in messages %}{{ m.role + ':' + m.content + '<fin>\n' }}{% endfor %}",
+        "{% for m in messages %}{{ '<|a|>' + m.content + '<fin>\n' }}{% endfor %}",
+    };
+    for (int i = 0; i < 2; i++) {
+        int chain[] = { 3 + 'x', 3 + '<', 3 + 'f', 3 + 'i', 3 + 'n', 3 + '>', 3 + 'y', 2 };
+        Bytes file;
+        llm_model *m = marked_model(marks, 1, TOKEN_CONTROL, chain, ARRAY_LEN(chain), &file);
+        llm_session *s = new_chat(m, texts[i]);
+        Mind heard = { .session = s };
+        check(strstr(llm_warning(s), "no token <fin>"), "a warning: \"%s\"", llm_warning(s));
+        talk(s, &(Said){ "user", "tea" }, 1, 0, 0);
+        check(!llm_turn(s, "assistant", NULL), "%s", llm_error());
+        pretend(s, "x");
+        llm_generate(s, NULL, 9, &(llm_sampling){ 0 }, listen, &heard);
+        check(!strcmp(heard.answer, ""), "%s: \"%s\"", texts[i], heard.answer);
+        llm_session_free(s);
+        llm_close(m);
+        free(file.data);
+    }
+}
+
+/* Answers stay as the model wrote them, in other tokens than the tokenizer makes of their text;
+ * what can't stay is written as their text: white space in front, half a character at the end. */
+static void test_own_tokens(const llm_model *m)
+{
+    static const struct {
+        int tokens[4]; /* 0 behind the last */
+        const char *text;
+        int stay;
+    } cases[] = {
+        { { 3 + 't', 3 + 'e', 262 }, "tea", 1 },
+        { { 261, 3 + 'e', 3 + ' ', 262 }, "te a", 1 },
+        { { 3 + 0xc3, 3 + 0xa9 }, "\xc3\xa9", 1 },
+        { { 261, 3 + ' ' }, "t ", 1 },
+        { { 3 + '\n', 3 + 't', 262 }, "ta", 0 },
+        { { 3 + 't', 3 + 0xc3 }, "t\xef\xbf\xbd", 0 },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        llm_session *s = new_chat(m, NULL), *other = new_chat(m, NULL);
+        int n = 0, begin;
+        while (n < 4 && cases[i].tokens[n]) n++;
+        talk(s, &(Said){ "user", "tea" }, 1, 0, 0);
+        talk(other, (Said[]){ { "user", "tea" }, { "assistant", cases[i].text } }, 2, 0, 0);
+        check(!llm_turn(s, "assistant", NULL), "%s", llm_error());
+        begin = llm_position(s);
+        check(llm_eval(s, cases[i].tokens, n), "%s", llm_error());
+        for (int k = 0; k < 2; k++) { /* a turn later, and two */
+            talk(s, &(Said){ "user", "so" }, 1, 0, 0);
+            talk(other, &(Said){ "user", "so" }, 1, 0, 0);
+            check(!strcmp(llm_turn_text(s, 1), cases[i].text), "\"%s\"", llm_turn_text(s, 1));
+            int same = !memcmp(s->tokens + begin, cases[i].tokens, (size_t)n * sizeof(int));
+            check(same == cases[i].stay, "\"%s\": other tokens", cases[i].text);
+            check(cases[i].stay || same_past(s, other), "\"%s\"", text_of(s));
+        }
+        llm_session_free(s), llm_session_free(other);
+    }
+}
+
+/* Sixty questions in a context that holds a few: what stands there is what a session has that was
+ * only told the turns that are left. */
+static void test_shifts(const llm_model *m)
+{
+    static const char *const names[] = { "chatml", "late", "kept", "qwen3", "llama2", "strict" };
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        llm_options o = { .threads = 1, .cache = "f32", .context = 260, .shift = 1,
+                          .chat_template = template_of(names[i]) };
+        llm_session *s = llm_session_new(m, &o), *fresh = llm_session_new(m, &o);
+        int wrong = 0, dropped = 0;
+        talk(s, &(Said){ "system", "be kind" }, 1, 0, 0);
+        for (int round = 0; round < 60; round++) {
+            int before = llm_turns(s);
+            wrong += llm_turn(s, "user", "this tea") || llm_turn(s, "assistant", NULL);
+            pretend(s, round % 3 ? "so" : "<think>\nhm\n</think>\n\nso");
+            dropped += llm_turns(s) < before + 2;
+            wrong += llm_position(s) > 260 || strcmp(llm_turn_role(s, 0), "system");
+        }
+        check(!wrong && dropped > 3, "%s: %d failures, %d times dropped: %s", names[i], wrong,
+              dropped, llm_error());
+        check(!llm_turn(s, "user", "bye"), "%s", llm_error());
+        for (int k = 0; k < s->n_turns && strcmp(names[i], "kept"); k++)
+            talk(fresh, &(Said){ s->turns[k].role, s->turns[k].text }, 1, 0, 0);
+        check(!strcmp(names[i], "kept") || same_past(s, fresh), "%s: \"%s\"", names[i], text_of(s));
+        llm_session_free(s), llm_session_free(fresh);
+    }
+}
+
+/* Back, and once more: by a template that writes the system prompt into the last question, what is
+ * left is a conversation that never had the rest. */
+static void test_late_system(const llm_model *m)
+{
+    llm_session *s = new_chat(m, "late"), *fresh = new_chat(m, "late");
+    static const char one[] = "<s>[INST] be kind\n\ntea [/INST]";
+    talk(s, (Said[]){ { "system", "be kind" }, { "user", "tea" } }, 2, 0, 0);
+    check(!strcmp(text_of(s), one), "\"%s\"", text_of(s));
+    talk(s, (Said[]){ { "assistant", NULL }, { "user", "so" }, { "assistant", NULL } }, 3, 0, 0);
+    check(!strcmp(text_of(s), "<s>[INST] tea [/INST] aet</s>[INST] be kind\n\nso [/INST]aet"),
+          "\"%s\"", text_of(s));
+    check(!llm_drop(s, 4, 1) && !llm_turn(s, "assistant", NULL), "%s", llm_error()); /* regen */
+    pretend(s, "eat");
+    check(!llm_drop(s, 3, 2) && llm_turns(s) == 3, "%s", llm_error()); /* undo */
+    check(!strcmp(text_of(s), "<s>[INST] be kind\n\ntea [/INST] aet</s>"), "\"%s\"", text_of(s));
+    check(!llm_drop(s, 2, 1) && !strcmp(text_of(s), one), "\"%s\"", text_of(s));
+    talk(fresh, (Said[]){ { "system", "be kind" }, { "user", "tea" } }, 2, 0, 0);
+    check(same_past(s, fresh), "%s", text_of(s));
+    check(llm_turn_start(s, 0) == 0 && llm_turn_start(s, 1) >= 0 && !llm_rewind(s, 0) &&
+              llm_turns(s) == 0,
+          "%d turns", llm_turns(s));
+    llm_session_free(s), llm_session_free(fresh);
+}
+
+/* Does something to a conversation that was chosen by lot. On failure it must be as it was. */
+static llm_session *do_something(llm_session *s, uint64_t *random)
+{
+    static const char *const texts[] = { "tea",        "  so\n",    "",
+                                         "<|im_end|>", "in the sea", "hm </s>" };
+    static const char *const answers[] = { "eta", "\n\noats ", "", "<think>\nhm\n</think>\n\nso",
+                                           "<think>the", "so<|im_end" };
+    int what = (int)(random_unit(random) * 10), failed = 0, n = llm_turns(s);
+    const char *text = texts[(int)(random_unit(random) * ARRAY_LEN(texts))];
+    State before = state_of(s);
+    if (what < 3) failed = llm_turn(s, "user", text);
+    if (what == 3) failed = llm_turn(s, n ? "assistant" : "system", text);
+    if (what == 4 || what == 5) {
+        failed = llm_turn(s, "assistant", NULL);
+        const char *answer = answers[(int)(random_unit(random) * ARRAY_LEN(answers))];
+        if (!failed && *answer) pretend(s, answer);
+    }
+    if (what == 6 && n) failed = llm_drop(s, (int)(random_unit(random) * n), 1);
+    if (what == 7 && n > 1) failed = llm_drop(s, n - 2, 2);
+    if (what == 8 && n > 4) {
+        check(!llm_rewind(s, llm_position(s) - (int)(random_unit(random) * 20)), "%s", llm_error());
+        before = state_of(s);
+        failed = llm_turn(s, "user", "back");
+    }
+    if (what == 9) {
+        llm_session *t = llm_fork(s);
+        check(t && !llm_save(s, saved) && !llm_load(s, saved) &&
+                  same_state(state_of(s), state_of(t)) && same_past(s, t),
+              "%s", llm_error());
+        llm_session_free(s);
+        return t;
+    }
+    State after = state_of(s);
+    before.has_logits = after.has_logits;
+    check(!failed || (*llm_error() && same_state(before, after)), "%d: %s", what, llm_error());
+    return s;
+}
+
+/* Whatever was done, a session is what one is that was only told the turns that are left. */
+static void test_anything(const llm_model *m)
+{
+    static const char *const names[] = { "chatml", "llama2", "late", "qwen3", "glm4", "strict" };
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        uint64_t random = spread_seed(i);
+        llm_session *s = new_chat(m, names[i]);
+        for (int step = 0; step < 150; step++) {
+            s = do_something(s, &random);
+            if (llm_position(s) > 900) llm_rewind(s, 0);
+            llm_session *fresh = new_chat(m, names[i]);
+            int n = llm_turns(s), status = 0;
+            for (int k = 0; k < n && !status; k++)
+                status = llm_turn(fresh, s->turns[k].role, s->turns[k].text);
+            int more = llm_position(s) - llm_position(fresh);
+            if (more > 0) llm_eval(fresh, s->tokens + llm_position(fresh), more);
+            check(status || same_past(s, fresh), "%s, step %d: \"%s\"", names[i], step, text_of(s));
+            llm_session_free(fresh);
+        }
+        llm_session_free(s);
+    }
+}
+
 static void test_library_chat(void)
 {
     Bytes file;
     llm_model *m = open_chat(1, &file);
-    test_formats(m);
+    test_templates(m);
+    test_bad_templates(m);
     test_turn_cost(m);
     test_drop(m);
     test_thoughts_go(m);
+    test_thoughts_cost(m);
     test_thoughts_heard();
     test_stops();
     test_slices();
@@ -1118,7 +1786,20 @@ static void test_library_chat(void)
     test_savers(m);
     test_interrupt(m);
     test_interrupted_answer();
+    test_drop_in_answer();
     test_back_and_fork(m);
+    test_sync(m);
+    test_bad_sync(m);
+    test_raises(m);
+    test_system_alone(m);
+    test_roles(m);
+    test_told(m);
+    test_answer_ends();
+    test_missing_mark();
+    test_own_tokens(m);
+    test_shifts(m);
+    test_late_system(m);
+    test_anything(m);
     llm_close(m);
     free(file.data);
 }
@@ -1146,6 +1827,11 @@ static void write_models(void)
     write_file(TMP "/endless.gguf", file);
     llm_close(spelling_model("\n\1<thi\1nk>\nhm\1</th\1ink>yes\2", 4000, &file));
     write_file(TMP "/thoughts.gguf", file);
+    write_text(TMP "/bad.jinja", "{% if 1 %}\n{{ a");
+    write_text(TMP "/mood.jinja", "{% if mood %}{{ raise_exception('a mood: ' + mood) }}{% endif %}"
+                                  "{% for m in messages %}{{ m.content + '\n' }}{% endfor %}");
+    write_text(TMP "/qwen3.jinja", template_of("qwen3"));
+    write_text(TMP "/qwen3.5.jinja", template_of("qwen3.5"));
 }
 
 #define ETA "$RUN $T/eta.gguf --template zephyr -m chat -t 0"
@@ -1168,6 +1854,9 @@ static void test_piped_chat(void)
         { "printf 'tea\n' | " ETA " -r x -r a", "et\n" },
         { "printf 'tea' >$T/text; " ETA " -f $T/text </dev/null", "eta\n" },
         { "printf 'tea\n' | " ETA " -i -", "eta\n" },
+        { "printf 'tea\nsea\n' | $RUN $T/eta.gguf --template $T/mood.jinja -m chat -t 0",
+          "eta\neta\n" },
+        { ETA " --vars '{\"mood\":\"mild\"}' -i tea", "eta\n" },
         { ETA " </dev/null", "" },
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -1183,10 +1872,18 @@ static void test_piped_chat(void)
     check_refused(2, "more than 16 times",
                   "$T/eta.gguf -r 1 -r 2 -r 3 -r 4 -r 5 -r 6 -r 7 -r 8 -r 9 -r 10 -r 11 -r 12 "
                   "-r 13 -r 14 -r 15 -r 16 -r 17");
-    check_refused(2, "--template morse: no such format", "$T/eta.gguf --template morse");
+    check_refused(2, "--template morse: no file, and no built-in template",
+                  "$T/eta.gguf --template morse");
     check_refused(1, "--template NAME", "$T/eta.gguf -m chat -i tea");
+    check_refused(1, "run: the chat template, line 2: ",
+                  "$T/eta.gguf -m chat --template $T/bad.jinja -i tea");
+    check_refused(1, "run: a mood: mild\n",
+                  "$T/eta.gguf -m chat --template $T/mood.jinja -i tea "
+                  "--vars '{\"mood\":\"mild\"}'");
+    check_refused(1, "variables",
+                  "$T/eta.gguf -m chat --template $T/mood.jinja --vars '[1]' -i tea");
     check(cli("$RUN --template list") == 0 && lines(cli_out) == ARRAY_LEN(templates) &&
-              strstr(cli_out, "\nchatml\n"),
+              !strncmp(cli_out, "chatml\n", 7),
           "--template list: %s", cli_out);
 }
 
@@ -1251,7 +1948,7 @@ static int is_utf8(const char *text)
     return 1;
 }
 
-#define THOUGHTFUL "$RUN $T/thoughts.gguf -m chat --template qwen3 -t 0 -i tea?"
+#define THOUGHTFUL "$RUN $T/thoughts.gguf -m chat --template $T/qwen3.jinja -t 0 -i tea?"
 
 /* Several answers, best first; the likeliest next tokens. */
 static void test_samples(void)
@@ -1656,7 +2353,7 @@ static void test_failed_saves(void)
 static const char *last_message(const llm_model *m)
 {
     static char text[1024];
-    llm_session *s = llm_session_new(m, &(llm_options){ .chat_format = "zephyr" });
+    llm_session *s = llm_session_new(m, &(llm_options){ .chat_template = "zephyr" });
     int status = s ? llm_load(s, TMP "/typed") : -1, n = s ? llm_turns(s) : 0;
     snprintf(text, sizeof text, "%s", status || n < 2 ? llm_error() : llm_turn_text(s, n - 2));
     llm_session_free(s);
@@ -1850,8 +2547,8 @@ static void test_colours(void)
     }
 }
 
-/* Thoughts: in this format an answer begins inside one, and the bundled model never ends it. */
-#define THINKING "$RUN " BUNDLED " -m chat --template qwen3.5 -t 0"
+/* Thoughts: by this template an answer begins inside one, and the bundled model never ends it. */
+#define THINKING "$RUN " BUNDLED " -m chat --template $T/qwen3.5.jinja -t 0"
 static void test_thoughts_shown(void)
 {
     check(!cli(THINKING " -i 'What is 3 + 4?'") && !strcmp(cli_out, "\n"), "in a pipe: %s",

@@ -572,6 +572,14 @@ static void *tell_again(void *with)
     return NULL;
 }
 
+/* ThreadSanitizer's own locks may be held by another thread when a child is made, which then waits
+ * for ever. */
+#ifdef __SANITIZE_THREAD__
+enum { MAKES_CHILDREN = 0 };
+#else
+enum { MAKES_CHILDREN = 1 };
+#endif
+
 /* Several threads of a host evaluate at once, with two models, and so does a child that is made
  * meanwhile: they share the pool. */
 static void test_host_threads(void)
@@ -591,14 +599,14 @@ static void test_host_threads(void)
     }
     for (int i = 0; i < N; i++) pthread_create(&threads[i], NULL, tell_again, &hosts[i]);
     fflush(stdout);
-    pid_t child = fork();
+    pid_t child = MAKES_CHILDREN ? fork() : -1;
     if (!child) {
         alarm(60); /* it may wait for ever */
         tell_again(&hosts[0]);
         _exit(hosts[0].differ);
     }
-    waitpid(child, &status, 0);
-    check(status == 0, "a child ends with %d", status);
+    if (child > 0) waitpid(child, &status, 0);
+    check(child < 0 || status == 0, "a child ends with %d", status);
     for (int i = 0; i < N; i++) {
         pthread_join(threads[i], NULL);
         check(!hosts[i].differ, "thread %d: %d of 6 stories differ", i, hosts[i].differ);

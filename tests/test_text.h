@@ -28,11 +28,11 @@ static llm_model *chain_model(const int *chain, int n, int context, Bytes *file)
 typedef struct {
     char text[256];
     int calls, bad, stop_after;
-} Heard;
+} Ear;
 
-static int hear(void *user, const char *text, size_t len)
+static int overhear(void *user, const char *text, size_t len)
 {
-    Heard *h = user;
+    Ear *h = user;
     for (size_t i = 0; i < len;) {
         int n = tokenizer_char(text + i, len - i);
         if (n <= 0) h->bad = 1;
@@ -48,11 +48,11 @@ static void check_chain(const int *chain, int n, const char *prompt, int max, co
                         int want_count, const char *what)
 {
     Bytes file;
-    Heard h = { .stop_after = -1 };
+    Ear h = { .stop_after = -1 };
     llm_model *m = chain_model(chain, n, 50, &file);
     check(m, "%s", llm_error());
     llm_session *s = m ? llm_session_new(m, NULL) : NULL;
-    int count = s ? llm_generate(s, prompt, max, &(llm_sampling){ 0 }, hear, &h) : -1;
+    int count = s ? llm_generate(s, prompt, max, &(llm_sampling){ 0 }, overhear, &h) : -1;
     check(count == want_count, "%s: %d tokens, expected %d (%s)", what, count, want_count,
           count < 0 ? llm_error() : "");
     check(!strcmp(h.text, want), "%s: \"%s\", expected \"%s\"", what, h.text, want);
@@ -92,15 +92,15 @@ static void test_generate(void)
 static void test_generate_api(void)
 {
     Bytes file;
-    Heard h = { .stop_after = 2 }, rest = { .stop_after = -1 };
+    Ear h = { .stop_after = 2 }, rest = { .stop_after = -1 };
     llm_sampling greedy = { 0 };
     char long_prompt[64];
     llm_model *m = chain_model((int[]){ 1, 260, 261, 262, 263, 2 }, 6, 50, &file);
     llm_session *s = llm_session_new(m, NULL);
-    check(llm_generate(s, "", 0, &greedy, hear, &h) == 2 && !strcmp(h.text, "et"),
+    check(llm_generate(s, "", 0, &greedy, overhear, &h) == 2 && !strcmp(h.text, "et"),
           "the callback ends it: %s", h.text);
     check(llm_position(s) == 3, "what was heard is in the session: %d", llm_position(s));
-    check(llm_generate(s, "", 0, &greedy, hear, &rest) == 2 && !strcmp(rest.text, "ao"),
+    check(llm_generate(s, "", 0, &greedy, overhear, &rest) == 2 && !strcmp(rest.text, "ao"),
           "it goes on: %s", rest.text);
     check(llm_generate(s, "", 3, &greedy, NULL, NULL) == 0, "nothing after the end");
     memset(long_prompt, 'e', sizeof long_prompt - 1);
@@ -118,12 +118,12 @@ static void test_generate_api(void)
 static void test_same_seed(void)
 {
     Bytes file;
-    Heard h[3] = { { .stop_after = -1 }, { .stop_after = -1 }, { .stop_after = -1 } };
+    Ear h[3] = { { .stop_after = -1 }, { .stop_after = -1 }, { .stop_after = -1 } };
     llm_model *m = open_tiny(&small_shape, &file);
     for (int i = 0; i < 3; i++) {
         llm_session *s = llm_session_new(m,
                                          &(llm_options){ .threads = 1 + i, .seed = i < 2 ? 5 : 6 });
-        check(llm_generate(s, "a", 60, NULL, hear, &h[i]) >= 0, "%s", llm_error());
+        check(llm_generate(s, "a", 60, NULL, overhear, &h[i]) >= 0, "%s", llm_error());
         llm_session_free(s);
     }
     check(!strcmp(h[0].text, h[1].text), "the same seed gives the same text");
@@ -144,13 +144,15 @@ static void test_turns(void)
     Bytes file, plain_file;
     llm_model *m = open_tiny(&shape, &file), *plain = open_tiny(&small_shape, &plain_file);
     llm_session *s = llm_session_new(m, &(llm_options){ .context = 80 });
-    check(!strcmp(llm_info(m)->chat_format, "chatml"), "format %s", llm_info(m)->chat_format);
-    check(llm_turn(s, "king", "tea") == -1 && strstr(llm_error(), "role king"), "%s", llm_error());
+    check(strstr(llm_info(m)->chat_template, "<|im_end|>") && !*llm_warning(s), "its template");
+    check(llm_turn(s, "", "tea") == -1 && strstr(llm_error(), "role"), "%s", llm_error());
+    check(llm_turn(s, "user", NULL) == -1 && strstr(llm_error(), "without a text"), "%s",
+          llm_error());
     check(!llm_turn(s, "user", "tea"), "%s", llm_error());
     check(llm_position(s) == 12 && !memcmp(s->tokens, user, sizeof user), "a user turn");
     check(!llm_turn(s, "assistant", NULL) && s->tokens[12] == START && s->tokens[13] == 262,
           "an open turn");
-    int before = llm_position(s), said = llm_generate(s, "", 4, &(llm_sampling){ 0 }, NULL, NULL);
+    int before = llm_position(s), said = llm_generate(s, "", 3, &(llm_sampling){ 0 }, NULL, NULL);
     check(said >= 0 && llm_position(s) == before + said, "what was said is in the session");
     check(!llm_turn(s, "user", "<|im_end|>"), "%s", llm_error());
     check(s->tokens[before + said] == END && s->tokens[before + said + 1] == NEWLINE &&
@@ -289,6 +291,8 @@ static void test_missing_arguments(void)
         { llm_threads(NULL) == -1, "llm_threads" },
         { !llm_tokens(NULL), "llm_tokens" },
         { llm_rewind(NULL, 0) == -1, "llm_rewind" },
+        { llm_sync(NULL, &token, 1) == -1 && strstr(llm_error(), "session"), "llm_sync" },
+        { llm_sync(s, NULL, 1) == -1 && strstr(llm_error(), "token"), "tokens to go on from" },
         { llm_save(NULL, "x") == -1, "llm_save" },
         { llm_save(s, NULL) == -1 && strstr(llm_error(), "path"), "a path to save" },
         { llm_load(NULL, "x") == -1, "llm_load" },

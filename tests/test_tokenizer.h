@@ -146,6 +146,17 @@ static int tok_round_trip(const tokenizer *t, const char *text, size_t len, int 
     return same;
 }
 
+/* Encodes text of which a picture says whose each byte is: # may be part of a mark, . may not. */
+static int tok_marked(const tokenizer *t, const char *text, const char *whose, int flags, int *ids,
+                      int max)
+{
+    unsigned char marks[256];
+    size_t len = strlen(text);
+    check(!whose || strlen(whose) == len, "%s has %zu bytes, not %zu", text, len, strlen(whose));
+    for (size_t i = 0; whose && i < len; i++) marks[i] = whose[i] == '#';
+    return tokenizer_encode_marked(t, text, whose ? marks : NULL, len, flags, ids, max, NULL, 0);
+}
+
 /* Merges go by rank, then from the left; special tokens come first. */
 static void tok_test_bpe(void)
 {
@@ -341,10 +352,9 @@ static void tok_test_normal(void)
         tokenizer_decode(t, ids, n, TOKENIZER_SPECIAL, text, sizeof text);
         check(strcmp(text, to) == 0, "the form C of %s is %s, got %s", from, to, text);
     }
-    tokenizer_part parts[] = { { { "e", 1 }, 1 }, { { "\u0301", 2 }, 0 } };
-    int n = tokenizer_encode_parts(t, parts, 2, 0, ids, 80, NULL, 0);
+    int n = tok_marked(t, "e\u0301", "#..", 0, ids, 80);
     tokenizer_decode(t, ids, n, 0, text, sizeof text);
-    check(strcmp(text, "\u00E9") == 0, "parts make one character: %s", text);
+    check(strcmp(text, "\u00E9") == 0, "a character of bytes of both kinds: %s", text);
     tokenizer_free(t);
     tok_free(v);
 }
@@ -365,13 +375,11 @@ static void tok_test_swallowing(void)
                TOK_SPACE "|" TOK_SPACE);
     TOK_PIECES(t, "<|assistant|>\n ", TOKENIZER_SPECIAL, "<|assistant|>");
     TOK_PIECES(t, "<|\n", 0, "<|||\n");
-    tokenizer_part parts[] = { { { "<|assistant|>\n", 14 }, 1 },
-                               { { "", 0 }, 0 },
-                               { { " \n ", 3 }, 0 },
-                               { { "\na<|assistant|>", 15 }, 0 } };
-    int ids[32], n = tokenizer_encode_parts(t, parts, 4, 0, ids, 32, NULL, 0);
+    int ids[32];
+    int n = tok_marked(t, "<|assistant|>\n \n \na<|assistant|>",
+                       "##############..................", 0, ids, 32);
     check(n == 18 && ids[0] == 260 && ids[4] == 3 + 'a' && ids[5] == 3 + '<',
-          "white space in several parts: %d tokens", n);
+          "white space of both kinds: %d tokens", n);
     tokenizer_free(t);
     v->types[v->n - 1] = TOKEN_NORMAL;
     v->tokens[v->n - 1].len--;
@@ -446,9 +454,8 @@ static void tok_test_prefix(void)
     TOK_PIECES(t, "<tag> us", flags, "<tag>|  |us");
     TOK_PIECES(t, "us", TOKENIZER_BOS, "<bos>| us");
     TOK_PIECES(t, "us", 0, "us");
-    tokenizer_part parts[] = { { { "<tag>", 5 }, 1 }, { { "us<tag>", 7 }, 0 } };
-    int ids[16], n = tokenizer_encode_parts(t, parts, 2, 0, ids, 16, NULL, 0);
-    check(n == 7 && ids[0] == tag && ids[1] == word - 3, "a prefix in the next part: %d tokens", n);
+    int ids[16], n = tok_marked(t, "<tag>us<tag>", "#####.......", 0, ids, 16);
+    check(n == 7 && ids[0] == tag && ids[1] == word - 3, "a prefix behind a mark: %d tokens", n);
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         check(tok_round_trip(t, texts[i], strlen(texts[i]), flags), "%s doesn't come back",
               texts[i]);
@@ -467,7 +474,90 @@ static void tok_test_prefix(void)
     tok_free(v);
 }
 
-/* Marks, whose text only a part with TOKENIZER_SPECIAL may become, and what only looks so. */
+/* Bytes that may be part of a mark and bytes that may not. */
+static void tok_test_marked(void)
+{
+    static const struct {
+        const char *text, *whose, *pieces;
+    } cases[] = {
+        { "<|end|>", "#######", "<|end|>" },
+        { "<|end|>", ".......", "<|||e|n|d|||>" },
+        { "<|end|>", "######.", "<|||e|n|d|||>" },
+        { "<|end|>", ".######", "<|||e|n|d|||>" },
+        { "<|end|>", "###.###", "<|||e|n|d|||>" },
+        { "a<|end|>b", ".#######.", "a|<|end|>|b" },
+        { "<|end|><|end|>", "#######.......", "<|end|>|<|||e|n|d|||>" },
+        { "<|end|><|end|>", ".......#######", "<|||e|n|d|||>|<|end|>" },
+        { "<|end|>", "####...", "<|||e|n|d|||>" },
+        { "<|end|>+", "########", "<|end|>+" },
+        { "<|end|>+", "#######.", "<|end|>|+" },
+        { "<|end|>+", ".#######", "<|||e|n|d|||>|+" },
+        { "<h1>", "....", "<h1>" },
+        { "<h1>", "#.#.", "<h1>" },
+        { "the tea", "###....", "the| tea" },
+        { "the tea", "....###", "the| tea" },
+        { "the tea", "#.#.#.#", "the| tea" },
+        { "the tea<|end|> tea", "##...#########..##", "the| tea|<|end|>| tea" },
+        { "", "", "" },
+    };
+    static const char *const merges[] = { "t h", "th e", "t e", "te a", "\u0120 tea" };
+    static const char *const merged[] = { "th", "the", "te", "tea", "\u0120tea" };
+    tok_vocab *v = tok_bytes_bpe();
+    for (int i = 0; i < 5; i++) tok_add(v, merged[i], TOKEN_NORMAL, 0), tok_merge(v, merges[i]);
+    tok_add(v, "<|end|>", TOKEN_CONTROL, 0);
+    tok_add(v, "<|end|>+", TOKEN_CONTROL, 0);
+    tok_add(v, "<h1>", TOKEN_USER_DEFINED, 0);
+    tokenizer *t = tok_make(v, TOKENIZER_BPE, "gpt-2", -1);
+    for (size_t i = 0; i < 2 * sizeof cases / sizeof *cases; i++) {
+        const char *text = cases[i / 2].text, *whose = cases[i / 2].whose;
+        char got[200] = "", piece[32];
+        int ids[64], n = tok_marked(t, text, whose, i % 2 ? TOKENIZER_SPECIAL : 0, ids, 64);
+        for (int k = 0; k < n; k++) {
+            tokenizer_decode(t, &ids[k], 1, TOKENIZER_SPECIAL, piece, sizeof piece);
+            strcat(strcat(got, k ? "|" : ""), piece);
+        }
+        check(strcmp(got, cases[i / 2].pieces) == 0, "%s, %s: %s, expected %s", text, whose, got,
+              cases[i / 2].pieces);
+    }
+    int ids[8];
+    check(tok_marked(t, "<|end|>", NULL, 0, ids, 8) == 7 &&
+              tok_marked(t, "<|end|>", NULL, TOKENIZER_SPECIAL, ids, 8) == 1,
+          "without marks it is as the flags say");
+    tokenizer_free(t);
+    tok_free(v);
+}
+
+/* Text without marks is the same tokens, whoever its bytes are from. */
+static void tok_test_borders(void)
+{
+    static const char text[] = "the tea  is\n\nso, it's 1234 t\u00E9a <the> the\u2581tea</the";
+    static const char *const rules[] = { "gpt-2", "llama-bpe", "qwen2", "deepseek-llm", NULL };
+    size_t len = sizeof text - 1;
+    uint64_t random = 7;
+    for (int i = 0; i < 5; i++) {
+        tok_vocab *v = rules[i] ? tok_bytes_bpe() : tok_bytes_spm();
+        tok_add(v, "th", TOKEN_NORMAL, 1), tok_add(v, "the", TOKEN_NORMAL, 2);
+        if (rules[i]) tok_merge(v, "t h"), tok_merge(v, "th e");
+        tok_add(v, "<|end|>", TOKEN_CONTROL, 0);
+        tokenizer *t = tok_make(v, rules[i] ? TOKENIZER_BPE : TOKENIZER_SPM, rules[i], -1);
+        int want[128], got[128], wrong = 0;
+        int n = tokenizer_encode(t, text, len, TOKENIZER_BEGIN, want, 128, NULL, 0);
+        for (size_t k = 0; k < len + 200; k++) {
+            char whose[sizeof text] = { 0 };
+            for (size_t b = 0; b < len; b++) { /* every border, then any number of them */
+                whose[b] = (k < len ? b < k : random_unit(&random) < 0.5) ? '#' : '.';
+            }
+            wrong += tok_marked(t, text, whose, TOKENIZER_BEGIN, got, 128) != n ||
+                     memcmp(want, got, (size_t)n * sizeof *got);
+        }
+        check(!wrong && n > 20, "%s: %d of %zu ways give other tokens",
+              rules[i] ? rules[i] : "SPM", wrong, len + 200);
+        tokenizer_free(t);
+        tok_free(v);
+    }
+}
+
+/* Marks, whose text only marked bytes or TOKENIZER_SPECIAL may become, and what only looks so. */
 static const char *const tok_marks[] = {
     "<|im_end|>", "<|a|>", "<\uFF5CUser\uFF5C>", "<\uFF5Ctool\u2581call\uFF5C>", "[|endofturn|]",
     "<think>", "</think>", "<end_of_turn>", "<unused12>", "<tool\u2581call>", "<pad>", "</s>",
@@ -781,6 +871,8 @@ static void test_tokenizer(void)
     tok_test_swallowing();
     tok_test_spm();
     tok_test_prefix();
+    tok_test_marked();
+    tok_test_borders();
     tok_test_marks();
     tok_test_untyped();
     tok_test_byte_form();

@@ -59,7 +59,7 @@ def perplexity(model, tokens):
 def chat_tokens(model, question):
     """The ids of a user's turn and the opening of the answer, as the file's template has them."""
     text = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
-    return model.encode(text, llm.BEGIN | llm.BOS | llm.SPECIAL)
+    return model.encode(text, llm.BEGIN | llm.SPECIAL)
 
 
 def write(ours, model):
@@ -87,8 +87,11 @@ def compare(checks, ours, model):
     question = chat_tokens(ours, QUESTION)
     answer, chat_lead = greedy(model, question, ours.is_stop, ours.info.context)
     with ours.session() as session:
-        session.eval(question)
+        session.turn("user", QUESTION)
+        session.turn("assistant", None)
+        asked = session.tokens()
         mine = session.generate("", 0)
+    checks.that(asked == question, f"the template writes {asked}, expected {question}")
     checks.that(mine == ours.decode(answer).decode(), f"another answer than transformers: {mine!r}")
     print(f"perplexity {theirs:.5f}, chosen tokens lead by at least {min(lead, chat_lead):.3f}; "
           f"answer {mine[:60]!r}")

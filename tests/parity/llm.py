@@ -8,6 +8,8 @@ with the sentence of llm_error().
 """
 
 import ctypes
+import itertools
+import json
 import os
 import shlex
 import subprocess
@@ -58,14 +60,15 @@ class Sampling(ctypes.Structure):
 
 class Options(ctypes.Structure):
     _fields_ = [("context", c_int), ("threads", c_int), ("seed", c_uint64), ("cache", c_char_p),
-                ("chat_format", c_char_p), ("no_thinking", c_int), ("stops", POINTER(c_char_p)),
+                ("chat_template", c_char_p), ("variables", c_char_p), ("tools", c_char_p),
+                ("thinking", c_int), ("shift", c_int), ("stops", POINTER(c_char_p)),
                 ("interrupt", POINTER(c_int))]
 
 
 class Facts(ctypes.Structure):
     _fields_ = (
         [(name, c_char_p) for name in
-         ("name", "arch", "format", "chat_template", "chat_format", "warning", "kernels")]
+         ("name", "arch", "format", "chat_template", "warning", "kernels")]
         + [(name, c_int) for name in
            ("context", "vocab_size", "dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads",
             "head_dim", "n_experts", "n_experts_used", "bos", "eos", "has_weights")]
@@ -98,7 +101,9 @@ PROTOTYPES = {
     "llm_eval_many": (c_int, [POINTER(c_void_p), Ints, c_int]),
     "llm_logits": (POINTER(c_float), [c_void_p]),
     "llm_sample": (c_int, [c_void_p, POINTER(Sampling)]),
+    "llm_sync": (c_int, [c_void_p, Ints, c_int]),
     "llm_turn": (c_int, [c_void_p, c_char_p, c_char_p]),
+    "llm_chat_template": (c_char_p, [c_int]),
     "llm_generate": (c_int, [c_void_p, c_char_p, c_int, POINTER(Sampling), OnText, c_void_p]),
 }
 
@@ -142,6 +147,10 @@ def library():
 
 def error():
     return library().llm_error().decode("utf-8", "replace")
+
+
+def _json(value):
+    return None if value is None else json.dumps(value, ensure_ascii=False).encode()
 
 
 def _ints(values):
@@ -202,10 +211,12 @@ class Model:
     def is_stop(self, token):
         return bool(self.lib.llm_is_stop(self.handle, token))
 
-    def session(self, context=0, threads=0, seed=0, cache=None, chat_format=None,
-                no_thinking=False):
+    def session(self, context=0, threads=0, seed=0, cache=None, chat_template=None,
+                variables=None, tools=None, thinking=0):
+        """variables and tools: what json.dumps takes."""
         options = Options(context, threads, seed, cache and cache.encode(),
-                          chat_format and chat_format.encode(), no_thinking)
+                          chat_template and chat_template.encode(), _json(variables),
+                          _json(tools), thinking)
         handle = self.lib.llm_session_new(self.handle, byref(options))
         if not handle:
             raise Error(error())
@@ -272,6 +283,11 @@ class Session:
         if self.lib.llm_turn(self.handle, role.encode(), None if text is None else text.encode()):
             raise Error(error())
 
+    def sync(self, tokens):
+        """Makes these tokens the session's past."""
+        if self.lib.llm_sync(self.handle, _ints(tokens), len(tokens)) < 0:
+            raise Error(error())
+
     def tokens(self):
         return list(self.lib.llm_tokens(self.handle)[:self.position])
 
@@ -297,6 +313,13 @@ class Session:
         if not handle:
             raise Error(error())
         return Session(self.model, handle)
+
+
+def chat_templates():
+    """The names of the built-in chat templates."""
+    names = iter(lambda: library().llm_chat_template(next(numbers)), None)
+    numbers = itertools.count()
+    return [name.decode() for name in names]
 
 
 def eval_many(sessions, tokens):

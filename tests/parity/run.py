@@ -17,7 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS = ["formats", "quants", "models", "llamacpp", "stories", "bundled", "smollm2",
-           "divergence", "templates", "export_check", "tokenizers_parity"]
+           "divergence", "templates", "templates_text", "export_check", "tokenizers_parity"]
 BY_FAMILY = ["models", "llamacpp"]
 CLOSING = re.compile(r"(\d+) passed, (\d+) failed(?:, (\d+) skipped(?:: .*)?)?")
 

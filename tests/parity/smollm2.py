@@ -122,6 +122,23 @@ def ask_llama_cpp(prompts, tokens, logits):
             "text": other.tokenize(TEXT.read_bytes(), add_bos=False, special=False)}
 
 
+def check_template(checks, ours, tokenizer, wanted):
+    """The file's template, which has a system prompt of its own, in both tokenizers."""
+    talk = [("user", QUESTION), ("assistant", "Because."), ("user", "And at night?")]
+    for turns in (talk[:1], [("system", SYSTEM), talk[0]], talk, [("system", "Brief."), *talk]):
+        chat = tokenizer.apply_chat_template(
+            [{"role": role, "content": text} for role, text in turns],
+            add_generation_prompt=True, return_dict=False)
+        with ours.session(context=1024) as session:
+            for role, text in turns:
+                session.turn(role, text)
+            session.turn("assistant", None)
+            tokens = session.tokens()
+        checks.that(tokens == chat, f"{turns}: {tokens}, transformers has {chat}")
+        if turns[-1] == talk[0]:
+            checks.that(chat == wanted, f"{turns}: {chat}, the text has {wanted}")
+
+
 def run(*arguments):
     return subprocess.check_output([llm.ROOT / "run", PATH, *arguments], text=True)
 
@@ -218,9 +235,8 @@ def main():
     wanted = {name: tokenizer(prompt)["input_ids"] for name, (prompt, _) in PROMPTS.items()}
     checks.that(prompts == wanted, f"prompts: {prompts}, transformers has {wanted}")
     checks.that(text == tokenizer(TEXT.read_text())["input_ids"] == other["text"], "other tokens")
-    chat = tokenizer.apply_chat_template([{"role": "user", "content": QUESTION}],
-                                         add_generation_prompt=True, return_dict=False)
-    checks.that(prompts["chat"] == chat, f"chat: {prompts['chat']}, transformers has {chat}")
+    with llm.Model(PATH) as ours:
+        check_template(checks, ours, tokenizer, prompts["chat"])
     wanted = {"transformers": perplexity(logits, tokens), "llama.cpp": other["perplexity"]}
     for row in machine_kernels(PATH):
         with kernels(row), llm.Model(PATH) as ours:
