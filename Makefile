@@ -2,6 +2,7 @@
 # make demo     a story from the model that comes with the sources
 # make test     all tests; needs a C compiler alone
 # make debug    the tests under AddressSanitizer and UndefinedBehaviorSanitizer
+# make examples programs over the API of run.c, in tests/tmp; see tests/examples
 # make bench    speed on this machine, with model files it writes; THREADS=N FORMATS="F16 Q4_0"
 # make tsan     the tests of threads under ThreadSanitizer
 # make amx      all tests with AMX emulated, on a machine with AVX-512 and its bf16
@@ -21,6 +22,7 @@ FLAGS = -std=gnu11 $(CFLAGS) $(WARNINGS) $(MACHINE) $(THREADING)
 PROGRAM = run
 TMP = tests/tmp
 BUNDLED = tests/models/stories.gguf
+EXAMPLES = $(patsubst tests/examples/%.c,$(TMP)/%,$(wildcard tests/examples/*.c))
 TESTS = tests/test.c $(wildcard tests/*.h) run.c tokenizer.c tokenizer.h Makefile
 
 $(PROGRAM): run.c tokenizer.c tokenizer.h Makefile
@@ -31,7 +33,7 @@ demo: $(PROGRAM)
 	@echo
 	@echo "To chat with it: ./$(PROGRAM) $(BUNDLED) -m chat"
 
-test: $(PROGRAM) $(TMP)/test $(TMP)/embed $(TMP)/embed++ $(TMP)/failing $(TMP)/portable
+test: $(PROGRAM) $(TMP)/test $(EXAMPLES) $(TMP)/embed++ $(TMP)/failing $(TMP)/portable
 	@RUN=./$(PROGRAM) $(TMP)/test
 
 $(TMP)/test: $(TESTS)
@@ -39,17 +41,21 @@ $(TMP)/test: $(TESTS)
 	$(CC) $(FLAGS) -DTMP='"$(TMP)"' tests/test.c tokenizer.c -lm -o $@
 
 # As users of the library build it.
-$(TMP)/embed: tests/embed.c run.c tokenizer.c tokenizer.h Makefile
+$(TMP)/run.o: run.c tokenizer.c tokenizer.h Makefile
 	@mkdir -p $(TMP)
-	$(CC) $(FLAGS) -std=c11 -DRUN_NO_MAIN -c run.c -o $(TMP)/run.o
+	$(CC) $(FLAGS) -std=c11 -DRUN_NO_MAIN -c run.c -o $@
 	$(CC) $(FLAGS) -std=c11 -c tokenizer.c -o $(TMP)/tokenizer.o
 	printf '\043include "run.c"\n\043include "tokenizer.c"\n' | \
 	    $(CC) $(FLAGS) -std=c11 -Wshadow -DRUN_NO_MAIN -I. -fsyntax-only -x c -
-	$(CC) $(FLAGS) tests/embed.c $(TMP)/run.o $(TMP)/tokenizer.o -lm -o $@
+
+examples: $(EXAMPLES)
+
+$(EXAMPLES): $(TMP)/%: tests/examples/%.c $(TMP)/run.o
+	$(CC) $(FLAGS) -std=c11 $< $(TMP)/run.o $(TMP)/tokenizer.o -lm -o $@
 
 $(TMP)/embed++: $(TMP)/embed
-	-$(CXX) $(CFLAGS) $(WARNINGS) $(THREADING) -x c++ tests/embed.c -x none $(TMP)/run.o \
-	    $(TMP)/tokenizer.o -lm -o $@
+	-$(CXX) $(CFLAGS) $(WARNINGS) $(THREADING) -x c++ tests/examples/embed.c -x none \
+	    $(TMP)/run.o $(TMP)/tokenizer.o -lm -o $@
 
 # The program with an allocation that fails; see tests/failing.h.
 $(TMP)/failing: tests/failing.h run.c tokenizer.c tokenizer.h Makefile
@@ -76,8 +82,8 @@ amx:
 	@mkdir -p tests/tmp/amx
 	$(CC) $(FLAGS) -include tests/amx.h -DTMP='"tests/tmp/amx"' tests/test.c tokenizer.c -lm -o tests/tmp/amx/test
 	$(CC) $(FLAGS) -include tests/amx.h run.c tokenizer.c -lm -o tests/tmp/amx/run
-	@$(MAKE) --no-print-directory TMP=tests/tmp/amx tests/tmp/amx/embed++ tests/tmp/amx/failing \
-	    tests/tmp/amx/portable
+	@$(MAKE) --no-print-directory TMP=tests/tmp/amx examples tests/tmp/amx/embed++ \
+	    tests/tmp/amx/failing tests/tmp/amx/portable
 	@RUN=tests/tmp/amx/run tests/tmp/amx/test
 
 parity: .venv/ready $(PROGRAM)
@@ -101,4 +107,4 @@ $(TMP)/bench: tests/bench/bench.c tests/files.h run.c tokenizer.c tokenizer.h Ma
 clean:
 	rm -rf run tests/tmp
 
-.PHONY: demo test debug tsan amx bench bench-program parity clean
+.PHONY: demo test examples debug tsan amx bench bench-program parity clean

@@ -5286,7 +5286,8 @@ static char *keep_text(llm_session *s, const char *text)
 /* Whether the variables and tools that the options give are JSON. */
 static int check_variables(const llm_session *s)
 {
-    static const char count[] = "{{ tools|length }}"; /* it is one value */
+    static const char count[] = "{{ tools|length if tools[0] is none or tools[0] is sequence and "
+                                "tools[0] is not string and tools[0] is not mapping }}";
     char why[512], *json = NULL;
     size_t len = 0;
     tokenizer_marked text = { 0 };
@@ -5300,7 +5301,7 @@ static int check_variables(const llm_session *s)
     if (status)
         status = fail("%s", why);
     else if (strcmp(text.text, "1"))
-        status = fail("tools: several values, expected a JSON list");
+        status = fail("the tools are no JSON list");
     free(text.text);
     free(json);
     tokenizer_template_free(t);
@@ -5830,13 +5831,13 @@ enum { MAX_STOP_OPTIONS = 16, MAX_TEXT = 1 << 30 /* bytes that are read from a f
 
 typedef struct {
     const char *mode, *prompt, *system, *prompt_file, *text_file, *cache, *template, *variables,
-        *think, *session, *choices, *heat;
+        *think, *session;
     const char *stops[MAX_STOP_OPTIONS + 1];
     int n, top_k, context, threads, likeliest, samples;
     double temperature, top_p, min_p, repeat;
     uint64_t seed, given; /* given: a bit for each row of options[] */
     int task;             /* the mode, of the bits that follow */
-    int no_echo, verbose, tokens, bos, special, bench, best, no_shift, help, version;
+    int no_echo, verbose, tokens, bos, special, bench, best, no_shift, heat, help, version;
 } Settings;
 
 enum {
@@ -5848,9 +5849,8 @@ enum {
     CHAT_SAMPLES = 32,
     TOKENS = 64,
     PERPLEXITY = 128,
-    CHOICES = 256,
-    BENCH = 512,
-    ANY_MODE = 1023,
+    BENCH = 256,
+    ANY_MODE = 511,
     EVALUATES = ANY_MODE & ~TOKENS,
     CHATS = CHAT | CHAT_SAMPLES,
     WRITES = GENERATE | HEAT | SAMPLES | CHATS,
@@ -5863,14 +5863,14 @@ static const struct Mode {
     int bit;
     const char *name;
 } modes[] = {
-    { PERPLEXITY, "-x" },        { CHOICES, "--choices" },
+    { PERPLEXITY, "-x" },
     { BENCH, "-b" },             { TOKENS, "--tokens" },
     { LIKELIEST, "-l" },         { CHAT_SAMPLES, "-m chat --samples" },
     { CHAT, "-m chat" },         { SAMPLES, "--samples" },
     { HEAT, "--heat" },          { GENERATE, "-m generate" },
 };
 
-enum { FLAG, INTEGER, NUMBER, TEXT, SEED, LIST, PAGE };
+enum { FLAG, INTEGER, NUMBER, TEXT, SEED, LIST };
 
 /* To add one: a field in Settings, a row. The same table parses, knows the modes that an option
  * goes with, and prints the help. */
@@ -5940,13 +5940,10 @@ static const struct Option {
       NULL },
     { "-x", "FILE", "perplexity of a text file", PERPLEXITY, TEXT, offsetof(Settings, text_file), 0,
       0, NULL },
-    { "--choices", "FILE", "accuracy in multiple-choice questions, one a line", CHOICES, TEXT,
-      offsetof(Settings, choices), 0, 0, NULL },
     { "-l", "N", "the N likeliest next tokens after the prompt: id, probability, text", LIKELIEST,
       INTEGER, offsetof(Settings, likeliest), 1, 1e9, NULL },
-    { "--heat", "[PAGE.html]",
-      "colour the text (with -x that of the file) by how sure the model was; or write that page",
-      HEAT | PERPLEXITY, PAGE, offsetof(Settings, heat), 0, 0, NULL },
+    { "--heat", NULL, "colour the text (with -x that of the file) by how sure the model was",
+      HEAT | PERPLEXITY, FLAG, offsetof(Settings, heat), 0, 0, NULL },
     { "--tokens", NULL, "the ids of the prompt's tokens", TOKENS, FLAG, offsetof(Settings, tokens),
       0, 0, NULL },
     { "--bos", NULL, "with --tokens: also the beginning-of-text token, where the model wants one",
@@ -6032,7 +6029,7 @@ static int set_option(Settings *settings, const struct Option *o, const char *va
     errno = 0;
     settings->given |= 1ull << (o - options);
     if (o->kind == FLAG) *(int *)field = 1;
-    if (o->kind == TEXT || o->kind == PAGE) *(const char **)field = value;
+    if (o->kind == TEXT) *(const char **)field = value;
     if (o->kind == LIST) {
         int n = 0;
         while (settings->stops[n]) n++;
@@ -6074,10 +6071,6 @@ static int parse_options(Settings *settings, const char **model, int argc, char 
         if (!o && *model) return complain(2, "two model files, %s and %s", *model, argv[i]);
         if (!o) {
             *model = argv[i];
-        } else if (o->kind == PAGE) { /* its value may be left out */
-            size_t len = i + 1 < argc ? strlen(argv[i + 1]) : 0;
-            int given = len > 5 && !strcmp(argv[i + 1] + len - 5, ".html");
-            set_option(settings, o, given ? argv[++i] : "");
         } else if (o->argument && i + 1 == argc) {
             return complain(2, "%s needs a value: %s", o->name, o->help);
         } else if (set_option(settings, o, o->argument ? argv[++i] : NULL)) {
@@ -6664,82 +6657,34 @@ static int likeliest_tokens(const float *logits, int n, Likely *out, int count)
 
 static const struct {
     double least; /* probability */
-    int terminal; /* colour of 256 */
-    const char *page, *name;
+    int colour;   /* of the terminal's 256 */
+    const char *name;
 } heats[] = {
-    { 0.8, 34, "#b7e4c7", "80 % and more" }, { 0.5, 112, "#e3f1b0", "50 %" },
-    { 0.2, 220, "#fff1a8", "20 %" },         { 0.05, 208, "#ffd6a5", "5 %" },
-    { 0.0, 196, "#ffadad", "less" },
+    { 0.8, 34, "80 % and more" }, { 0.5, 112, "50 %" }, { 0.2, 220, "20 %" },
+    { 0.05, 208, "5 %" },         { 0.0, 196, "less" },
 };
 
 typedef struct {
     const llm_model *model;
-    FILE *file; /* stdout or the page */
-    int page;
     char piece[64]; /* bytes of a character that is not whole yet */
     size_t n_piece;
 } Heat;
 
-/* Text for a page; control characters but the line feed become '?'. */
-static void print_html(FILE *file, const char *text, size_t n)
+static Heat begin_heat(const llm_model *m)
 {
-    for (size_t i = 0, step; i < n; i += step) {
-        int length = tokenizer_char(text + i, n - i);
-        step = length > 0 ? (size_t)length : 1;
-        if (text[i] == '<' || text[i] == '>' || text[i] == '&' || text[i] == '"') {
-            fprintf(file, "&#%d;", text[i]);
-        } else if (length <= 0) {
-            fputs("&#65533;", file);
-        } else if (is_control_char(text + i, length) && text[i] != '\n') {
-            fputc('?', file);
-        } else {
-            fwrite(text + i, 1, step, file);
-        }
-    }
-}
-
-static void heat_begin(Heat *h)
-{
-    if (!h->page) {
-        fprintf(stderr, "probability of each token:");
-        for (size_t i = 0; i < ARRAY_LEN(heats); i++) {
-            fprintf(stderr, " \x1b[38;5;%dm%s\x1b[0m", heats[i].terminal, heats[i].name);
-        }
-        fputc('\n', stderr);
-        return;
-    }
-    fputs(
-        "<!DOCTYPE html>\n<html><head><meta charset=\"utf-8\"><title>How sure the model was</title>"
-        "\n<style>\nbody { font: 16px/1.7 sans-serif; max-width: 46em; margin: 2em auto; padding: "
-        "0 1em; color: #111; background: #fff }\np { white-space: pre-wrap }\n"
-        "span { border-radius: 3px }\n",
-        h->file);
+    fprintf(stderr, "probability of each token:");
     for (size_t i = 0; i < ARRAY_LEN(heats); i++) {
-        fprintf(h->file, ".h%zu { background: %s }\n", i, heats[i].page);
+        fprintf(stderr, " \x1b[38;5;%dm%s\x1b[0m", heats[i].colour, heats[i].name);
     }
-    fputs("</style></head><body>\n<p>Probability of each token:", h->file);
-    for (size_t i = 0; i < ARRAY_LEN(heats); i++) {
-        fprintf(h->file, " <span class=\"h%zu\">%s</span>", i, heats[i].name);
-    }
-    fputs(". The likeliest tokens appear when the mouse rests on one.</p>\n<p>", h->file);
+    fputc('\n', stderr);
+    return (Heat){ .model = m };
 }
 
-static void heat_plain(Heat *h, const char *text, size_t n)
+/* A token and its probability. Fails where memory is missing. */
+static int heat_token(Heat *h, int token, double p)
 {
-    if (h->page) {
-        print_html(h->file, text, n);
-    } else {
-        put_text(h->file, text, n);
-    }
-}
-
-/* A token, its probability, and the logits that give it. Fails where memory is missing. */
-static int heat_token(Heat *h, const float *logits, int token, double p)
-{
-    Likely best[10];
-    int vocab = llm_info(h->model)->vocab_size;
     size_t level = 0, whole = 0, len = llm_decode(h->model, &token, 1, 0, NULL, 0) + h->n_piece;
-    char *text = malloc(len + 1), other[64];
+    char *text = malloc(len + 1);
     if (!text) return -1;
     memcpy(text, h->piece, h->n_piece);
     llm_decode(h->model, &token, 1, 0, text + h->n_piece, len - h->n_piece + 1);
@@ -6749,51 +6694,20 @@ static int heat_token(Heat *h, const float *logits, int token, double p)
     h->n_piece = len - whole;
     memcpy(h->piece, text + whole, h->n_piece);
     while (level + 1 < ARRAY_LEN(heats) && !(p >= heats[level].least)) level++;
-    if (whole && !h->page) {
-        fprintf(h->file, "\x1b[38;5;%dm", heats[level].terminal);
-        put_text(h->file, text, whole);
-        fputs("\x1b[0m", h->file);
-        fflush(h->file);
-    } else if (whole) {
-        int found = likeliest_tokens(logits, vocab, best, 5);
-        fprintf(h->file, "<span class=\"h%zu\" title=\"", level);
-        for (int i = 0; i < found; i++) {
-            len = llm_decode(h->model, &best[i].id, 1, LLM_SPECIAL, other, sizeof other);
-            fprintf(h->file, "%s%.1f %% ", i ? "\n" : "", 100 * best[i].p);
-            print_html(h->file, other, len < sizeof other ? len : sizeof other - 1);
-        }
-        fputs("\">", h->file);
-        print_html(h->file, text, whole);
-        fputs("</span>", h->file);
+    if (whole) {
+        printf("\x1b[38;5;%dm", heats[level].colour);
+        put_text(stdout, text, whole);
+        fputs("\x1b[0m", stdout);
+        fflush(stdout);
     }
     free(text);
     return 0;
 }
 
-/* Opens what --heat asked for; "" is the terminal. */
-static int open_heat(Heat *h, const llm_model *m, const char *page)
+static void end_heat(Heat *h)
 {
-    *h = (Heat){ .model = m, .file = stdout, .page = *page != 0 };
-    if (h->page && !(h->file = fopen(page, "w"))) {
-        return complain(1, "%s: %s", page, strerror(errno));
-    }
-    heat_begin(h);
-    return 0;
-}
-
-/* Closes it; of a page that could not be finished nothing stays. */
-static int close_heat(Heat *h, const char *page, int status)
-{
-    if (h->n_piece) heat_plain(h, h->piece, 1); /* a character that was not finished */
-    if (!h->page) fputc('\n', stdout);
-    if (!h->page) return status;
-    fputs("</p>\n</body></html>\n", h->file);
-    int failed = ferror(h->file);
-    if ((fclose(h->file) || failed) && !status) {
-        status = complain(1, "%s: %s", page, strerror(errno));
-    }
-    if (status) unlink(page);
-    return status;
+    if (h->n_piece) put_text(stdout, h->piece, 1); /* a character that was not finished */
+    putchar('\n');
 }
 
 /* ---- Scores ---- */
@@ -6814,7 +6728,7 @@ static const char *add_scores(const llm_model *m, llm_session *s, const int *tok
             const float *mine = logits + (size_t)i * (size_t)vocab;
             double p = log_probability(mine, vocab, tokens[from + i + 1]);
             *sum += p;
-            if (heat && heat_token(heat, mine, tokens[from + i + 1], exp(p))) why = "out of memory";
+            if (heat && heat_token(heat, tokens[from + i + 1], exp(p))) why = "out of memory";
         }
     }
     free(logits);
@@ -6837,7 +6751,7 @@ static int score(const llm_model *m, llm_session *s, const int *tokens, int n, H
         for (int to; !why && done < end; done = to) {
             to = end - done < 256 ? end : done + 256;
             why = add_scores(m, s, tokens, done, to, heat, sum);
-            if (why || !isatty(2) || (heat && !heat->page)) continue;
+            if (why || !isatty(2) || heat) continue;
             fprintf(stderr, "\r%d of %d tokens, perplexity %.4f", to, n, exp(-*sum / to));
         }
     }
@@ -6858,136 +6772,15 @@ static int print_perplexity(const llm_model *m, llm_session *s, const Settings *
     if (all && n == 0) complain(1, "%s has no text", o->text_file);
     if (all && n > 0 && (all[0] = start_token(m)) >= 0) {
         memcpy(all + 1, tokens, (size_t)n * sizeof *all);
-        status = o->heat ? open_heat(&heat, m, o->heat) : 0;
-        if (!status) {
-            status = score(m, s, all, n, o->heat ? &heat : NULL, &sum);
-            if (o->heat) status = close_heat(&heat, o->heat, status);
-        }
+        if (o->heat) heat = begin_heat(m);
+        status = score(m, s, all, n, o->heat ? &heat : NULL, &sum);
+        if (o->heat) end_heat(&heat);
     }
     if (!status) {
         printf("perplexity %.4f bits-per-byte %.4f tokens %d\n", exp(-sum / n),
                -sum / log(2) / (double)len, n);
     }
     free(text), free(tokens), free(all);
-    return status;
-}
-
-/* A field of a line of questions: up to the next tab, with its escapes resolved in place. Moves
- * *line behind it, to NULL at the end of the line. */
-static char *next_field(char **line)
-{
-    char *field = *line, *end = field ? strchr(field, '\t') : NULL, *to = field;
-    if (!field) return NULL;
-    *line = end ? end + 1 : NULL;
-    if (end) *end = 0;
-    for (char *from = field; *from; from++) {
-        int escape = *from == '\\' && from[1] && strchr("nt\\", from[1]);
-        *to++ = !escape ? *from : *++from == 'n' ? '\n' : *from == 't' ? '\t' : '\\';
-    }
-    *to = 0;
-    return field;
-}
-
-/* The tokens of a prompt with a choice behind it, and in *first the first that is the choice's:
- * both are encoded as one text, and what the prompt alone would give counts as prompt. */
-static int *encode_choice(const llm_model *m, const char *prompt, const char *choice, int *n,
-                          int *first)
-{
-    int n_prompt = 0, start, *head, *all = NULL;
-    size_t len = strlen(prompt), size = len + strlen(choice);
-    char *text = malloc(size + 1);
-    *first = 0;
-    if (!text) complain(1, "out of memory");
-    if (!text || !(head = encode(m, prompt, len, LLM_BEGIN | LLM_BOS, &n_prompt))) {
-        free(text);
-        return NULL;
-    }
-    sprintf(text, "%s%s", prompt, choice);
-    all = encode(m, text, size, LLM_BEGIN | LLM_BOS, n);
-    while (all && *first < n_prompt && *first < *n && all[*first] == head[*first]) ++*first;
-    free(head), free(text);
-    if (!all || *first > 0) return all;
-    start = start_token(m);
-    head = start >= 0 ? realloc(all, ((size_t)*n + 1) * sizeof *all) : NULL;
-    if (start >= 0 && !head) complain(1, "out of memory");
-    if (!head) return free(all), NULL;
-    memmove(head + 1, head, (size_t)*n * sizeof *head); /* something must stand in front */
-    *head = start, *first = 1, ++*n;
-    return head;
-}
-
-/* The log-probability of a choice; what the session has of the prompt is not evaluated again.
- * Returns what went wrong, "" if that was told already, or NULL. */
-static const char *score_choice(const llm_model *m, llm_session *s, const char *prompt,
-                                const char *choice, double *sum)
-{
-    static char why[128];
-    int n = 0, first, same = 0, *all = encode_choice(m, prompt, choice, &n, &first);
-    const char *wrong = all ? NULL : "";
-    *sum = 0;
-    if (all && first == n) wrong = "a choice is empty";
-    if (all && n > llm_context(s)) {
-        snprintf(why, sizeof why, "a prompt and a choice have %d tokens, the context %d positions",
-                 n, llm_context(s));
-        wrong = why;
-    }
-    while (all && same < first - 1 && same < llm_position(s) && llm_tokens(s)[same] == all[same]) {
-        same++;
-    }
-    if (!wrong) llm_rewind(s, same);
-    if (!wrong && same < first - 1 && !llm_eval(s, all + same, first - 1 - same)) {
-        wrong = llm_error();
-    }
-    if (!wrong) wrong = add_scores(m, s, all, first - 1, n - 1, NULL, sum);
-    free(all);
-    return wrong;
-}
-
-/* Adds up the questions of a file: right ones by log-probability, and by that for each byte. */
-static int score_questions(const llm_model *m, llm_session *s, const char *path, char *text)
-{
-    int number = 0, n = 0, right[2] = { 0 };
-    for (char *line = text, *next; line; line = next) {
-        char *end = NULL, *choice, *prompt, *index;
-        double sum, best[2] = { -INFINITY, -INFINITY };
-        int chosen[2] = { -1, -1 }, count = 0;
-        if ((next = strchr(line, '\n'))) *next++ = 0;
-        line[strcspn(line, "\r")] = 0;
-        number++;
-        if (!*line) continue;
-        index = next_field(&line), prompt = next_field(&line);
-        long answer = strtol(index, &end, 10);
-        for (; prompt && (choice = next_field(&line)); count++) {
-            const char *why = score_choice(m, s, prompt, choice, &sum);
-            if (why) return *why ? complain(1, "%s line %d: %s", path, number, why) : 1;
-            double scores[2] = { sum, sum / (double)(strlen(choice) ? strlen(choice) : 1) };
-            for (int i = 0; i < 2; i++) {
-                if (scores[i] > best[i]) best[i] = scores[i], chosen[i] = count;
-            }
-        }
-        if (end == index || *end || answer < 0 || answer >= count || count < 2) {
-            return complain(1,
-                            "%s line %d: expected the number of the right choice from 0 on, the "
-                            "prompt and at least two choices, with tabs between",
-                            path, number);
-        }
-        n++;
-        for (int i = 0; i < 2; i++) right[i] += chosen[i] == answer;
-        if (isatty(2)) fprintf(stderr, "\r%d questions, %.2f %% right", n, 100.0 * right[0] / n);
-    }
-    if (isatty(2) && n) fputc('\n', stderr);
-    if (n == 0) return complain(1, "%s has no questions", path);
-    printf("accuracy %.4f normalised %.4f questions %d\n", (double)right[0] / n,
-           (double)right[1] / n, n);
-    return 0;
-}
-
-static int print_accuracy(const llm_model *m, llm_session *s, const char *path)
-{
-    size_t len;
-    char *text = read_all(path, &len, 0);
-    int status = text ? score_questions(m, s, path, text) : 1;
-    free(text);
     return status;
 }
 
@@ -7247,22 +7040,21 @@ static int most_tokens(const Settings *o)
 static int generate_heat(const llm_model *m, llm_session *s, const Settings *o, const char *prompt,
                          size_t len)
 {
-    Heat heat;
+    Heat heat = begin_heat(m);
     llm_sampling p = choose_sampling(m, o);
     int most = most_tokens(o), token = 0;
     const char *why = NULL;
-    if (open_heat(&heat, m, o->heat)) return 1;
-    if (!o->no_echo) heat_plain(&heat, prompt, len);
+    if (!o->no_echo) put_text(stdout, prompt, len);
     for (int n = 0; !why && (most == 0 || n < most) && llm_position(s) < llm_context(s); n++) {
         token = llm_sample(s, &p);
         if (token < 0) why = llm_error();
-        if (token < 0 || llm_is_stop(m, token) || ferror(heat.file)) break;
-        const float *logits = llm_logits(s);
-        double likely = exp(log_probability(logits, llm_info(m)->vocab_size, token));
-        if (heat_token(&heat, logits, token, likely)) why = "out of memory";
+        if (token < 0 || llm_is_stop(m, token) || ferror(stdout)) break;
+        double p_token = exp(log_probability(llm_logits(s), llm_info(m)->vocab_size, token));
+        if (heat_token(&heat, token, p_token)) why = "out of memory";
         if (!why && !llm_eval(s, &token, 1)) why = llm_error();
     }
-    return close_heat(&heat, o->heat, why ? complain(1, "%s", why) : 0);
+    end_heat(&heat);
+    return why ? complain(1, "%s", why) : 0;
 }
 
 /* One of several answers to a prompt. */
@@ -7836,7 +7628,6 @@ static int run_task(const llm_model *m, llm_session *s, const Settings *o, const
 {
     int chatting = o->task & CHATS;
     if (o->task == PERPLEXITY) return print_perplexity(m, s, o);
-    if (o->task == CHOICES) return print_accuracy(m, s, o->choices);
     if (o->task == BENCH) return benchmark(m, s, o->context);
     if (chatting && !*llm_info(m)->chat_template && !o->template) {
         return complain(1, "the model file has no chat template; --template NAME chooses one, "

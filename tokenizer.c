@@ -2330,7 +2330,8 @@ static void add_real(Jinja *j, Builder *b, double x)
         text[at++] = i >= 0 && i < n ? digits[i] : '0';
         if (point < 1 && i == point - 1) text[at++] = '.';
     }
-    snprintf(text + at, sizeof text - (size_t)at, wide ? "e%+03d" : "", exponent);
+    text[at] = 0;
+    if (wide) snprintf(text + at, sizeof text - (size_t)at, "e%+03d", exponent);
     add_words(j, b, text);
 }
 

@@ -1,8 +1,8 @@
-"""Makes a file for `run MODEL --choices` from the JSON lines in which multiple-choice questions are
+"""Makes a file for tests/examples/choices.c from the JSON lines in which multiple-choice questions are
 published: HellaSwag, ARC and MMLU, in their own layout or that of the Hugging Face hub.
 
     python3 tests/choices.py hellaswag_val.jsonl > hellaswag.tsv
-    ./run model.gguf --choices hellaswag.tsv
+    make examples && tests/tmp/choices model.gguf hellaswag.tsv
 
 A line of the result has the number of the right choice, the prompt and the choices, with tabs between.
 """

@@ -2,7 +2,7 @@
 # The limits of our style: line length, function length, preprocessor conditionals. Prints what is over them.
 set -u
 status=0
-for file in run.c tokenizer.c tokenizer.h tests/*.c tests/*.h; do
+for file in run.c tokenizer.c tokenizer.h tests/*.c tests/*.h tests/examples/*.c; do
     awk -v file="$file" '
         { line = $0; gsub(/[\200-\277]/, "", line) }
         length(line) > 100 { print file ":" NR ": longer than 100 columns"; bad = 1 }

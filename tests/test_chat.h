@@ -2036,21 +2036,14 @@ static void test_heat(void)
               cli_out, plain);
     }
     write_text(TMP "/text", "<b> & \"tea\" \xc3\xa9 'sea'\n");
-    for (int i = 0; i < 2; i++) {
-        check(cli("$RUN $T/chat.gguf %s --heat $T/page.html",
-                  i ? "-x $T/text" : "-f $T/text -n 200 -s 4") == 0 &&
-                  (i ? !strncmp(cli_out, "perplexity ", 11) : !*cli_out),
-              "a page: \"%s\" \"%s\"", cli_out, cli_err);
-        slurp(TMP "/page.html", plain, sizeof plain);
-        check(is_balanced(plain) && is_utf8(plain) && strstr(plain, "80 % and more") &&
-                  strstr(plain, "</html>\n"),
-              "a page: %s", plain);
-        check(i || strstr(plain, "&#60;b&#62; &#38; &#34;tea&#34; \xc3\xa9"), "its text: %s",
-              plain);
-        check(!i || (strstr(plain, ">&#60;</span>") && strstr(plain, ">\xc3\xa9</span>")),
-              "its tokens: %s", plain);
-    }
-    check_refused(1, "nowhere/x.html: No such file", "$T/eta.gguf -i e --heat $T/nowhere/x.html");
+    check(cli("$RUN $T/chat.gguf -x $T/text --heat") == 0 && strstr(cli_out, "\nperplexity "),
+          "a text in colours: \"%s\" \"%s\"", cli_out, cli_err);
+    check(cli("$T/heat $T/chat.gguf $T/text") == 0 && !*cli_err && is_balanced(cli_out) &&
+              is_utf8(cli_out) && strstr(cli_out, "80 % and more") && strstr(cli_out, "</html>\n"),
+          "a page: \"%s\" \"%s\"", cli_out, cli_err);
+    check(strstr(cli_out, ">&#60;</span>") && strstr(cli_out, ">\xc3\xa9</span>"),
+          "its tokens: %s", cli_out);
+    check(cli("$T/heat $T/chat.gguf nowhere") == 1 && lines(cli_err) == 1, "%s", cli_err);
     check_refused(2, "--heat", "$T/eta.gguf -m chat --template chatml -i e --heat");
 }
 
@@ -2061,20 +2054,25 @@ static void test_choices(void)
         "x\te\tt\ta", "2\te\tt\ta", "-1\te\tt\ta", "0\te\tt",   "0\te",
         "0",          "\te\tt\ta",  "0\te\tt\t",   "0\te\t\tt", "0\teeeeeeeeeeeeeeeee\tt\ta"
     };
-    write_text(TMP "/choices", "0\te\tt\ta\n\n1\te\tt\ta\n0\tso\\te\tta\tat\n1\te\ta\tt");
-    check(cli("$RUN $T/eta.gguf --choices $T/choices") == 0 &&
+    write_text(TMP "/questions", "0\te\tt\ta\n\n1\te\tt\ta\n0\tso\\te\tta\tat\n1\te\ta\tt");
+    check(cli("$T/choices $T/eta.gguf $T/questions") == 0 &&
               !strcmp(cli_out, "accuracy 0.7500 normalised 0.7500 questions 4\n") && !*cli_err,
-          "--choices: \"%s\" \"%s\"", cli_out, cli_err);
+          "choices: \"%s\" \"%s\"", cli_out, cli_err);
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         char text[128];
         snprintf(text, sizeof text, "0\te\tt\ta\n%s\n0\te\tt\ta\n", bad[i]);
-        write_text(TMP "/choices", text);
-        check(cli("$RUN $T/eta.gguf -c 16 --choices $T/choices") == 1 && !*cli_out &&
-                  lines(cli_err) == 1 && strstr(cli_err, "choices line 2"),
+        write_text(TMP "/questions", text);
+        check(cli("$T/choices $T/eta.gguf $T/questions 16") == 1 && !*cli_out &&
+                  lines(cli_err) == 1 && strstr(cli_err, "questions line 2"),
               "\"%s\": \"%s\" \"%s\"", bad[i], cli_out, cli_err);
     }
-    check_refused(1, "has no questions", "$T/eta.gguf --choices /dev/null");
-    check_refused(1, "nowhere: No such file", "$T/eta.gguf --choices nowhere");
+    check(cli("$T/choices $T/eta.gguf /dev/null") == 1 && strstr(cli_err, "has no questions") &&
+              lines(cli_err) == 1,
+          "no questions: %s", cli_err);
+    check(cli("$T/choices $T/eta.gguf nowhere") == 1 && strstr(cli_err, "nowhere: No such file"),
+          "no file: %s", cli_err);
+    write_text(TMP "/questions", "\xef\xbb\xbf" "0\te\tt\ta\n");
+    check(cli("$T/choices $T/eta.gguf $T/questions") == 0, "a byte order mark: %s", cli_err);
 }
 
 /* ---- The program at a terminal ---- */

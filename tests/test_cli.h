@@ -200,7 +200,6 @@ static void test_modes(void)
         { "-l", "-l 3" },
         { "--tokens", "--tokens" },
         { "-b", "-b" },
-        { "--choices", "--choices x" },
         { "-x", "-x x" },
     };
     static const char *const calls[] = {
@@ -270,15 +269,11 @@ static void test_texts(void)
         cli("printf '%s' >$T/text", texts[i].bytes);
         check_refused(1, "text: this is UTF-16", "$M -f $T/text");
         check_refused(1, "text: this is UTF-16", "$M -x $T/text");
-        check_refused(1, "text: this is UTF-16", "$M --choices $T/text");
         check_refused(1, "text: this is UTF-16", "$T/chat.gguf -m chat -f $T/text");
     }
-    cli("printf '\\357\\273\\277' >$T/text; printf '0\\te\\tt\\ta\\n' >>$T/text");
-    check(cli("$RUN $M --choices $T/text") == 0, "a byte order mark: %s", cli_err);
     cli("printf 'tea\\0sea, and more' >$T/text");
     check(cli("$RUN $M -x $T/text") == 0 && strstr(cli_out, " tokens 1"), "a zero byte: %s%s",
           cli_out, cli_err);
-    check_refused(1, "text: the byte at offset 3 is zero", "$M --choices $T/text");
     check_refused(1, "text: the byte at offset 3 is zero", "$T/chat.gguf -m chat -f $T/text");
     check_refused(1, "stdin: the byte at offset 3 is zero", "$T/chat.gguf -m chat -i - <$T/text");
     check_refused(1, "text: the byte at offset 3 is zero",
@@ -311,7 +306,6 @@ static void test_special(void)
 static void test_sentences(void)
 {
     static const char *const calls[] = { "\"$P\"", "$M -f \"$P\"", "$M -x \"$P\"",
-                                         "$M -i tea --heat \"$P.html\"",
                                          "$T/chat.gguf -m chat -i tea --session \"$P\"" };
     for (size_t i = 0; i < 2 * ARRAY_LEN(calls); i++) {
         const char *call = calls[i / 2];
@@ -336,15 +330,13 @@ static void test_no_memory(void)
     static const char *const calls[] = {
         "$M -i tea -n 2 -t 0 -c 64",
         "$M -n 2 -s 1 --heat -c 64",
-        "$M -i tea -n 2 -t 0 --heat $T/x.html -c 64",
         "$M -l 3 -c 64",
         "$M --tokens -i tea",
         "$M -i tea --samples 2 -n 2 -c 64",
         "$M -x $T/text -c 64",
-        "$M --choices $T/choices -c 64",
         "$T/chat.gguf -m chat -n 2 --session $T/s -c 64 <$T/text",
     };
-    cli("printf 'the tea\\n' >$T/text; printf '0\\te\\tt\\ta\\n' >$T/choices");
+    cli("printf 'the tea\\n' >$T/text");
     for (size_t i = 0; i < ARRAY_LEN(calls); i++) {
         int code = cli("n=0; rc=1; while [ $rc = 1 ] && [ $n -lt 400 ]; do n=$((n + 1)); rc=0; "
                        "rm -f $T/s; FAIL_AT=$n $T/failing -j 1 %s >/dev/null 2>$T/told || rc=$?; "
@@ -514,7 +506,7 @@ static void test_embedding(void)
     char text[4096];
     snprintf(text, sizeof text, "%.4000s", cli_out);
     if (access(TMP "/embed++", X_OK)) {
-        skip("there is no C++ compiler for tests/embed.c");
+        skip("there is no C++ compiler for tests/examples/embed.c");
     } else {
         check(cli("$T/embed++ $M tea") == 0 && !strcmp(text, cli_out), "C++: %s %s", cli_out,
               cli_err);

@@ -1,9 +1,8 @@
 /* A program with a language model in it: embed MODEL.gguf PROMPT prints the prompt and what
- * follows, twice. It is C and C++. Build: cc -c -DRUN_NO_MAIN run.c tokenizer.c; cc tests/embed.c
- * run.o tokenizer.o -lm */
+ * follows, twice. It is C and C++. */
 
 #define RUN_HEADER_ONLY
-#include "../run.c"
+#include "../../run.c"
 
 #include <stdio.h>
 
