@@ -126,6 +126,8 @@ size_t llm_decode(const llm_model *m, const int *tokens, int n, int flags, char 
 /* Whether the token ends a text or a turn. */
 int llm_is_stop(const llm_model *m, int token);
 
+/* A session costs its KV cache; what evaluations work with, sessions of a model share, one set for
+ * each that evaluates at the same time. */
 llm_session *llm_session_new(const llm_model *m, const llm_options *options);
 void llm_session_free(llm_session *s);
 
@@ -321,7 +323,8 @@ enum {
     MAX_CONTEXT = 1 << 24,
     MAX_STOPS = 24,
     MAX_STOP = 256, /* bytes of a stop text */
-    MAX_ROLE = 64   /* of the name of a role */
+    MAX_ROLE = 64,  /* of the name of a role */
+    MAX_SPARE = 8   /* buffers of evaluations that the model keeps */
 };
 
 typedef tokenizer_text Text;
@@ -1432,6 +1435,7 @@ static const Arch archs[] = {
 struct llm_model {
     File file;
     _Atomic int is_read; /* the file was asked for as a whole */
+    _Atomic(struct Buffers *) spare[MAX_SPARE]; /* that no session evaluates with */
     Arena arena;
     int failed;      /* while loading: the first failure is kept, later look-ups do nothing */
     llm_facts facts; /* also the hyperparameters: facts.dim, facts.n_layers, ... */
@@ -2274,8 +2278,9 @@ static void load_facts(llm_model *m)
 }
 
 /* The name of the instruction set whose kernels are used from now on, NULL on failure; see section
- * 11. The rest is section 9's. */
+ * 11. Buffers are the next section's, the rest is section 9's. */
 static const char *pick_kernels(void);
+static void free_buffers(struct Buffers *b);
 static void load_template(llm_model *m);
 static int choose_template(llm_session *s, const llm_options *o);
 static void find_end(llm_session *s);
@@ -2371,6 +2376,7 @@ void llm_close(llm_model *m)
     if (!m) return;
     tokenizer_free(m->tokenizer);
     tokenizer_template_free(m->template);
+    for (int i = 0; i < MAX_SPARE; i++) free_buffers(m->spare[i]);
     close_file(&m->file);
     release(&m->arena);
     free(m);
@@ -2535,6 +2541,37 @@ typedef struct {
 /* The marks of a chat template, as a session looks for them in what is written. */
 enum { THOUGHT_OPEN, THOUGHT_CLOSE, TURN_CLOSE, N_MARKS };
 
+/* What an evaluation works with: rows of a batch, at most CHUNK. The model keeps those that nobody
+ * uses, so that sessions which evaluate one after the other share them. */
+typedef struct Buffers {
+    Arena arena;
+    int threads;
+    Row *rows;       /* (rows) */
+    float *x;        /* (rows, dim) residual stream */
+    float *h;        /* (rows, dim) what goes into a part of the layer */
+    float *change;   /* (rows, dim) what comes out of it and is added to x */
+    float *q, *a;    /* (rows, n_heads, head_dim or value_dim) queries; what attention found */
+    float *found_in; /* (n_parts, value_dim) what it found in a span of positions */
+    Softmax *parts;  /* (n_parts) by rows and heads, or by threads and heads of a tile */
+    size_t n_parts;
+    float *k, *v;           /* (rows, n_kv_heads, head_dim or value_dim) */
+    float *gate;            /* (rows, hidden_dim, or that of experts) */
+    float *cos[2], *sin[2]; /* (rows, n_rot / 2) of the rotations at the rows' positions */
+    float *q_low, *latent;  /* (rows, q_rank) (rows, rank + n_rot) of latent attention */
+    float *latent_normed;   /* (rows, rank) */
+    float *heads;           /* (rows, n_heads, plain_dim + value_dim) where heads are kept whole */
+    float *q_plain, *found; /* (rows, n_heads, plain_dim + n_rot) (rows, o_dim), the same */
+    float *scores;          /* (rows, n_experts) */
+    float *shared;          /* (rows) share of the shared expert */
+    Route *chosen, *routes; /* (rows, n_chosen) by row, with the expert for the row; by expert */
+    int *starts;            /* (n_experts + 1) of the experts' routes */
+    float *group_in;        /* (rows, widest input) rows of x, in the order of experts or heads */
+    float *group_out;       /* (rows, widest output) what these make of them */
+    Act acts[2];            /* (CHUNK, widest input) with one digit and with two */
+    Scratch *work;          /* (threads) */
+    float *out;             /* (LOGIT_ROWS, vocab_size) */
+} Buffers;
+
 struct llm_session {
     const llm_model *model;
     Arena arena;
@@ -2568,32 +2605,9 @@ struct llm_session {
     int skip_space;     /* none was given out since the answer or a thought began */
     int *tokens;         /* (context) the tokens so far */
     float *logits;       /* (vocab_size) after the last token */
+    Buffers *b;          /* while it evaluates, else NULL */
     const Format *cache; /* of keys and values */
     Cache kv[2];         /* keys, values */
-    Row *rows;           /* (rows) */
-    float *x;            /* (rows, dim) residual stream */
-    float *h;            /* (rows, dim) what goes into a part of the layer */
-    float *change;       /* (rows, dim) what comes out of it and is added to x */
-    float *q, *a;        /* (rows, n_heads, head_dim or value_dim) queries; what attention found */
-    float *found_in;     /* (n_parts, value_dim) what it found in a span of positions */
-    Softmax *parts;      /* (n_parts) by rows and heads, or by threads and heads of a tile */
-    size_t n_parts;
-    float *k, *v;        /* (rows, n_kv_heads, head_dim or value_dim) */
-    float *gate;         /* (rows, hidden_dim, or that of experts) */
-    float *cos[2], *sin[2]; /* (rows, n_rot / 2) of the rotations at the rows' positions */
-    float *q_low, *latent;  /* (rows, q_rank) (rows, rank + n_rot) of latent attention */
-    float *latent_normed;   /* (rows, rank) */
-    float *heads;           /* (rows, n_heads, plain_dim + value_dim) where heads are kept whole */
-    float *q_plain, *found; /* (rows, n_heads, plain_dim + n_rot) (rows, o_dim), the same */
-    float *scores;          /* (rows, n_experts) */
-    float *shared;          /* (rows) share of the shared expert */
-    Route *chosen, *routes; /* (rows, n_chosen) by row, with the expert for the row; by expert */
-    int *starts;            /* (n_experts + 1) of the experts' routes */
-    float *group_in;        /* (rows, widest input) rows of x, in the order of experts or heads */
-    float *group_out;       /* (rows, widest output) what these make of them */
-    Act acts[2];            /* (CHUNK, widest input) with one digit and with two */
-    Scratch *work;          /* (threads) */
-    float *out;             /* (LOGIT_ROWS, vocab_size) */
     Choice *candidates;     /* (vocab_size) */
     char *piece; /* bytes of its tokens before they are made valid UTF-8 */
     size_t n_piece;
@@ -2733,8 +2747,26 @@ static int tile_rows(const llm_model *m)
     return most < ATTEND_ROWS ? most : ATTEND_ROWS;
 }
 
-static void session_buffers(llm_session *s)
+/* How many parts attention may leave: those of spans of a few rows, or of tiles by threads. */
+static size_t parts_of(const llm_session *s)
 {
+    const llm_facts *c = &s->model->facts;
+    size_t heads = (size_t)c->n_heads, few = FEW_ROWS * heads * (size_t)(s->context / SPAN + 1);
+    size_t tile = (size_t)s->threads * (size_t)tile_rows(s->model) * heads / (size_t)c->n_kv_heads;
+    return few > tile ? few : tile;
+}
+
+static void free_buffers(Buffers *b)
+{
+    if (b) release(&b->arena);
+    free(b);
+}
+
+/* Buffers for a session, NULL when out of memory. */
+static Buffers *new_buffers(const llm_session *s)
+{
+    Buffers *b = calloc(1, sizeof *b);
+    if (!b) return NULL;
     const llm_model *m = s->model;
     const llm_facts *c = &m->facts;
     size_t rows = CHUNK, dim = (size_t)c->dim, q_dim = (size_t)c->n_heads * (size_t)c->head_dim,
@@ -2744,50 +2776,93 @@ static void session_buffers(llm_session *s)
     int grouped = m->facts.n_experts || m->rank;
     int inputs[] = { c->dim, m->o_dim, m->widest, m->q_rank, m->rank, m->plain_dim }, widest = 0;
     for (size_t i = 0; i < ARRAY_LEN(inputs); i++) widest = inputs[i] > widest ? inputs[i] : widest;
+    b->rows = take(&b->arena, rows, sizeof *b->rows);
+    b->x = take(&b->arena, rows, dim * f);
+    b->h = take(&b->arena, rows, dim * f);
+    b->q = take(&b->arena, rows, q_dim * f);
+    b->change = take(&b->arena, rows, dim * f);
+    b->a = take(&b->arena, rows, heads * value_dim * f);
+    b->n_parts = parts_of(s);
+    b->threads = s->threads;
+    b->found_in = take(&b->arena, b->n_parts, value_dim * f);
+    b->parts = take(&b->arena, b->n_parts, sizeof *b->parts);
+    b->k = take(&b->arena, rows, kv_heads * (size_t)c->head_dim * f);
+    b->v = take(&b->arena, rows, kv_heads * value_dim * f);
+    b->gate = take(&b->arena, rows, (size_t)m->widest * f);
+    b->q_low = take(&b->arena, rows, (size_t)m->q_rank * f);
+    b->latent = take(&b->arena, rows, (size_t)(m->rank + m->n_rot) * f);
+    b->latent_normed = take(&b->arena, rows, (size_t)m->rank * f);
+    b->heads = take(&b->arena, m->rank && m->value_at < 0 ? rows : 0,
+                    heads * (size_t)(m->plain_dim + m->value_dim) * f);
+    b->q_plain = take(&b->arena, rows, plain * f);
+    b->found = take(&b->arena, m->rank ? rows : 0, (size_t)m->o_dim * f);
+    b->scores = take(&b->arena, rows, (size_t)m->facts.n_experts * f);
+    b->shared = take(&b->arena, rows, f);
+    b->chosen = take(&b->arena, rows, (size_t)m->facts.n_experts_used * sizeof *b->chosen);
+    b->routes = take(&b->arena, rows, (size_t)m->facts.n_experts_used * sizeof *b->routes);
+    b->starts = take(&b->arena, (size_t)m->facts.n_experts + 1, sizeof *b->starts);
+    b->group_in = take(&b->arena, grouped ? rows : 0, (size_t)widest * f);
+    b->group_out = take(&b->arena, grouped ? rows : 0, (size_t)widest * f);
+    for (size_t i = 0; i < 2; i++) {
+        b->cos[i] = take(&b->arena, rows, (size_t)m->n_rot / 2 * f);
+        b->sin[i] = take(&b->arena, rows, (size_t)m->n_rot / 2 * f);
+        size_t cols = whole_pieces(widest);
+        b->acts[i] = (Act){ { take(&b->arena, cols / BAND_COLS * (i + 1), sizeof(Tiles)) },
+                            take(&b->arena, rows, cols / 16 * f),
+                            take(&b->arena, rows, cols / 16 * f) };
+    }
+    b->work = take(&b->arena, (size_t)s->threads, sizeof *b->work);
+    b->out = take(&b->arena, LOGIT_ROWS, vocab * f);
+    if (!b->arena.failed) return b;
+    free_buffers(b);
+    return NULL;
+}
+
+/* Puts buffers where others find them, or frees them where there is no place. */
+static void keep_buffers(const llm_model *m, Buffers *b)
+{
+    _Atomic(Buffers *) *spare = (_Atomic(Buffers *) *)(uintptr_t)m->spare;
+    for (int i = 0; i < MAX_SPARE && b; i++) {
+        Buffers *nothing = NULL;
+        if (atomic_compare_exchange_strong(&spare[i], &nothing, b)) b = NULL;
+    }
+    free_buffers(b);
+}
+
+/* Gives a session buffers to evaluate with. Nothing waits here, so that a child after fork() can't
+ * either. */
+static int borrow(llm_session *s)
+{
+    _Atomic(Buffers *) *spare = (_Atomic(Buffers *) *)(uintptr_t)s->model->spare;
+    for (int i = 0; i < MAX_SPARE && !s->b; i++) {
+        Buffers *b = atomic_exchange(&spare[i], NULL);
+        if (b && b->threads >= s->threads && b->n_parts >= parts_of(s))
+            s->b = b;
+        else if (b)
+            keep_buffers(s->model, b);
+    }
+    if (!s->b) s->b = new_buffers(s);
+    return s->b ? 0 : fail("out of memory for the buffers of an evaluation");
+}
+
+static void give_back(llm_session *s)
+{
+    if (s->b) keep_buffers(s->model, s->b);
+    s->b = NULL;
+}
+
+/* What a session has for itself. */
+static void session_memory(llm_session *s)
+{
+    const llm_model *m = s->model;
+    const llm_facts *c = &m->facts;
+    size_t vocab = (size_t)c->vocab_size;
     s->tokens = take(&s->arena, (size_t)s->context, sizeof *s->tokens);
-    s->logits = take(&s->arena, vocab, f);
+    s->logits = take(&s->arena, vocab, sizeof *s->logits);
     for (int i = 0; i < 2; i++) {
-        s->kv[i].data = take(&s->arena, (size_t)c->n_layers * kv_heads,
+        s->kv[i].data = take(&s->arena, (size_t)c->n_layers * (size_t)c->n_kv_heads,
                              (size_t)s->context * s->kv[i].bytes);
     }
-    s->rows = take(&s->arena, rows, sizeof *s->rows);
-    s->x = take(&s->arena, rows, dim * f);
-    s->h = take(&s->arena, rows, dim * f);
-    s->q = take(&s->arena, rows, q_dim * f);
-    s->change = take(&s->arena, rows, dim * f);
-    s->a = take(&s->arena, rows, heads * value_dim * f);
-    size_t few = FEW_ROWS * heads * (size_t)(s->context / SPAN + 1),
-           tile = (size_t)s->threads * (size_t)tile_rows(m) * heads / kv_heads;
-    s->n_parts = few > tile ? few : tile;
-    s->found_in = take(&s->arena, s->n_parts, value_dim * f);
-    s->parts = take(&s->arena, s->n_parts, sizeof *s->parts);
-    s->k = take(&s->arena, rows, kv_heads * (size_t)c->head_dim * f);
-    s->v = take(&s->arena, rows, kv_heads * value_dim * f);
-    s->gate = take(&s->arena, rows, (size_t)m->widest * f);
-    s->q_low = take(&s->arena, rows, (size_t)m->q_rank * f);
-    s->latent = take(&s->arena, rows, (size_t)(m->rank + m->n_rot) * f);
-    s->latent_normed = take(&s->arena, rows, (size_t)m->rank * f);
-    s->heads = take(&s->arena, m->rank && m->value_at < 0 ? rows : 0,
-                    heads * (size_t)(m->plain_dim + m->value_dim) * f);
-    s->q_plain = take(&s->arena, rows, plain * f);
-    s->found = take(&s->arena, m->rank ? rows : 0, (size_t)m->o_dim * f);
-    s->scores = take(&s->arena, rows, (size_t)m->facts.n_experts * f);
-    s->shared = take(&s->arena, rows, f);
-    s->chosen = take(&s->arena, rows, (size_t)m->facts.n_experts_used * sizeof *s->chosen);
-    s->routes = take(&s->arena, rows, (size_t)m->facts.n_experts_used * sizeof *s->routes);
-    s->starts = take(&s->arena, (size_t)m->facts.n_experts + 1, sizeof *s->starts);
-    s->group_in = take(&s->arena, grouped ? rows : 0, (size_t)widest * f);
-    s->group_out = take(&s->arena, grouped ? rows : 0, (size_t)widest * f);
-    for (size_t i = 0; i < 2; i++) {
-        s->cos[i] = take(&s->arena, rows, (size_t)m->n_rot / 2 * f);
-        s->sin[i] = take(&s->arena, rows, (size_t)m->n_rot / 2 * f);
-        size_t cols = whole_pieces(widest);
-        s->acts[i] = (Act){ { take(&s->arena, cols / BAND_COLS * (i + 1), sizeof(Tiles)) },
-                            take(&s->arena, rows, cols / 16 * f),
-                            take(&s->arena, rows, cols / 16 * f) };
-    }
-    s->work = take(&s->arena, (size_t)s->threads, sizeof *s->work);
-    s->out = take(&s->arena, LOGIT_ROWS, vocab * f);
     s->candidates = take(&s->arena, vocab, sizeof *s->candidates);
     s->piece = take(&s->arena, m->max_piece + 8, 1);
     /* a bad byte becomes the three of U+FFFD */
@@ -2856,13 +2931,14 @@ llm_session *llm_session_new(const llm_model *m, const llm_options *options)
     s->interrupt = o.interrupt;
     s->stops = o.stops;
     s->shift = o.shift;
-    session_buffers(s);
+    session_memory(s);
     find_end(s);
-    if (s->arena.failed) {
+    if (s->arena.failed || borrow(s)) {
         fail("out of memory for a context of %d", s->context);
         llm_session_free(s);
         return NULL;
     }
+    give_back(s);
     return s;
 }
 
@@ -3240,7 +3316,7 @@ static void bands(Scratch *work, FloatBand (*y)[CHUNK], const Job *job, const Pr
     int act = act_of(w->format, job->tiles);
     const float *x = job->x + (size_t)p->from * (size_t)w->cols;
     Act a = { { NULL }, NULL, NULL };
-    if (act >= 0) a = act_from(&job->s->acts[act], act + 1, w->cols, p->from, job->tiles);
+    if (act >= 0) a = act_from(&job->s->b->acts[act], act + 1, w->cols, p->from, job->tiles);
     if (job->tiles) {
         kernels->tiles(work, y, w, x, &a, p->n, first, count);
         return;
@@ -3285,9 +3361,9 @@ static void prepare_row(void *with, int t, int thread)
 {
     const Job *job = with;
     (void)thread;
-    (job->tiles ? kernels->prepare_tiles : kernels->prepare)(
-        &job->s->acts[job->digits - 1], job->x + (size_t)t * (size_t)job->cols, t, job->cols,
-        job->digits);
+    (job->tiles ? kernels->prepare_tiles : kernels->prepare)(&job->s->b->acts[job->digits - 1],
+                                                             job->x + (size_t)t * (size_t)job->cols,
+                                                             t, job->cols, job->digits);
 }
 
 /* Run number `piece` of the bands of all products. */
@@ -3304,7 +3380,7 @@ static void run_of_bands(void *with, int piece, int thread)
         int most = job->tiles || p->n <= FEW_ROWS ? RUN_BANDS : 1;
         int now = count < most ? count : most, left = p->w.rows - first * BAND;
         if (now * BAND > left) now = (left + BAND - 1) / BAND;
-        product_rows(&job->s->work[thread], job, p, first * BAND,
+        product_rows(&job->s->b->work[thread], job, p, first * BAND,
                      left < now * BAND ? left : now * BAND);
         first += now, count -= now;
     }
@@ -3364,15 +3440,15 @@ static void by_head(llm_session *s, float *y, int y_head, const float *x, int x_
     for (int first = 0; first < heads; first += most) {
         int count = heads - first < most ? heads - first : most;
         for (int g = 0; g < count; g++) {
-            p[g] = (Product){ s->group_out + (size_t)(g * step) * (size_t)w->rows, w[first + g],
+            p[g] = (Product){ s->b->group_out + (size_t)(g * step) * (size_t)w->rows, w[first + g],
                               g * step, n, NULL };
             for (int t = 0; t < n; t++) {
-                memcpy(s->group_in + (size_t)(g * step + t) * (size_t)w->cols,
+                memcpy(s->b->group_in + (size_t)(g * step + t) * (size_t)w->cols,
                        x + (size_t)(t * heads + first + g) * (size_t)x_head,
                        (size_t)w->cols * sizeof *x);
             }
         }
-        matmul(s, s->group_in, count * step, p, count);
+        matmul(s, s->b->group_in, count * step, p, count);
         for (int i = 0; i < count * n; i++) {
             int g = i / n, t = i % n;
             memcpy(y + (size_t)(t * heads + first + g) * (size_t)y_head,
@@ -3454,13 +3530,13 @@ static void rope_angles(llm_session *s, int n)
     const llm_model *m = s->model;
     int half = m->n_rot / 2;
     for (int t = 0; t < n; t++) {
-        int kind = s->rows[t].session->long_rope ? LONG_ROPE : ROPE;
+        int kind = s->b->rows[t].session->long_rope ? LONG_ROPE : ROPE;
         const Rope *ropes[] = { &m->ropes[kind], &m->ropes[LOCAL_ROPE] };
         for (int i = 0; i < half * (m->window ? 2 : 1); i++) {
             const Rope *rope = ropes[i / half];
-            float angle = (float)s->rows[t].position * rope->turns[i % half];
-            s->cos[i / half][t * half + i % half] = cosf(angle) * rope->scale;
-            s->sin[i / half][t * half + i % half] = sinf(angle) * rope->scale;
+            float angle = (float)s->b->rows[t].position * rope->turns[i % half];
+            s->b->cos[i / half][t * half + i % half] = cosf(angle) * rope->scale;
+            s->b->sin[i / half][t * half + i % half] = sinf(angle) * rope->scale;
         }
     }
 }
@@ -3470,7 +3546,7 @@ static void rope_row(void *with, int t, int thread)
     const Rowwise *r = with;
     const llm_model *m = r->s->model;
     int half = m->n_rot / 2, step = m->arch->halves ? 1 : 2, far = m->arch->halves ? half : 1;
-    const float *cos = r->s->cos[r->rope] + t * half, *sin = r->s->sin[r->rope] + t * half;
+    const float *cos = r->s->b->cos[r->rope] + t * half, *sin = r->s->b->sin[r->rope] + t * half;
     float *head = r->y + (size_t)t * (size_t)r->dim;
     (void)thread;
     for (int at = 0; at < r->dim; at += m->facts.head_dim, head += m->facts.head_dim) {
@@ -3495,9 +3571,9 @@ static void temper(const llm_session *s, int n)
     const llm_model *m = s->model;
     size_t dim = (size_t)(m->facts.n_heads * m->facts.head_dim);
     for (int t = 0; t < n && m->query_growth > 0; t++) {
-        float passed = (float)(s->rows[t].position / m->short_context);
+        float passed = (float)(s->b->rows[t].position / m->short_context);
         float scale = 1 + m->query_growth * logf(1 + passed);
-        for (size_t i = 0; i < dim; i++) s->q[(size_t)t * dim + i] *= scale;
+        for (size_t i = 0; i < dim; i++) s->b->q[(size_t)t * dim + i] *= scale;
     }
 }
 
@@ -3507,14 +3583,14 @@ static void whole_heads(llm_session *s, const Layer *w, int n)
     const llm_model *m = s->model;
     size_t heads = (size_t)m->facts.n_heads, rotated = (size_t)m->n_rot, f = sizeof(float),
            plain = (size_t)m->plain_dim, value = (size_t)m->value_dim, key = plain + rotated;
-    multiply(s, s->heads, &w->heads, s->latent_normed, n);
+    multiply(s, s->b->heads, &w->heads, s->b->latent_normed, n);
     for (size_t i = 0; i < (size_t)n * heads; i++) {
-        const float *from = s->heads + i * (plain + value);
-        const float *shared = s->latent + i / heads * ((size_t)m->rank + rotated) + m->rank;
-        memcpy(s->k + i * key, shared, rotated * f);
-        memcpy(s->k + i * key + rotated, from, plain * f);
-        memcpy(s->v + i * value, from + plain, value * f);
-        memcpy(s->q + i * key + rotated, s->q_plain + i * key, plain * f);
+        const float *from = s->b->heads + i * (plain + value);
+        const float *shared = s->b->latent + i / heads * ((size_t)m->rank + rotated) + m->rank;
+        memcpy(s->b->k + i * key, shared, rotated * f);
+        memcpy(s->b->k + i * key + rotated, from, plain * f);
+        memcpy(s->b->v + i * value, from + plain, value * f);
+        memcpy(s->b->q + i * key + rotated, s->b->q_plain + i * key, plain * f);
     }
 }
 
@@ -3527,51 +3603,53 @@ static void latent_queries(llm_session *s, const Layer *w, int n)
     const llm_model *m = s->model;
     int heads = m->facts.n_heads, key = m->facts.head_dim, rotated = m->n_rot, rank = m->rank,
         plain = m->plain_dim, each = plain + rotated;
-    Product low[] = { { s->latent, w->latent, 0, n, NULL }, { s->q_low, w->q_low, 0, n, NULL } };
-    matmul(s, s->h, n, low, 2);
-    norm(s, s->q_low, s->q_low, &w->q_low_norm, n, m->q_rank);
-    multiply(s, s->q_plain, &w->wq, m->q_rank ? s->q_low : s->h, n);
+    Product low[] = { { s->b->latent, w->latent, 0, n, NULL },
+                      { s->b->q_low, w->q_low, 0, n, NULL } };
+    matmul(s, s->b->h, n, low, 2);
+    norm(s, s->b->q_low, s->b->q_low, &w->q_low_norm, n, m->q_rank);
+    multiply(s, s->b->q_plain, &w->wq, m->q_rank ? s->b->q_low : s->b->h, n);
     for (size_t i = 0; i < (size_t)n * (size_t)heads; i++) {
-        memcpy(s->q + i * (size_t)key, s->q_plain + i * (size_t)each + plain,
-               (size_t)rotated * sizeof *s->q);
+        memcpy(s->b->q + i * (size_t)key, s->b->q_plain + i * (size_t)each + plain,
+               (size_t)rotated * sizeof *s->b->q);
     }
     for (int t = 0; t < n; t++) {
-        float *latent = s->latent + (size_t)t * (size_t)(rank + rotated);
-        norm_vector(m, s->latent_normed + (size_t)t * (size_t)rank, latent, &w->latent_norm);
+        float *latent = s->b->latent + (size_t)t * (size_t)(rank + rotated);
+        norm_vector(m, s->b->latent_normed + (size_t)t * (size_t)rank, latent, &w->latent_norm);
     }
     if (w->heads.data) {
         whole_heads(s, w, n);
         return;
     }
     for (int t = 0; t < n; t++) {
-        float *k = s->k + (size_t)t * (size_t)key;
-        memcpy(k, s->latent + (size_t)t * (size_t)(rank + rotated) + rank,
+        float *k = s->b->k + (size_t)t * (size_t)key;
+        memcpy(k, s->b->latent + (size_t)t * (size_t)(rank + rotated) + rank,
                (size_t)rotated * sizeof *k);
-        memcpy(k + rotated, s->latent_normed + (size_t)t * (size_t)rank, (size_t)rank * sizeof *k);
+        memcpy(k + rotated, s->b->latent_normed + (size_t)t * (size_t)rank,
+               (size_t)rank * sizeof *k);
     }
-    by_head(s, s->q + rotated, key, s->q_plain, each, w->to_latent, n);
+    by_head(s, s->b->q + rotated, key, s->b->q_plain, each, w->to_latent, n);
 }
 
-/* Queries, keys and values of n rows of s->h. */
+/* Queries, keys and values of n rows of s->b->h. */
 static void project(llm_session *s, const Layer *w, int n)
 {
-    Product qkv[] = { { s->q, w->wq, 0, n, NULL },
-                      { s->k, w->wk, 0, n, NULL },
-                      { s->v, w->wv, 0, n, NULL } };
+    Product qkv[] = { { s->b->q, w->wq, 0, n, NULL },
+                      { s->b->k, w->wk, 0, n, NULL },
+                      { s->b->v, w->wv, 0, n, NULL } };
     if (w->latent.data) {
         latent_queries(s, w, n);
     } else {
-        matmul(s, s->h, n, qkv, 3);
+        matmul(s, s->b->h, n, qkv, 3);
     }
 }
 
 /* What attention found, as wo takes it. */
 static const float *heads_out(llm_session *s, const Layer *w, int n)
 {
-    if (!w->from_latent) return s->a;
-    by_head(s, s->found, s->model->o_dim / s->model->facts.n_heads, s->a, s->model->value_dim,
+    if (!w->from_latent) return s->b->a;
+    by_head(s, s->b->found, s->model->o_dim / s->model->facts.n_heads, s->b->a, s->model->value_dim,
             w->from_latent, n);
-    return s->found;
+    return s->b->found;
 }
 
 /* Where session s keeps a position of key/value head g in layer l. */
@@ -3594,13 +3672,13 @@ typedef struct {
 static void remember_row(void *with, int t, int thread)
 {
     const Attending *a = with;
-    const llm_session *s = a->s, *owner = s->rows[t].session;
+    const llm_session *s = a->s, *owner = s->b->rows[t].session;
     int key_dim = s->model->facts.head_dim, value_dim = s->model->value_dim, l = a->layer,
-        heads = s->model->facts.n_kv_heads, at = s->rows[t].position;
+        heads = s->model->facts.n_kv_heads, at = s->b->rows[t].position;
     (void)thread;
     for (int g = 0; g < heads; g++) {
-        const float *k = s->k + (size_t)(t * heads + g) * (size_t)key_dim;
-        const float *v = s->v + (size_t)(t * heads + g) * (size_t)value_dim;
+        const float *k = s->b->k + (size_t)(t * heads + g) * (size_t)key_dim;
+        const float *v = s->b->v + (size_t)(t * heads + g) * (size_t)value_dim;
         pack(owner->cache, cache_at(owner, 0, l, g, at), k, key_dim);
         if (s->model->value_at < 0) pack(owner->cache, cache_at(owner, 1, l, g, at), v, value_dim);
     }
@@ -3806,7 +3884,7 @@ static void attend_span(llm_session *s, Scratch *work, int l, int g, int first, 
 {
     const llm_model *m = s->model;
     const llm_facts *c = &m->facts;
-    const Row *rows = s->rows + first;
+    const Row *rows = s->b->rows + first;
     int group = c->n_heads / c->n_kv_heads, heads = count == 1 ? 1 : group,
         n = count == 1 ? group : count, end = rows[count - 1].position + 1,
         window = m->layers[l].window, start = window ? rows->position + 1 - window : 0;
@@ -3814,17 +3892,18 @@ static void attend_span(llm_session *s, Scratch *work, int l, int g, int first, 
            head = (size_t)first * all + (size_t)(g * group), ldq = count == 1 ? dim : dim * all;
     if (start < span * SPAN) start = span * SPAN;
     if (end > (span + 1) * SPAN) end = (span + 1) * SPAN;
-    for (int i = 0; i < count * group; i++) s->parts[part + (size_t)i] = (Softmax){ -INFINITY, 0 };
-    memset(s->found_in + part * value_dim, 0,
-           (size_t)(count * group) * value_dim * sizeof *s->found_in);
+    for (int i = 0; i < count * group; i++)
+        s->b->parts[part + (size_t)i] = (Softmax){ -INFINITY, 0 };
+    memset(s->b->found_in + part * value_dim, 0,
+           (size_t)(count * group) * value_dim * sizeof *s->b->found_in);
     for (int j = start / ATTEND_BLOCK * ATTEND_BLOCK; j < end; j += ATTEND_BLOCK) {
         int length = end - j < ATTEND_BLOCK ? end - j : ATTEND_BLOCK;
         unpack_block(rows->session, work, l, g, j, length);
         see(work, rows, count, n, j, length, window);
         for (size_t h = 0; h < (size_t)heads; h++) {
             size_t to = part + h * (size_t)n;
-            attend_block(m, work, s->found_in + to * value_dim, s->q + (head + h) * dim, ldq, n,
-                         s->parts + to, length);
+            attend_block(m, work, s->b->found_in + to * value_dim, s->b->q + (head + h) * dim, ldq,
+                         n, s->b->parts + to, length);
         }
     }
 }
@@ -3841,10 +3920,10 @@ static void add_span(llm_session *s, Scratch *work, int l, int g, int first, int
     size_t dim = (size_t)m->value_dim;
     for (int i = 0; i < count * group; i++) {
         int h = g * group + i / count;
-        float *a = s->a + (size_t)((first + i % count) * all + h) * dim;
-        const float *from = s->found_in + (part + (size_t)i) * dim;
-        Softmax *sum = &work->softmax[i], own = s->parts[part + (size_t)i];
-        if (span == first_span(s, l, s->rows + first)) {
+        float *a = s->b->a + (size_t)((first + i % count) * all + h) * dim;
+        const float *from = s->b->found_in + (part + (size_t)i) * dim;
+        Softmax *sum = &work->softmax[i], own = s->b->parts[part + (size_t)i];
+        if (span == first_span(s, l, s->b->rows + first)) {
             *sum = w->sinks ? (Softmax){ w->sinks[h], 1 } : (Softmax){ -INFINITY, 0 };
             memset(a, 0, dim * sizeof *a);
         }
@@ -3854,7 +3933,7 @@ static void add_span(llm_session *s, Scratch *work, int l, int g, int first, int
             for (size_t d = 0; d < dim; d++) a[d] = a[d] * old + from[d] * new;
             *sum = (Softmax){ top, sum->sum * old + own.sum * new };
         }
-        if (span < last_span(s->rows + first + count - 1)) continue;
+        if (span < last_span(s->b->rows + first + count - 1)) continue;
         for (size_t d = 0; d < dim; d++) a[d] /= sum->sum;
     }
 }
@@ -3876,9 +3955,9 @@ static void attend_piece(void *with, int i, int thread)
     llm_session *s = a->s;
     int heads = s->model->facts.n_kv_heads, of = a->spans ? a->spans : 1, tile = i / of / heads,
         g = i / of % heads, first = a->starts[tile], count = a->starts[tile + 1] - first;
-    Scratch *work = &s->work[thread];
-    for (int span = first_span(s, a->layer, s->rows + first);
-         span <= last_span(s->rows + first + count - 1); span++) {
+    Scratch *work = &s->b->work[thread];
+    for (int span = first_span(s, a->layer, s->b->rows + first);
+         span <= last_span(s->b->rows + first + count - 1); span++) {
         size_t part = part_of(a, tile, g, span, thread);
         if (a->spans && span != a->from + i % of) continue;
         attend_span(s, work, a->layer, g, first, count, span, part);
@@ -3891,9 +3970,9 @@ static void add_spans(const Attending *a, int tile, int g)
 {
     llm_session *s = a->s;
     int first = a->starts[tile], count = a->starts[tile + 1] - first;
-    for (int span = first_span(s, a->layer, s->rows + first);
-         span <= last_span(s->rows + first + count - 1); span++) {
-        add_span(s, s->work, a->layer, g, first, count, span, part_of(a, tile, g, span, 0));
+    for (int span = first_span(s, a->layer, s->b->rows + first);
+         span <= last_span(s->b->rows + first + count - 1); span++) {
+        add_span(s, s->b->work, a->layer, g, first, count, span, part_of(a, tile, g, span, 0));
     }
 }
 
@@ -3906,16 +3985,16 @@ static void attend(llm_session *s, int l, int n)
     int starts[CHUNK + 1] = { 0 }, tiles = 0, from = INT_MAX, end = 0;
     double work = 0;
     for (int t = 0; t < n; t++) {
-        const Row *r = s->rows + t;
+        const Row *r = s->b->rows + t;
         int first = first_span(s, l, r), last = last_span(r);
         work += (double)(s->kv[0].bytes + s->kv[1].bytes) * c->n_heads * r->position;
         from = first < from ? first : from, end = last >= end ? last + 1 : end;
-        int of_another = r->session != s->rows[starts[tiles]].session;
+        int of_another = r->session != s->b->rows[starts[tiles]].session;
         if (of_another || t - starts[tiles] == tile_rows(s->model)) starts[++tiles] = t;
     }
     starts[++tiles] = n;
     int threads = work < MIN_WORK ? 1 : s->threads, spans = end - from;
-    if (n > FEW_ROWS || (size_t)spans * (size_t)(n * c->n_heads) > s->n_parts) spans = 0;
+    if (n > FEW_ROWS || (size_t)spans * (size_t)(n * c->n_heads) > s->b->n_parts) spans = 0;
     Attending a = { s, l, n, starts, from, spans };
     share(threads, tiles * c->n_kv_heads * (spans ? spans : 1), attend_piece, &a);
     for (int i = 0; spans && i < tiles * c->n_kv_heads; i++) {
@@ -3941,8 +4020,8 @@ static void add(const llm_session *s, float *x, const float *h, int n, int dim, 
 /* A feed-forward part: change(n, dim) = down activation(gate h, up h) */
 static void feed_forward(llm_session *s, const Mat *gate, const Mat *up, const Mat *down, int n)
 {
-    matmul(s, s->h, n, &(Product){ s->gate, *gate, 0, n, up }, 1);
-    multiply(s, s->change, down, s->gate, n);
+    matmul(s, s->b->h, n, &(Product){ s->b->gate, *gate, 0, n, up }, 1);
+    multiply(s, s->b->change, down, s->b->gate, n);
 }
 
 /* The largest of n numbers of which none is NaN: its index. It becomes -INFINITY. */
@@ -4001,32 +4080,34 @@ static void route(llm_session *s, const Layer *w, int n)
 {
     const llm_model *m = s->model;
     int all = n * m->facts.n_experts_used;
-    memset(s->starts, 0, ((size_t)m->facts.n_experts + 1) * sizeof *s->starts);
-    multiply(s, s->scores, &w->router, s->h, n);
+    memset(s->b->starts, 0, ((size_t)m->facts.n_experts + 1) * sizeof *s->b->starts);
+    multiply(s, s->b->scores, &w->router, s->b->h, n);
     for (int t = 0; t < n; t++) {
-        choose_experts(m, w->preference, s->scores + (size_t)t * (size_t)m->facts.n_experts,
-                       s->chosen + (size_t)t * (size_t)m->facts.n_experts_used);
+        choose_experts(m, w->preference, s->b->scores + (size_t)t * (size_t)m->facts.n_experts,
+                       s->b->chosen + (size_t)t * (size_t)m->facts.n_experts_used);
     }
-    for (int i = 0; i < all; i++) s->starts[s->chosen[i].row + 1]++;
-    for (int e = 0; e < m->facts.n_experts; e++) s->starts[e + 1] += s->starts[e];
+    for (int i = 0; i < all; i++) s->b->starts[s->b->chosen[i].row + 1]++;
+    for (int e = 0; e < m->facts.n_experts; e++) s->b->starts[e + 1] += s->b->starts[e];
     for (int i = all - 1; i >= 0; i--) {
-        int e = s->chosen[i].row;
-        s->routes[--s->starts[e + 1]] = (Route){ i / m->facts.n_experts_used, s->chosen[i].share };
+        int e = s->b->chosen[i].row;
+        s->b->routes[--s->b->starts[e + 1]] = (Route){ i / m->facts.n_experts_used,
+                                                       s->b->chosen[i].share };
     }
-    memmove(s->starts, s->starts + 1, (size_t)m->facts.n_experts * sizeof *s->starts);
-    s->starts[m->facts.n_experts] = all;
+    memmove(s->b->starts, s->b->starts + 1, (size_t)m->facts.n_experts * sizeof *s->b->starts);
+    s->b->starts[m->facts.n_experts] = all;
 }
 
 /* change(n, dim) = what the expert that every token has gives, or zero. */
 static void shared_expert(llm_session *s, const Layer *w, int n)
 {
     size_t dim = (size_t)s->model->facts.dim;
-    memset(s->change, 0, (size_t)n * dim * sizeof *s->change);
+    memset(s->b->change, 0, (size_t)n * dim * sizeof *s->b->change);
     if (!w->shared_up.data) return;
     feed_forward(s, &w->shared_gate, &w->shared_up, &w->shared_down, n);
     if (!w->shared_router.data) return;
-    multiply(s, s->shared, &w->shared_router, s->h, n);
-    for (size_t i = 0; i < (size_t)n * dim; i++) s->change[i] /= 1 + expf(-s->shared[i / dim]);
+    multiply(s, s->b->shared, &w->shared_router, s->b->h, n);
+    for (size_t i = 0; i < (size_t)n * dim; i++)
+        s->b->change[i] /= 1 + expf(-s->b->shared[i / dim]);
 }
 
 /* A mixture of experts (arxiv.org/abs/1701.06538): each row goes through the experts that it
@@ -4042,28 +4123,28 @@ static void experts(llm_session *s, const Layer *w, int n)
         Product up[MAX_PRODUCTS], down[MAX_PRODUCTS];
         int rows = 0, count = 0, usual = n * m->facts.n_experts_used / m->facts.n_experts;
         for (next = e; next < m->facts.n_experts && count < MAX_PRODUCTS; next++) {
-            const Route *r = s->routes + s->starts[next];
-            int own = s->starts[next + 1] - s->starts[next];
+            const Route *r = s->b->routes + s->b->starts[next];
+            int own = s->b->starts[next + 1] - s->b->starts[next];
             if (rows + spaced(own, usual) > CHUNK) break;
             if (own == 0) continue;
             for (int i = 0; i < own; i++) {
-                memcpy(s->group_in + (size_t)(rows + i) * dim, s->h + (size_t)r[i].row * dim,
-                       dim * sizeof *s->h);
+                memcpy(s->b->group_in + (size_t)(rows + i) * dim, s->b->h + (size_t)r[i].row * dim,
+                       dim * sizeof *s->b->h);
             }
-            up[count] = (Product){ s->gate + (size_t)rows * hidden, w->gates[next], rows, own,
+            up[count] = (Product){ s->b->gate + (size_t)rows * hidden, w->gates[next], rows, own,
                                    &w->ups[next] };
-            down[count++] = (Product){ s->group_out + (size_t)rows * dim, w->downs[next], rows, own,
-                                       NULL };
+            down[count++] = (Product){ s->b->group_out + (size_t)rows * dim, w->downs[next], rows,
+                                       own, NULL };
             rows += spaced(own, usual);
         }
         if (count == 0) return; /* the last experts have nothing to do */
-        matmul(s, s->group_in, rows, up, count);
-        matmul(s, s->gate, rows, down, count);
-        const Route *r = s->routes + s->starts[e];
+        matmul(s, s->b->group_in, rows, up, count);
+        matmul(s, s->b->gate, rows, down, count);
+        const Route *r = s->b->routes + s->b->starts[e];
         for (int i = 0; i < count; i++) {
             for (int j = 0; j < down[i].n; j++, r++) {
-                add(s, s->change + (size_t)r->row * dim, down[i].y + (size_t)j * dim, 1, (int)dim,
-                    r->share);
+                add(s, s->b->change + (size_t)r->row * dim, down[i].y + (size_t)j * dim, 1,
+                    (int)dim, r->share);
             }
         }
     }
@@ -4083,18 +4164,18 @@ static void logits(llm_session *s, int n)
     const Row *asked[LOGIT_ROWS];
     int count = 0;
     for (int t = 0; t < n; t++) {
-        if (s->rows[t].logits) {
-            memcpy(s->h + (size_t)count * dim, s->x + (size_t)t * dim, dim * sizeof *s->h);
-            asked[count++] = &s->rows[t];
+        if (s->b->rows[t].logits) {
+            memcpy(s->b->h + (size_t)count * dim, s->b->x + (size_t)t * dim, dim * sizeof *s->b->h);
+            asked[count++] = &s->b->rows[t];
         }
         if (count < LOGIT_ROWS && (t < n - 1 || count == 0)) continue;
-        norm(s, s->h, s->h, &m->output_norm, count, m->facts.dim);
-        multiply(s, s->out, &m->output, s->h, count);
+        norm(s, s->b->h, s->b->h, &m->output_norm, count, m->facts.dim);
+        multiply(s, s->b->out, &m->output, s->b->h, count);
         for (int i = 0; i < count; i++) {
-            float *row = s->out + (size_t)i * vocab, scale;
+            float *row = s->b->out + (size_t)i * vocab, scale;
             scale = cap(row, (int)vocab, m->logit_scale, m->logit_cap);
             for (size_t j = 0; j < vocab && scale != 1; j++) row[j] *= scale;
-            memcpy(asked[i]->logits, s->out + (size_t)i * vocab, vocab * sizeof *s->out);
+            memcpy(asked[i]->logits, s->b->out + (size_t)i * vocab, vocab * sizeof *s->b->out);
         }
         count = 0;
     }
@@ -4107,8 +4188,8 @@ static void embed(llm_session *s, int n)
     size_t dim = (size_t)m->facts.dim;
     const Mat *tokens = &m->embedding, *positions = &m->positions;
     for (int t = 0; t < n; t++) {
-        const Row *row = &s->rows[t];
-        float *x = s->x + (size_t)t * dim, *h = s->h;
+        const Row *row = &s->b->rows[t];
+        float *x = s->b->x + (size_t)t * dim, *h = s->b->h;
         unpack(tokens->format, weights_at(tokens, row->token, 0), x, (int)dim);
         for (size_t i = 0; i < dim; i++) x[i] *= m->embedding_scale;
         if (!positions->data) continue;
@@ -4151,8 +4232,8 @@ static void read_ahead(llm_session *s)
     share(s->threads, (int)((f->size + READ_PIECE - 1) / READ_PIECE), read_piece, s);
 }
 
-/* Evaluates s->rows[0..n); the rows may belong to other sessions of the same model, the buffers are
- * those of s. Fails if one of them is interrupted between two layers. */
+/* Evaluates s->b->rows[0..n); the rows may belong to other sessions of the same model, the buffers
+ * are those of s. Fails if one of them is interrupted between two layers. */
 static int forward(llm_session *s, int n)
 {
     const llm_model *m = s->model;
@@ -4163,28 +4244,28 @@ static int forward(llm_session *s, int n)
     rope_angles(s, n);
     for (int l = 0; l < c->n_layers; l++) {
         const Layer *w = &m->layers[l];
-        if (check_interrupts(s->rows, n)) return -1;
+        if (check_interrupts(s->b->rows, n)) return -1;
 
-        norm(s, s->h, s->x, &w->attn_norm, n, dim);
+        norm(s, s->b->h, s->b->x, &w->attn_norm, n, dim);
         project(s, w, n);
-        norm(s, s->q, s->q, &w->q_norm, n, c->n_heads * c->head_dim);
-        norm(s, s->k, s->k, &w->k_norm, n, c->n_kv_heads * c->head_dim);
-        rope(s->q, s, w->rope, n, c->n_heads);
-        rope(s->k, s, w->rope, n, c->n_kv_heads);
+        norm(s, s->b->q, s->b->q, &w->q_norm, n, c->n_heads * c->head_dim);
+        norm(s, s->b->k, s->b->k, &w->k_norm, n, c->n_kv_heads * c->head_dim);
+        rope(s->b->q, s, w->rope, n, c->n_heads);
+        rope(s->b->k, s, w->rope, n, c->n_kv_heads);
         temper(s, n);
         remember(s, l, n);
         attend(s, l, n);
-        multiply(s, s->change, &w->wo, heads_out(s, w, n), n);
-        norm(s, s->change, s->change, &w->attn_post_norm, n, dim);
-        add(s, s->x, s->change, n, dim, m->residual_scale);
+        multiply(s, s->b->change, &w->wo, heads_out(s, w, n), n);
+        norm(s, s->b->change, s->b->change, &w->attn_post_norm, n, dim);
+        add(s, s->b->x, s->b->change, n, dim, m->residual_scale);
 
-        if (!w->parallel) norm(s, s->h, s->x, &w->ffn_norm, n, dim);
+        if (!w->parallel) norm(s, s->b->h, s->b->x, &w->ffn_norm, n, dim);
         if (w->router.data)
             experts(s, w, n);
         else
             feed_forward(s, &w->gate, &w->up, &w->down, n);
-        norm(s, s->change, s->change, &w->ffn_post_norm, n, dim);
-        add(s, s->x, s->change, n, dim, m->residual_scale);
+        norm(s, s->b->change, s->b->change, &w->ffn_post_norm, n, dim);
+        add(s, s->b->x, s->b->change, n, dim, m->residual_scale);
     }
     logits(s, n);
     return 0;
@@ -4238,6 +4319,7 @@ static int eval(llm_session *s, const int *tokens, int n, float *all)
     int first = s->position, end = first + n;
     if (n > 0) memcpy(s->tokens + first, tokens, (size_t)n * sizeof *tokens);
     if (n > 0) choose_rope(s, end);
+    if (s->valid < end && borrow(s)) return -1;
     if (s->valid < end) s->has_logits = 1;
     while (s->valid < end) {
         int rows = end - s->valid < CHUNK ? end - s->valid : CHUNK;
@@ -4245,15 +4327,17 @@ static int eval(llm_session *s, const int *tokens, int n, float *all)
             int i = s->valid + t;
             float *to = i == end - 1 ? s->logits : NULL;
             if (all && i >= first) to = all + (size_t)(i - first) * vocab;
-            s->rows[t] = (Row){ s, s->tokens[i], i, to };
+            s->b->rows[t] = (Row){ s, s->tokens[i], i, to };
         }
         if (forward(s, rows)) {
             if (s->valid > first) s->valid = first;
             s->has_logits = 0;
+            give_back(s);
             return -1;
         }
         s->valid += rows;
     }
+    give_back(s);
     if (all) memcpy(s->logits, all + (size_t)(n - 1) * vocab, vocab * sizeof *all);
     s->position = end;
     return 0;
@@ -4307,11 +4391,13 @@ int llm_eval_many(llm_session *const *sessions, const int *tokens, int n)
             if (sessions[i] == sessions[j]) return fail("sessions %d and %d are the same", j, i);
         }
     }
+    if (borrow(sessions[0])) return -1;
     for (int i = 0; i < n; i++) {
-        sessions[0]->rows[i] = (Row){ sessions[i], tokens[i], sessions[i]->position,
-                                      sessions[i]->logits };
+        sessions[0]->b->rows[i] = (Row){ sessions[i], tokens[i], sessions[i]->position,
+                                         sessions[i]->logits };
     }
     int status = forward(sessions[0], n);
+    give_back(sessions[0]);
     for (int i = 0; i < n; i++) {
         llm_session *s = sessions[i];
         s->has_logits = !status;

@@ -1,4 +1,4 @@
-/* tokenizer.c: text to tokens and back.
+/* tokenizer.c: text to tokens and back, and chat templates.
  *
  * A language model reads numbers. Its vocabulary is a list of pieces of text, the place of a
  * piece in the list is its token, and a tokenizer cuts text into pieces. Both kinds of vocabulary
@@ -11,7 +11,8 @@
  *   text is split     nowhere                     into words beforehand, by regular expressions
  *
  * Sections: Unicode, patterns (a small matcher of regular expressions), rules (which patterns split
- * text for which models), vocabulary, normalization, merging, encode, decode, making a tokenizer.
+ * text for which models), vocabulary, normalization, merging, encode, decode, making a tokenizer;
+ * then the small Jinja in which model files say how a conversation becomes a text.
  */
 #include "tokenizer.h"
 
@@ -1802,26 +1803,17 @@ typedef struct Scope Scope;
 typedef struct Value Value;
 typedef struct Builtin Builtin;
 
+/* clang-format off */
 typedef enum {
-    A_UNDEFINED,
-    A_NONE,
-    A_BOOL,
-    A_INTEGER,
-    A_REAL,
-    A_STRING,
-    A_LIST,
-    A_MAPPING,
-    A_GENERATOR,
-    A_NAMESPACE,
-    A_LOOP,
-    A_MACRO,
-    A_FUNCTION
+    A_UNDEFINED, A_NONE, A_BOOL, A_INTEGER, A_REAL, A_STRING, A_LIST, A_MAPPING, A_GENERATOR,
+    A_NAMESPACE, A_LOOP, A_MACRO, A_FUNCTION
 } Kind;
 
-static const char *const kind_names[] = { "undefined",   "none",        "a boolean", "an integer",
-                                          "a number",    "a string",    "a list",    "a mapping",
-                                          "a generator", "a namespace", "a loop",    "a macro",
-                                          "a function" };
+static const char *const kind_names[] = {
+    "undefined", "none", "a boolean", "an integer", "a number", "a string", "a list", "a mapping",
+    "a generator", "a namespace", "a loop", "a macro", "a function"
+};
+/* clang-format on */
 
 struct Value {
     Kind kind;
@@ -2520,22 +2512,19 @@ static Value folded(Jinja *j, Value v, Value case_sensitive)
     return do_case(j, v, &(Arguments){ .how = 'l' });
 }
 
+static int is_stripped(Value chars, Cell c)
+{
+    size_t i = 0;
+    while (i < chars.n && code(chars.text[i]) != code(c)) i++;
+    return chars.kind == A_STRING ? i < chars.n : is_white(c);
+}
+
+/* Without these characters, or white space, at its ends. */
 static Value stripped(Value v, Value chars, int left, int right)
 {
     size_t from = 0, to = v.n;
-    int any = chars.kind != A_STRING;
-    while (from < to) {
-        Cell c = v.text[left ? from : to - 1];
-        size_t i = 0;
-        while (!any && i < chars.n && code(chars.text[i]) != code(c)) i++;
-        int goes = any ? is_white(c) : i < chars.n;
-        if (goes)
-            left ? from++ : to--;
-        else if (left && right)
-            left = 0;
-        else
-            break;
-    }
+    while (left && from < to && is_stripped(chars, v.text[from])) from++;
+    while (right && from < to && is_stripped(chars, v.text[to - 1])) to--;
     return slice(v, from, to);
 }
 

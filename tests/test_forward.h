@@ -339,6 +339,48 @@ static void test_batches(void)
     free(file.data), free(wide), free(kept);
 }
 
+static int spare_buffers(const llm_model *m)
+{
+    int n = 0;
+    for (int i = 0; i < MAX_SPARE; i++) n += m->spare[i] != NULL;
+    return n;
+}
+
+/* Sessions that evaluate one after the other share buffers, however many they are; where they would
+ * be too small for one, it gets its own. Nobody keeps any. */
+static void test_buffers(void)
+{
+    enum { N = 12 };
+    Bytes file;
+    int tokens[40], vocab = small_shape.vocab;
+    llm_model *m = open_tiny(&small_shape, &file);
+    llm_session *all[N];
+    float *first = malloc((size_t)vocab * sizeof *first);
+    random_tokens(tokens, 40, vocab);
+    for (int i = 0; i < N; i++) all[i] = llm_session_new(m, &(llm_options){ .threads = 2 });
+    memcpy(first, llm_eval(all[0], tokens, 40), (size_t)vocab * sizeof *first);
+    for (int i = 1; i < N; i++) {
+        const float *logits = llm_eval(all[i], tokens, 40);
+        check(logits && !memcmp(first, logits, (size_t)vocab * sizeof *first) && !all[i]->b,
+              "session %d beside others", i);
+    }
+    check(!llm_eval_many(all, tokens, N) && spare_buffers(m) == 1, "%d sets for %d sessions",
+          spare_buffers(m), N);
+    check(borrow(all[0]) == 0 && borrow(all[1]) == 0 && all[0]->b != all[1]->b,
+          "two that evaluate at once have two sets");
+    give_back(all[0]), give_back(all[1]);
+    llm_session *wide = llm_session_new(m, &(llm_options){ .threads = 4 });
+    check(spare_buffers(m) == 3 && llm_eval(wide, tokens, 40) && spare_buffers(m) == 3,
+          "more threads: %d sets", spare_buffers(m));
+    for (int i = 0; i < N; i++) check(!borrow(all[i]) && all[i]->b, "%s", llm_error());
+    for (int i = 0; i < N; i++) give_back(all[i]);
+    check(spare_buffers(m) == MAX_SPARE, "%d sets are kept", spare_buffers(m));
+    for (int i = 0; i < N; i++) llm_session_free(all[i]);
+    llm_session_free(wide);
+    llm_close(m);
+    free(file.data), free(first);
+}
+
 /* Families whose buffers and caches differ, in odd shapes. */
 static const struct {
     const char *what, *arch, *keys, *tensors;
@@ -621,7 +663,7 @@ static void test_spans(void)
                     *three = llm_session_new(m, &(llm_options){ .context = 1700, .threads = 3 }),
                     *five = llm_session_new(m, &(llm_options){ .context = 1700, .threads = 2 });
         float *rows = malloc(5 * bytes);
-        check(one->n_parts >= 5 * 4 * 4, "room for the spans of five rows");
+        check(parts_of(one) >= 5 * 4 * 4, "room for the spans of five rows");
         random_tokens(tokens, 1700, vocab);
         llm_eval(one, tokens, 1500), llm_eval(three, tokens, 1500), llm_eval(five, tokens, 1500);
         for (int t = 1500; t < 1700; t += 5) {
@@ -760,6 +802,7 @@ static void test_forward(void)
     check(!pick_kernels() && strstr(llm_error(), "no such kernels"), "%s", llm_error());
     unsetenv("RUN_CPU");
     pick_kernels();
+    test_buffers();
     test_refusals();
     test_scale_names();
     test_glm_flash();

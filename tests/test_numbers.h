@@ -267,9 +267,10 @@ static void test_matmul(void)
 {
     uint64_t random = 3;
     Arena arena = { 0 };
-    llm_session s = { .threads = 2, .work = take(&arena, 2, sizeof(Scratch)) };
+    Buffers buffers = { .work = take(&arena, 2, sizeof(Scratch)) };
+    llm_session s = { .threads = 2, .b = &buffers };
     for (size_t i = 1; i <= 2; i++) {
-        s.acts[i - 1] = (Act){ { take(&arena, 4 * i, sizeof(Tiles)) },
+        buffers.acts[i - 1] = (Act){ { take(&arena, 4 * i, sizeof(Tiles)) },
                                take(&arena, 80, 64 * 4),
                                take(&arena, 80, 64 * 4) };
     }
