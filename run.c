@@ -21,6 +21,27 @@
  * that meet it in use do their work alone. With RUN_OPENMP defined, it is OpenMP's.
  * Fork: models and sessions go on in a child after fork() (with OpenMP, with one thread).
  * One translation unit: include run.c, then tokenizer.c.
+ *
+ * An evening's path to how a model works: one layout and unpack (section 2), struct llm_session and
+ * Buffers (5), norm, rope, multiply, attend_span and feed_forward (6), forward and eval (7),
+ * llm_sample (8). The rest is what files, machines and people ask for.
+ *
+ * Words:
+ *   row       one token at one position of one session; a batch is up to CHUNK rows (of a matrix:
+ *             its numbers for one output)
+ *   block     what a weight format stores as one: quanta (small integers) with their scales
+ *   layout    where in a block the bits of its quanta and scales lie
+ *   unit      256 columns of a row of weights, unpacked to bytes
+ *   band      32 rows of a matrix side by side, so that one number of x meets all of them at once
+ *   tile      the few rows of x, or of a prompt, that a kernel takes through a band together
+ *   span      512 positions of the cache, for which attention is summed up on its own
+ *   piece     what a thread does of a parallel region at a time
+ *   latent    a short vector from which keys and values are made (attention of DeepSeek)
+ *   expert    one of many feed-forward parts of a layer, chosen by its router for each token
+ *   valid     positions whose keys and values the cache has
+ *   turn      a message of a conversation; open while the model writes it
+ *   mark      a token that a chat template sets turns and thoughts off with
+ *   isa       a row of kernels for an instruction set
  */
 
 /* ==== 0. Public API =========================================================================== */
@@ -976,7 +997,7 @@ static void pack_F16(void *row, const float *x, int n)
     for (int i = 0; i < n; i++) y[i] = float_f16(x[i]);
 }
 
-/* A number that is none makes its block none, so that it comes to light in the logits. */
+/* A NaN makes its block NaN, so that it comes to light in the logits. */
 static void pack_Q8_0(void *row, const float *x, int n)
 {
     for (uint8_t *block = row; n > 0; block += 34, n -= 32, x += 32) {
@@ -1019,7 +1040,7 @@ enum { F32 = 0, F16 = 1, BF16 = 30, N_FORMATS = ARRAY_LEN(formats) };
  * more than five bits of the file, its share of the scales included. One adds about a hundredth to
  * what a format of four bits costs (in KL divergence), but a twentieth to one of five; two add
  * nothing. */
-static int digits(const Format *f)
+static int digits_of(const Format *f)
 {
     return f->bytes * 8 > f->block * 5 ? 2 : 1;
 }
@@ -1354,7 +1375,7 @@ typedef struct {
     Mat gate, up, down;  /* (hidden_dim, dim) (hidden_dim, dim) (dim, hidden_dim) */
     Norm ffn_post_norm;
     Mat router;                 /* (n_experts, dim) */
-    const float *preference;    /* (n_experts) is added to the scores by which experts are chosen */
+    const float *expert_bias;   /* (n_experts) is added to the scores by which experts are chosen */
     Mat *gates, *ups, *downs;   /* (n_experts) of (expert_dim, dim) and (dim, expert_dim) */
     Mat shared_router;          /* (1, dim) */
     Mat shared_gate, shared_up; /* (shared_dim, dim) the expert that every token has */
@@ -2096,10 +2117,10 @@ static void load_experts(llm_model *m, Layer *w, int l)
     load_expert_mats(m, w, l);
     m->facts.bytes_read = before + (m->facts.bytes_read - before) / n * m->facts.n_experts_used;
     w->router = load_mat(m, n, dim, ROUTED, "ffn_gate_inp", l);
-    w->preference = load_vec(m, n, ROUTED | OPTIONAL, "exp_probs_b.bias", l);
-    for (int i = 0; w->preference && i < n; i++) { /* else an expert could be chosen twice */
-        if (isfinite(w->preference[i])) continue;
-        m->failed = fail("tensor blk.%d.exp_probs_b.bias holds %g", l, (double)w->preference[i]);
+    w->expert_bias = load_vec(m, n, ROUTED | OPTIONAL, "exp_probs_b.bias", l);
+    for (int i = 0; w->expert_bias && i < n; i++) { /* else an expert could be chosen twice */
+        if (isfinite(w->expert_bias[i])) continue;
+        m->failed = fail("tensor blk.%d.exp_probs_b.bias holds %g", l, (double)w->expert_bias[i]);
     }
     if (!shared) return;
     w->shared_router = load_mat(m, 1, dim, ROUTED | OPTIONAL, "ffn_gate_inp_shexp", l);
@@ -3144,7 +3165,7 @@ typedef struct {
     void (*prepare_tiles)(Act *to, const float *x, int row, int cols, int digits);
     /* to(bytes / 4) = the words of a band whose rows begin every `stride` bytes. Reads, and writes,
      * up to 63 bytes more. */
-    void (*deal)(Words *to, const uint8_t *rows, size_t stride, int bytes);
+    void (*interleave)(Words *to, const uint8_t *rows, size_t stride, int bytes);
     /* y(t, 0..BAND) += sum over k of w(k, 0..BAND) x(t, k); matrices with stride ld begin a new row
      * every ld numbers */
     void (*gemm)(float *y, size_t ldy, const float *w, size_t ldw, const float *x, size_t ldx,
@@ -3217,7 +3238,7 @@ static void few_portable(FloatBand *y, const Mat *w, const float *x, const Act *
     }
 }
 
-static void deal_portable(Words *to, const uint8_t *rows, size_t stride, int bytes)
+static void interleave_portable(Words *to, const uint8_t *rows, size_t stride, int bytes)
 {
     for (int r = 0; r < BAND; r++, rows += stride) {
         for (int i = 0; 4 * i < bytes; i++) memcpy(&to[i][r], rows + 4 * i, 4);
@@ -3253,7 +3274,8 @@ static void unpack_band(Scratch *work, const Mat *w, int k, int cols, int first,
     for (int r = 0; r < count; r++) {
         unpack(w->format, weights_at(w, first + r, k), work->rows[r], cols);
     }
-    kernels->deal((Words *)work->lanes, (const uint8_t *)work->rows, sizeof *work->rows, cols * 4);
+    kernels->interleave((Words *)work->lanes, (const uint8_t *)work->rows, sizeof *work->rows,
+                        cols * 4);
 }
 
 /* The weights are unpacked in pieces small enough for the L1 cache, each used for all rows of x. */
@@ -3296,7 +3318,7 @@ static int runs_on_tiles(int n)
 /* Which of the two Acts rows of x become for a matrix of that format, -1: none. */
 static int act_of(const Format *f, int tiles)
 {
-    return tiles ? f->parts - 1 : kernels->prepare && f->bits ? digits(f) - 1 : -1;
+    return tiles ? f->parts - 1 : kernels->prepare && f->bits ? digits_of(f) - 1 : -1;
 }
 
 /* The rows of x from row `from` on, a multiple of 16 for tiles. */
@@ -3841,9 +3863,9 @@ static void unpack_block(const llm_session *s, Scratch *work, int l, int g, int 
         unpack(s->cache, keys, work->values + i * row, m->facts.head_dim);
     }
     for (int i = 0; i < length; i += BAND) {
-        kernels->deal((Words *)work->keys[i / BAND],
-                      (const uint8_t *)(work->values + (size_t)i * row), row * sizeof(float),
-                      (m->facts.head_dim + BAND - 1) / BAND * BAND * (int)sizeof(float));
+        kernels->interleave((Words *)work->keys[i / BAND],
+                            (const uint8_t *)(work->values + (size_t)i * row), row * sizeof(float),
+                            (m->facts.head_dim + BAND - 1) / BAND * BAND * (int)sizeof(float));
     }
     if (m->value_at >= 0) return;
     for (size_t i = 0; i < (size_t)length; i++, values += s->kv[1].bytes) {
@@ -4051,7 +4073,7 @@ static void choose_groups(const llm_model *m, float *scores)
 }
 
 /* Which experts a row of scores (n_experts) chooses, and their shares: chosen (n_chosen). */
-static void choose_experts(const llm_model *m, const float *preference, float *scores,
+static void choose_experts(const llm_model *m, const float *expert_bias, float *scores,
                            Route *chosen)
 {
     float wanted[MAX_EXPERTS], top = scores[0], sum = 0;
@@ -4060,7 +4082,7 @@ static void choose_experts(const llm_model *m, const float *preference, float *s
     for (int i = 0; i < n && m->gating != SIGMOID; i++) sum += scores[i] = expf(scores[i] - top);
     for (int i = 0; i < n; i++) {
         scores[i] = m->gating == SIGMOID ? 1 / (1 + expf(-scores[i])) : scores[i] / sum;
-        wanted[i] = scores[i] == scores[i] ? scores[i] + (preference ? preference[i] : 0) : 0;
+        wanted[i] = scores[i] == scores[i] ? scores[i] + (expert_bias ? expert_bias[i] : 0) : 0;
     }
     if (m->n_groups_chosen < m->n_groups) choose_groups(m, wanted);
     sum = 0;
@@ -4083,7 +4105,7 @@ static void route(llm_session *s, const Layer *w, int n)
     memset(s->b->starts, 0, ((size_t)m->facts.n_experts + 1) * sizeof *s->b->starts);
     multiply(s, s->b->scores, &w->router, s->b->h, n);
     for (int t = 0; t < n; t++) {
-        choose_experts(m, w->preference, s->b->scores + (size_t)t * (size_t)m->facts.n_experts,
+        choose_experts(m, w->expert_bias, s->b->scores + (size_t)t * (size_t)m->facts.n_experts,
                        s->b->chosen + (size_t)t * (size_t)m->facts.n_experts_used);
     }
     for (int i = 0; i < all; i++) s->b->starts[s->b->chosen[i].row + 1]++;
@@ -8013,7 +8035,7 @@ BODY const uint8_t *whole_unit(const uint8_t *unit, uint8_t *copy, int cols, int
     { \
         const int block = f->block, bytes = f->bytes, group = f->group; \
         const int unit_bytes = 256 / block * bytes; \
-        const size_t ldx = whole_pieces(cols), lines = (size_t)digits(f); \
+        const size_t ldx = whole_pieces(cols), lines = (size_t)digits_of(f); \
         FloatLanes_##NAME sum[FEW_ROWS][SCALES_##NAME]; \
         memset(sum, 0, (size_t)n * sizeof *sum); \
         for (int k = 0; k < cols; k += 256, row += unit_bytes) { \
@@ -8107,7 +8129,7 @@ BODY const uint8_t *whole_unit(const uint8_t *unit, uint8_t *copy, int cols, int
         } \
     }
 
-/* Row `row` of x. A block with a number that is none gets a d that is none, so that it comes to
+/* Row `row` of x. A block with a NaN gets a d that is NaN, so that it comes to
  * light in the logits. Adding 1.5 * 2^23 rounds to a whole number, in the last bits of the sum.
  * `order` puts a piece's words where row kernels want them, `lane` its groups. */
 BODY void quantize(Act *to, const float *x, int row, int cols, int digits, void order(int8_t *),
@@ -8163,10 +8185,10 @@ BODY void quantize(Act *to, const float *x, int row, int cols, int digits, void 
 
 /* The same by the digits and the group of a format f, with tiles for one digit and for two. */
 #define INT_TILES(N, BIG, MIDDLE, BIG_2, MIDDLE_2, CALL) \
-    if (digits(f) == 1 && f->group == 32) TILES(N, BIG, MIDDLE, CALL, 1, 32) \
-    if (digits(f) == 1 && f->group == 16) TILES(N, BIG, MIDDLE, CALL, 1, 16) \
-    if (digits(f) == 2 && f->group == 32) TILES(N, BIG_2, MIDDLE_2, CALL, 2, 32) \
-    if (digits(f) == 2 && f->group == 16) TILES(N, BIG_2, MIDDLE_2, CALL, 2, 16)
+    if (digits_of(f) == 1 && f->group == 32) TILES(N, BIG, MIDDLE, CALL, 1, 32) \
+    if (digits_of(f) == 1 && f->group == 16) TILES(N, BIG, MIDDLE, CALL, 1, 16) \
+    if (digits_of(f) == 2 && f->group == 32) TILES(N, BIG_2, MIDDLE_2, CALL, 2, 32) \
+    if (digits_of(f) == 2 && f->group == 16) TILES(N, BIG_2, MIDDLE_2, CALL, 2, 16)
 
 typedef void RowOf(float *y, size_t ldy, const uint8_t *row, const uint8_t *end, const float *x,
                    const Act *a, int cols, int n);
@@ -8318,9 +8340,10 @@ BODY float group_sum(const float *sums, int group, int behind)
         Quanta *to = &work->quanta; \
         splits_##NAME[w->format - formats](units, weights_at(w, first, k), \
                                            weights_at(w, w->rows, 0), stride, count, cols); \
-        deal_##NAME(to->q, units->q[0], sizeof *units->q, sizeof *units->q); \
-        deal_##NAME((Words *)to->d, (uint8_t *)units->d, sizeof *units->d, sizeof *units->d); \
-        deal_##NAME((Words *)to->m, (uint8_t *)units->m, sizeof *units->m, sizeof *units->m); \
+        interleave_##NAME(to->q, units->q[0], sizeof *units->q, sizeof *units->q); \
+        size_t floats = sizeof *units->d; \
+        interleave_##NAME((Words *)to->d, (uint8_t *)units->d, floats, (int)floats); \
+        interleave_##NAME((Words *)to->m, (uint8_t *)units->m, floats, (int)floats); \
     } \
     static void many_##NAME(Scratch *work, FloatBand (*y)[CHUNK], const Mat *w, const float *x, \
                             const Act *a, int n, int first, int count) \
@@ -8442,7 +8465,7 @@ AVX2 BODY __m256i pairs_avx2(__m256i w, __m256i x, int with_signs)
 /* Numbers of a long list may be used as they are, since their signs can be taken off. */
 AVX2 BODY int has_signs(const Format *f)
 {
-    return digits(f) == 1 && f->bits == 8;
+    return digits_of(f) == 1 && f->bits == 8;
 }
 
 AVX2 BODY Layout layout_avx2(Layout l)
@@ -8470,7 +8493,7 @@ AVX2 BODY IntLanes_avx2 dot_avx2(const Lanes_avx2 q[4], const int8_t *x, size_t 
                                  const Format *f)
 {
     const int run = f->bits == 8 ? 1 : 4;
-    if (digits(f) == 1) return (IntLanes_avx2)line_avx2(q, x, 1, run, has_signs(f));
+    if (digits_of(f) == 1) return (IntLanes_avx2)line_avx2(q, x, 1, run, has_signs(f));
     return (IntLanes_avx2)_mm256_add_epi32(line_avx2(q, x, 128, run, 0),
                                            line_avx2(q, x + ldx, 1, run, 0));
 }
@@ -8514,7 +8537,7 @@ AVX2 BODY void narrow_avx2(uint16_t *to, FloatLanes_avx2 v)
 INSTANTIATE(avx2, AVX2, 32, layout_avx2, 2, 2, 6)
 
 /* Eight words of eight rows at a time. */
-AVX2 static void deal_avx2(Words *to, const uint8_t *rows, size_t stride, int bytes)
+AVX2 static void interleave_avx2(Words *to, const uint8_t *rows, size_t stride, int bytes)
 {
     for (int at = 0; at < bytes; at += 32) {
         for (int r = 0; r < BAND; r += 8) {
@@ -8593,13 +8616,13 @@ AVX2 static void gemm_int_avx2(FloatBand *y, const Quanta *w, const Act *x, size
     for (int r = 0; r < BAND; r += 16) {
 #define CALL(T, DIGITS, GROUP, RUN, SIGNS) \
     int_tile_avx2(y, w, x, ldx, k, t, cols, r, DIGITS, GROUP, RUN, SIGNS, T)
-        if (digits(f) == 1 && f->group == 32 && f->bits <= 4) TILES(n, 4, 2, CALL, 1, 32, 8, 0)
-        if (digits(f) == 1 && f->group == 32 && f->bits == 5) TILES(n, 4, 2, CALL, 1, 32, 4, 0)
-        if (digits(f) == 1 && f->group == 16) TILES(n, 4, 2, CALL, 1, 16, 4, 0)
-        if (digits(f) == 1 && f->bits == 8) TILES(n, 4, 2, CALL, 1, 32, 1, 1)
-        if (digits(f) == 2 && f->bits == 5) TILES(n, 2, 1, CALL, 2, 32, 8, 0)
-        if (digits(f) == 2 && f->bits == 6) TILES(n, 2, 1, CALL, 2, 16, 4, 0)
-        if (digits(f) == 2 && f->bits == 8) TILES(n, 2, 1, CALL, 2, 32, 1, 0)
+        if (digits_of(f) == 1 && f->group == 32 && f->bits <= 4) TILES(n, 4, 2, CALL, 1, 32, 8, 0)
+        if (digits_of(f) == 1 && f->group == 32 && f->bits == 5) TILES(n, 4, 2, CALL, 1, 32, 4, 0)
+        if (digits_of(f) == 1 && f->group == 16) TILES(n, 4, 2, CALL, 1, 16, 4, 0)
+        if (digits_of(f) == 1 && f->bits == 8) TILES(n, 4, 2, CALL, 1, 32, 1, 1)
+        if (digits_of(f) == 2 && f->bits == 5) TILES(n, 2, 1, CALL, 2, 32, 8, 0)
+        if (digits_of(f) == 2 && f->bits == 6) TILES(n, 2, 1, CALL, 2, 16, 4, 0)
+        if (digits_of(f) == 2 && f->bits == 8) TILES(n, 2, 1, CALL, 2, 32, 1, 0)
 #undef CALL
     }
 }
@@ -8720,7 +8743,7 @@ AVX512 BODY IntLanes_avx512 dot_avx512(const Lanes_avx512 q[4], const int8_t *x,
 {
     __m512i sum = _mm512_setzero_si512();
     UNROLL(2)
-    for (int line = 0; line < digits(f); line++, x += ldx) {
+    for (int line = 0; line < digits_of(f); line++, x += ldx) {
         if (line) sum = _mm512_slli_epi32(sum, 7);
         UNROLL(4)
         for (int i = 0; i < 4; i++) {
@@ -8768,7 +8791,7 @@ AVX512 BODY void narrow_avx512(uint16_t *to, FloatLanes_avx512 v)
 INSTANTIATE(avx512, AVX512, 64, layout_avx512, 4, 2, 12)
 
 /* Four words of sixteen rows. */
-AVX512 BODY void deal_four_avx512(Words *to, const uint8_t *row, size_t stride)
+AVX512 BODY void interleave_four_avx512(Words *to, const uint8_t *row, size_t stride)
 {
     Lanes_avx512 a[4];
     UNROLL(4)
@@ -8788,7 +8811,7 @@ AVX512 BODY void deal_four_avx512(Words *to, const uint8_t *row, size_t stride)
 }
 
 /* A line of the cache of each row before the next one. */
-AVX512 static void deal_avx512(Words *to, const uint8_t *rows, size_t stride, int bytes)
+AVX512 static void interleave_avx512(Words *to, const uint8_t *rows, size_t stride, int bytes)
 {
     for (int line = 0; line < bytes; line += 64) {
         for (int r = 0; r < BAND; r += 16) {
@@ -8796,7 +8819,7 @@ AVX512 static void deal_avx512(Words *to, const uint8_t *rows, size_t stride, in
             UNROLL(4)
             for (int i = 0; i < 16; i += 4) {
                 if (line + 4 * i < bytes) {
-                    deal_four_avx512((Words *)&to[line / 4 + i][r], row + 4 * i, stride);
+                    interleave_four_avx512((Words *)&to[line / 4 + i][r], row + 4 * i, stride);
                 }
             }
         }
@@ -9148,7 +9171,7 @@ BODY IntLanes_neon dot_neon(const Lanes_neon q[4], const int8_t *x, size_t ldx, 
 {
     int32x4_t sum = vdupq_n_s32(0);
     UNROLL(2)
-    for (int line = 0; line < digits(f); line++, x += ldx) {
+    for (int line = 0; line < digits_of(f); line++, x += ldx) {
         if (line) sum = vshlq_n_s32(sum, 7);
         UNROLL(4)
         for (int i = 0; i < 4; i++) sum = dot_each(sum, (int8x16_t)q[i], vld1q_s8(x + 16 * i));
@@ -9192,7 +9215,7 @@ BODY void narrow_neon(uint16_t *to, FloatLanes_neon v)
 INSTANTIATE(neon, , 16, as_signed, 4, 4, 4)
 
 /* Four words of four rows at a time, as far as a line of the cache goes. */
-static void deal_neon(Words *to, const uint8_t *rows, size_t stride, int bytes)
+static void interleave_neon(Words *to, const uint8_t *rows, size_t stride, int bytes)
 {
     for (int at = 0; at < bytes; at += 64, to += 16) {
         for (int r = 0; r < BAND; r += 4) {
@@ -9315,13 +9338,13 @@ MANY(neon)
 /* In rising order; the last usable row wins, and what it lacks is that of the row above it here. To
  * add one: what it does better, a check of the machine, a row. RUN_CPU=NAME forces a row. */
 #define KERNELS(NAME) \
-    .few = few_##NAME, .many = many_##NAME, .prepare = quantize_##NAME, .deal = deal_##NAME, \
-    .gemm = gemm_##NAME, .softmax = softmax_##NAME, .activate = activate_##NAME, \
-    .unpack_f16 = unpack_f16_##NAME, .pack_f16 = pack_f16_##NAME
+    .few = few_##NAME, .many = many_##NAME, .prepare = quantize_##NAME, \
+    .interleave = interleave_##NAME, .gemm = gemm_##NAME, .softmax = softmax_##NAME, \
+    .activate = activate_##NAME, .unpack_f16 = unpack_f16_##NAME, .pack_f16 = pack_f16_##NAME
 static Isa isas[] = {
-    { "portable", always, .few = few_portable, .many = many_portable, .deal = deal_portable,
-      .gemm = gemm_portable, .softmax = softmax_portable, .activate = activate_portable,
-      .unpack_f16 = unpack_F16, .pack_f16 = pack_F16 },
+    { "portable", always, .few = few_portable, .many = many_portable,
+      .interleave = interleave_portable, .gemm = gemm_portable, .softmax = softmax_portable,
+      .activate = activate_portable, .unpack_f16 = unpack_F16, .pack_f16 = pack_F16 },
 #ifdef RUN_PORTABLE
 #elif defined __x86_64__
     { "avx2", has_avx2, KERNELS(avx2) },

@@ -420,7 +420,7 @@ static void test_family_tensors(void)
         check(t, "%s", llm_error());
         if (t) memcpy(file.data + (t->data - file.data) + 4, &bad[i], 4);
         llm_close(m);
-        refuse(file.data, file.size, "blk.2.exp_probs_b.bias holds", "a preference");
+        refuse(file.data, file.size, "blk.2.exp_probs_b.bias holds", "a expert_bias");
         free(file.data);
     }
     Shape s = small_shape;

@@ -165,7 +165,7 @@ static llm_model *open_tiny(const Shape *s, Bytes *file)
 static double digits_tolerance(int type)
 {
     const Format *f = &formats[type];
-    int coarse = digits(f) == 1 || (kernels->tiles && f->parts == 1);
+    int coarse = digits_of(f) == 1 || (kernels->tiles && f->parts == 1);
     double floats = kernels->tiles ? tile_error(type) : 0;
     return !(kernels->prepare && formats[type].bits) ? floats : coarse ? 3e-2 : 3e-2 / 64;
 }

@@ -176,7 +176,7 @@ static void test_matmul_format(llm_session *s, int type, int rows, int blocks, i
     for (int i = 0; i < n * rows; i++) y[i] = NAN;
     Mat m = { f, rows, cols, at, biased ? bias : NULL };
     multiply(s, y, &m, x, n);
-    double worst = 0, limit = digits(f) == 1 ? 127 : 63 * 128 + 63;
+    double worst = 0, limit = digits_of(f) == 1 ? 127 : 63 * 128 + 63;
     for (int r = 0; r < rows; r++) {
         f->unpack(at + (size_t)r * row_bytes(f, cols), w, cols);
         for (int t = 0; t < n; t++) {
