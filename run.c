@@ -1463,6 +1463,7 @@ struct llm_model {
     const Arch *arch;
     tokenizer_template *template; /* the file's own chat template, NULL: none */
     char template_error[256];     /* why it could not be read, "" */
+    const char *tools_template;   /* another for conversations with tools, "": none */
     char *special;                /* texts of special tokens, as JSON, for templates */
     int adds_bos;                 /* a text begins with that token */
     float norm_eps;
@@ -2237,6 +2238,7 @@ static void load_vocabulary(llm_model *m)
     tokenizer_vocab v = { 0 };
     c->bos = c->eos = -1;
     c->chat_template = key_string(m, "tokenizer.chat_template");
+    m->tools_template = key_string(m, "tokenizer.chat_template.tool_use");
     if (m->failed || !*kind || !strcmp(kind, "no_vocab") || !strcmp(kind, "none")) return;
     if (!spm && strcmp(kind, "gpt2")) {
         m->failed = fail("key tokenizer.ggml.model is %s, expected llama or gpt2", kind);
@@ -2612,6 +2614,7 @@ struct llm_session {
     tokenizer_template *own_template;        /* the same, if it is not the file's */
     char *template_text, *variables, *tools; /* as they were asked for, NULL: not */
     const struct Thoughts *thoughts;         /* what stands around them */
+    int built_in; /* the template is */
     int end_mark; /* the token that the template writes behind an answer, -1: none */
     int thinking_asked, shift;
     int64_t now; /* the time that templates are told */
@@ -4838,7 +4841,7 @@ static int render(const llm_session *s, const Turn *turns, int n, int ask, token
         return fail("out of memory for a conversation of %d turns", n);
     }
     /* a built-in template leaves it to the file whether a text begins with the token for that */
-    const char *bos = s->own_template && !m->adds_bos ? "{\"bos_token\":\"\"}" : "{}";
+    const char *bos = s->built_in && !m->adds_bos ? "{\"bos_token\":\"\"}" : "{}";
     tokenizer_variables v[] = { { { m->special, strlen(m->special) }, 1 },
                                 { { bos, strlen(bos) }, 1 },
                                 { { json, len }, 0 },
@@ -5416,22 +5419,26 @@ static int check_variables(const llm_session *s)
     return status;
 }
 
-/* Takes the template that the options name, or the file's, and what is told to it. */
+/* Takes the template that the options name, or the file's, and what is told to it. Some files have
+ * one more for conversations with tools. */
 static int choose_template(llm_session *s, const llm_options *o)
 {
     const llm_model *m = s->model;
-    const char *text = template_text(o->chat_template ? o->chat_template : m->facts.chat_template);
+    const char *asked = o->chat_template;
     char why[512];
+    if (!asked && o->tools && *m->tools_template) asked = m->tools_template;
+    const char *given = asked ? asked : m->facts.chat_template, *text = template_text(given);
     s->now = time(NULL);
+    s->built_in = text != given;
     s->thinking_asked = o->thinking;
-    s->template_text = keep_text(s, o->chat_template);
+    s->template_text = keep_text(s, asked);
     s->variables = keep_text(s, o->variables);
     s->tools = keep_text(s, o->tools);
     s->template = m->template;
-    if (o->chat_template && !strchr(text, '{')) {
+    if (asked && !strchr(text, '{')) {
         return *text ? fail("no chat template %.64s", text) : fail("the chat template is empty");
     }
-    if (o->chat_template) {
+    if (asked) {
         s->own_template = tokenizer_template_new(text, strlen(text), why, sizeof why);
         s->template = s->own_template;
         if (!s->template) return fail("%s", why);

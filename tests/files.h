@@ -192,7 +192,7 @@ typedef struct {
     int biases, factors;   /* with q, k, v biases; with rope_freqs */
     int experts, chosen;   /* instead of a dense feed-forward part */
     int layout;            /* of experts: stacked, gate and up in one, each alone */
-    int chat;              /* with a ChatML template and its tokens, 290 and 291 */
+    int chat; /* with a ChatML template and its tokens, 290 and 291; 2: another for tools */
     const char *scaling;   /* rope scaling, NULL: none */
     uint64_t seed;
 } Shape;
@@ -227,6 +227,10 @@ static void add_vocabulary(Builder *b, int n, int chat)
                    "{{ bos_token }}{% for m in messages %}"
                    "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
                    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}");
+    }
+    if (chat == 2) {
+        add_string(b, "tokenizer.chat_template.tool_use",
+                   "{{ tools[0].name }}{% for m in messages %}{{ m.content }}{% endfor %}");
     }
     add_int(b, "tokenizer.ggml.bos_token_id", 1);
     add_int(b, "tokenizer.ggml.eos_token_id", 2);

@@ -1548,6 +1548,31 @@ static void test_told(const llm_model *m)
     }
 }
 
+/* A file's own template for conversations with tools is taken for those alone. */
+static void test_tools_template(void)
+{
+    static const struct {
+        llm_options options;
+        const char *text;
+    } cases[] = {
+        { { .tools = "[{\"name\":\"tea\"}]" }, "teaso" },
+        { { .tools = NULL }, "<s><|im_start|>user\nso<|im_end|>\n" },
+        { { .tools = "[{\"name\":\"tea\"}]", .chat_template = "{{ messages[0].role }}" }, "user" },
+    };
+    Bytes file;
+    Shape shape = small_shape;
+    shape.chat = 2;
+    llm_model *m = open_tiny(&shape, &file);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        llm_session *s = llm_session_new(m, &cases[i].options), *t = llm_fork(s);
+        check(t && !llm_turn(t, "user", "so") && !strcmp(text_of(t), cases[i].text),
+              "number %zu: \"%s\"", i, t ? text_of(t) : llm_error());
+        llm_session_free(s), llm_session_free(t);
+    }
+    llm_close(m);
+    free(file.data);
+}
+
 /* An answer ends where the template writes its end behind one: a mark, or that of the next turn. */
 static void test_answer_ends(void)
 {
@@ -1794,6 +1819,7 @@ static void test_library_chat(void)
     test_system_alone(m);
     test_roles(m);
     test_told(m);
+    test_tools_template();
     test_answer_ends();
     test_missing_mark();
     test_own_tokens(m);
