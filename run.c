@@ -17,8 +17,8 @@
  * found and what was expected; a missing argument is an error too. Nothing here prints, exits or
  * aborts. Destructors take NULL.
  * Threads: a model is read-only and may be shared; a session is used by one thread at a time.
- * Work is shared by a pool of threads of the process, which is for one evaluation at a time: those
- * that meet it in use do their work alone. With RUN_OPENMP defined, it is OpenMP's.
+ * Work is shared by a pool of threads of the process, which is for one product or the like at a
+ * time: evaluations that meet it in use do that one alone. With RUN_OPENMP defined, it is OpenMP's.
  * Fork: models and sessions go on in a child after fork() (with OpenMP, with one thread).
  * One translation unit: include run.c, then tokenizer.c.
  *
@@ -168,8 +168,8 @@ int llm_threads(const llm_session *s);
 /* The tokens so far: llm_position of them, valid until the session changes. */
 const int *llm_tokens(const llm_session *s);
 
-/* Goes back to an earlier position; what came after is forgotten, and there are no logits until the
- * next evaluation. */
+/* Goes back to a position; what came after is forgotten, and if that is anything, there are no
+ * logits until the next evaluation. */
 int llm_rewind(llm_session *s, int position);
 
 /* From now on the session draws as if it had been made with this seed. */
@@ -222,7 +222,8 @@ int llm_sample(llm_session *s, const llm_sampling *sampling);
 int llm_turn(llm_session *s, const char *role, const char *text);
 
 /* The number of turns, the position where one begins, its role and its text; -1 and NULL where
- * there is none of that number. A turn that is open has no text yet. */
+ * there is none of that number. A turn that is open has no text yet, and one that the template
+ * writes with the next question no position (-1). */
 int llm_turns(const llm_session *s);
 int llm_turn_start(const llm_session *s, int turn);
 const char *llm_turn_role(const llm_session *s, int turn);
@@ -313,15 +314,15 @@ _Static_assert(sizeof(size_t) == 8, "a model is larger than the address space of
  * object; a file is read through a cursor that can't leave it. */
 
 enum {
-    CHUNK = 512,     /* rows that are evaluated at once; bounds the scratch memory of a session */
-    LOGIT_ROWS = 16, /* rows whose logits are computed at once */
-    BAND = 32,       /* rows of a matrix that are worked on side by side */
-    BAND_COLS = 256, /* its columns that are worked on at once; they stay in the L1 cache */
-    RUN_BANDS = 8,   /* bands that follow each other, or share a piece of x in the L2 cache */
-    TILE_ROWS = 16,  /* rows of x from which on tiles are faster than bands alone */
-    FEW_ROWS = 8,    /* rows of x up to which each gets the very sums that it gets alone */
-    AHEAD = 4096,    /* bytes that a row is asked for before it is read */
-    SPAN = 512,      /* positions that attention sums up by themselves */
+    CHUNK = 512,        /* rows that are evaluated at once; bounds the buffers of an evaluation */
+    LOGIT_ROWS = 16,    /* rows whose logits are computed at once */
+    BAND = 32,          /* rows of a matrix that are worked on side by side */
+    BAND_COLS = 256,    /* its columns that are worked on at once; they stay in the L1 cache */
+    RUN_BANDS = 8,      /* bands that follow each other, or share a piece of x in the L2 cache */
+    TILE_ROWS = 16,     /* rows of x from which on tiles are faster than bands alone */
+    FEW_ROWS = 8,       /* rows of x up to which each gets the very sums that it gets alone */
+    AHEAD = 4096,       /* bytes that a row is asked for before it is read */
+    SPAN = 512,         /* positions that attention sums up by themselves */
     ATTEND_BLOCK = 128, /* a tile of attention: positions, query rows, and those times heads */
     ATTEND_ROWS = 48,
     ATTEND_HEADS = 1024,
@@ -2441,9 +2442,9 @@ int llm_is_stop(const llm_model *m, int token)
 }
 
 /* ==== 5. Session =================================================================================
- * One conversation: the KV cache, which remembers the keys and values of all earlier positions, and
- * the buffers of forward. A buffer has one shape and one meaning; rows are those of a batch, at
- * most CHUNK. */
+ * One conversation: the KV cache, which remembers the keys and values of all earlier positions; and
+ * the buffers that it borrows to evaluate. A buffer has one shape and one meaning; rows are those
+ * of a batch, at most CHUNK. */
 
 /* A row of a batch: one token at one position of one session. */
 typedef struct {
@@ -2586,7 +2587,8 @@ typedef struct Buffers {
     float *q_plain, *found; /* (rows, n_heads, plain_dim + n_rot) (rows, o_dim), the same */
     float *scores;          /* (rows, n_experts) */
     float *shared;          /* (rows) share of the shared expert */
-    Route *chosen, *routes; /* (rows, n_chosen) by row, with the expert for the row; by expert */
+    Route *chosen, *routes; /* (rows, n_experts_used) by row of the batch, with the expert in the
+                               place of the row; by expert */
     int *starts;            /* (n_experts + 1) of the experts' routes */
     float *group_in;        /* (rows, widest input) rows of x, in the order of experts or heads */
     float *group_out;       /* (rows, widest output) what these make of them */
@@ -2633,9 +2635,9 @@ struct llm_session {
     const Format *cache; /* of keys and values */
     Cache kv[2];         /* keys, values */
     Choice *candidates;     /* (vocab_size) */
-    char *piece; /* bytes of its tokens before they are made valid UTF-8 */
+    char *piece;            /* bytes of tokens, while they are no whole character */
     size_t n_piece;
-    Marked text; /* afterwards: it waits here while it may become a mark or a stop text */
+    Marked text; /* characters, while they may become a mark or a stop text */
 };
 
 /* The format of that name that can be packed, NULL if there is none. */
@@ -4075,7 +4077,8 @@ static void choose_groups(const llm_model *m, float *scores)
     }
 }
 
-/* Which experts a row of scores (n_experts) chooses, and their shares: chosen (n_chosen). */
+/* Which experts a row of scores (n_experts) chooses, and their shares: chosen
+ * (n_experts_used), with the expert in the place of the row. */
 static void choose_experts(const llm_model *m, const float *expert_bias, float *scores,
                            Route *chosen)
 {
@@ -4344,8 +4347,8 @@ static int eval(llm_session *s, const int *tokens, int n, float *all)
     int first = s->position, end = first + n;
     if (n > 0) memcpy(s->tokens + first, tokens, (size_t)n * sizeof *tokens);
     if (n > 0) choose_rope(s, end);
-    if (s->valid < end && borrow(s)) return -1;
-    if (s->valid < end) s->has_logits = 1;
+    if (s->valid < end) s->has_logits = !borrow(s);
+    if (s->valid < end && !s->b) return -1;
     while (s->valid < end) {
         int rows = end - s->valid < CHUNK ? end - s->valid : CHUNK;
         for (int t = 0; t < rows; t++) {
@@ -4865,9 +4868,9 @@ static int has_token(const llm_session *s, const tokenizer_marked *text, size_t 
     return kind_of(s->model, token) == OF_TEXT || !memchr(text->marks + at, 0, *len);
 }
 
-/* Adds the tokens of a text. Where it begins with one that the model went on with, what the session
- * has of both stays as it was: a model may cut its own text into other tokens than the tokenizer
- * would. Sets how many of the session's tokens are kept for that. */
+/* Adds the tokens of a text. As far as it begins with the session's, up to the last answer of the
+ * model's own that ends there, it keeps these (sets how many): a model may cut its own text into
+ * other tokens than the tokenizer would. */
 static int line_up(const llm_session *s, const tokenizer_marked *text, Tokens *list, int *kept)
 {
     size_t at = 0, same = 0, len;
@@ -4894,7 +4897,8 @@ static int opens_thought(const llm_session *s, const tokenizer_marked *text)
            !memchr(text->marks + end - n, 0, n);
 }
 
-/* The tokens of n turns, of which the last may be open. Sets where what is written in it begins. */
+/* The tokens of n turns, of which the last may be open, and whether its opening leaves a thought
+ * open. */
 static int lay_out(const llm_session *s, Turn *turns, int n, Tokens *list, int *opened)
 {
     tokenizer_marked text;
@@ -4916,8 +4920,10 @@ static int wants_question(const llm_session *s, Turn *turns, int n)
 {
     tokenizer_marked text;
     if (!turns[n - 1].text || !strcmp(turns[n - 1].role, "user")) return 0;
+    char why[sizeof error_text];
+    memcpy(why, error_text, sizeof why);
     turns[n] = (Turn){ .role = "user", .text = "?" };
-    if (render(s, turns, n + 1, 0, &text)) return 0;
+    if (render(s, turns, n + 1, 0, &text)) return fail("%s", why), 0;
     free(text.text);
     return 1;
 }
@@ -5057,6 +5063,7 @@ static int eval_prompt(llm_session *s, const char *prompt)
         if (start < 0) return fail("the model has no token that begins a text: give a prompt");
         return eval(s, &start, 1, NULL);
     }
+    choose_rope(s, s->position);
     if (!s->has_logits && s->valid == s->position) s->valid--; /* for the last token's logits */
     return eval(s, NULL, 0, NULL);
 }
@@ -5199,21 +5206,22 @@ static void begin_writing(llm_session *s)
     catch_up(s);
 }
 
-/* After a stop text: the session goes back to the text in front of it. The last token is not
- * evaluated yet. */
+/* After a stop text, which the last token, not evaluated yet, made whole: the session goes back to
+ * the text in front of it. After the text that closes a turn, to the last token. */
 static int unsay(llm_session *s, int token)
 {
     const int *tokens = s->tokens + s->start;
     int n = s->position + 1 - s->start, k = 0, flags = LLM_SPECIAL | begins_text(s);
-    size_t len, at, done = 0, piece, stop_at;
+    size_t len, at, done = 0, piece;
     s->tokens[s->position] = token;
     char *text = decode_text(s->model, tokens, n, flags, &len);
     if (!text) return fail("out of memory");
+    size_t before = llm_decode(s->model, tokens, n - 1, flags, NULL, 0);
     at = len;
     for (int i = 0; s->stops && s->stops[i]; i++) {
-        Marked all = { text, NULL, len }, stop = any_tokens(s->stops[i]);
-        stop_at = find_marked(&all, &stop);
-        if (stop_at < at && stop_at + stop.n <= len) at = stop_at;
+        size_t size = strlen(s->stops[i]), from = before < size ? 0 : before - size + 1;
+        while (from + size <= len && memcmp(text + from, s->stops[i], size)) from++;
+        if (from + size <= len && from < at) at = from;
     }
     for (; k < n; k++, done += piece) {
         piece = llm_decode(s->model, tokens + k, 1, k ? flags & ~LLM_BEGIN : flags, NULL, 0);
@@ -5356,7 +5364,7 @@ int llm_turn_start(const llm_session *s, int turn)
 {
     if (lacks(s, "session")) return -1;
     int start = turn >= 0 && turn < s->n_turns ? turn_start(s, turn) : -1;
-    return start < INT_MAX ? start : 0;
+    return start < INT_MAX ? start : -1;
 }
 
 const char *llm_turn_role(const llm_session *s, int turn)
@@ -5405,7 +5413,11 @@ static int check_variables(const llm_session *s)
     tokenizer_template *t = tokenizer_template_new(count, strlen(count), why, sizeof why);
     FILE *to = open_memstream(&json, &len);
     if (to) fprintf(to, "{\"tools\":[%s]}", s->tools ? s->tools : "null");
-    if (!t || !to || fclose(to)) return tokenizer_template_free(t), fail("out of memory");
+    if (!to || fclose(to) || !t) {
+        free(json);
+        tokenizer_template_free(t);
+        return fail("out of memory");
+    }
     const char *more = s->variables ? s->variables : "{}";
     tokenizer_variables v[] = { { { more, strlen(more) }, 0 }, { { json, len }, 0 } };
     int status = tokenizer_render(t, v, 2, 0, &text, why, sizeof why);
@@ -5515,8 +5527,8 @@ int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_s
     if (prompted) s->n_piece = s->text.n = 0; /* nothing of it is given out */
     while (!w.done && !ended && (max_tokens <= 0 || count < max_tokens)) {
         if (s->position == s->context && in_turn(s) && s->shift) {
-            if (make_room(s)) break;
-            if ((status = eval_prompt(s, ""))) return status;
+            if ((status = make_room(s)) == LLM_FULL) break;
+            if (status || (status = eval_prompt(s, ""))) return status;
         }
         if (s->position == s->context) break;
         int token = llm_sample(s, sampling);

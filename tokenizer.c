@@ -1786,8 +1786,9 @@ const char *tokenizer_warning(const tokenizer *t)
  */
 
 enum {
-    MAX_TEMPLATE = 1 << 20,    /* bytes */
-    MAX_RUN_STEPS = 3000000,   /* nodes and characters by the dozen; and 2 for each byte rendered */
+    MAX_TEMPLATE = 1 << 20, /* bytes */
+    MAX_RUN_STEPS =
+        3000000, /* of nodes, or of some characters each; and 2 for each byte rendered */
     MAX_RUN_MEMORY = 40 << 20, /* bytes; and 24 for each byte rendered */
     MAX_DEPTH = 400,           /* of nodes in one another */
     MAX_RANGE = 100000,        /* as in Jinja's sandbox */
@@ -1803,6 +1804,7 @@ typedef struct Scope Scope;
 typedef struct Value Value;
 typedef struct Builtin Builtin;
 
+/* Tuples are lists. */
 /* clang-format off */
 typedef enum {
     A_UNDEFINED, A_NONE, A_BOOL, A_INTEGER, A_REAL, A_STRING, A_LIST, A_MAPPING, A_GENERATOR,
@@ -2889,6 +2891,7 @@ static Value do_range(Jinja *j, Value self, const Arguments *a)
     int64_t from = a->n > 1 ? int_or(a->at[0], 0) : 0, step = int_or(a->at[2], 1);
     const Value *end = a->n > 1 ? &a->at[1] : &a->at[0];
     (void)self;
+    if (a->n > 1 && a->at[0].kind != A_INTEGER) stop(j, "a range from %s", described(j, a->at[0]));
     if (end->kind != A_INTEGER || step == 0) stop(j, "a range up to %s", described(j, *end));
     double wide = ((double)end->integer - (double)from) / (double)step;
     if (wide > MAX_RANGE) stop(j, "a range of %.0f numbers, at most %d", wide, MAX_RANGE);
@@ -3123,8 +3126,8 @@ static Value run_list(Jinja *j, const Node *n)
     return list(items);
 }
 
-/* A role, which templates make marks of, as the template's: of letters alone it is none by itself.
- */
+/* What any mapping has as "role", which templates make marks of, as the template's own: without
+ * signs it is none by itself. */
 static Value trusted(Jinja *j, Value role)
 {
     size_t i = 0;
@@ -3196,8 +3199,11 @@ static Value calculate(Jinja *j, int sign, Value a, Value b)
         if (sign == '%') r = p - r * q;
     }
     if (sign == '^') {
-        for (uint64_t i = y < 0 ? -(uint64_t)y : (uint64_t)y; i > 0; i /= 2, p *= p)
-            r *= i % 2 ? p : 1;
+        if (b.kind == A_REAL) y = q > -1e9 && q < 1e9 ? (int64_t)q : 0;
+        if ((double)y != q || (p == 0 && y < 0)) stop(j, "a power that is not known here");
+        for (uint64_t k = y < 0 ? -(uint64_t)y : (uint64_t)y; k > 0; k /= 2, p *= p) {
+            if (k % 2) r *= p;
+        }
         if (y < 0) r = 1 / r, whole = 0;
     }
     if (whole && !over) return integer(z);
@@ -3250,6 +3256,9 @@ static Value run_arithmetic(Jinja *j, const Node *n)
         Value v = joined(j, a, b, 1);
         v.escapes = safe;
         return v;
+    }
+    if (sign == '*' && a.kind == A_INTEGER && (b.kind == A_STRING || b.kind == A_LIST)) {
+        return joined(j, b, (Value){ .kind = b.kind }, a.integer);
     }
     if (sign == '*' && row && b.kind == A_INTEGER) {
         return joined(j, a, (Value){ .kind = a.kind }, b.integer);

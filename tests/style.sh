@@ -31,7 +31,7 @@ sections run.c "290 0. Public API
 1040 6. Math
 260 7. forward
 125 8. Sampling
-1380 9. Chat and generation
+1390 9. Chat and generation
 1930 10. Command line
 1540 11. Appendix: kernels by instruction set"
 sections tokenizer.c "195 Unicode
@@ -46,7 +46,7 @@ sections tokenizer.c "195 Unicode
 520 Templates: values
 175 Templates: values as text
 590 Templates: filters, tests, methods, functions
-500 Templates: what nodes do
+505 Templates: what nodes do
 610 Templates: the parser
 115 Templates: making and rendering"
 macros=$(cat run.c tokenizer.c | grep -cE '^#define [A-Za-z_0-9]+\(')

@@ -553,6 +553,26 @@ static int listen(void *user, const char *text, size_t len)
     return 0;
 }
 
+/* A stop text that was no stop where it stood, in the mark of a thought, is none later either. */
+static void test_stop_in_mark(void)
+{
+    static const char *const stops[] = { "</think>", "yes", NULL };
+    Bytes file;
+    llm_model *m = spelling_model("\n\1<thi\1nk>\nhm\1</th\1ink>o yes\2", 300, &file);
+    const llm_options o = { .chat_template = "chatml", .stops = stops };
+    llm_session *s = llm_session_new(m, &o);
+    Mind mind = { .session = s };
+    talk(s, &(Said){ "user", "tea?" }, 1, 0, 0);
+    check(!llm_turn(s, "assistant", NULL), "%s", llm_error());
+    check(llm_generate(s, NULL, 0, &(llm_sampling){ 0 }, listen, &mind) > 0, "%s", llm_error());
+    const char *text = text_of(s), *end = strstr(text, "</think>o");
+    check(!strcmp(mind.thought, "hm") && end && !strcmp(end, "</think>o "),
+          "thought \"%s\", session \"%s\"", mind.thought, text);
+    llm_session_free(s);
+    llm_close(m);
+    free(file.data);
+}
+
 /* What on_text hears of thoughts, whose marks come in pieces. */
 static void test_thoughts_heard(void)
 {
@@ -1796,6 +1816,7 @@ static void test_library_chat(void)
     test_drop(m);
     test_thoughts_go(m);
     test_thoughts_cost(m);
+    test_stop_in_mark();
     test_thoughts_heard();
     test_stops();
     test_slices();

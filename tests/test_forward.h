@@ -549,6 +549,12 @@ static void test_long_rope(void)
                   got ? float_difference(got, want, m->facts.vocab_size) : 1);
             llm_session_free(others[i]);
         }
+        llm_session *again = llm_session_new(m, &(llm_options){ .context = 57 });
+        llm_eval(again, tokens, 40), llm_rewind(again, length);
+        check(!eval_prompt(again, "") && again->long_rope == (length > 30) &&
+                  float_difference(llm_logits(again), want, m->facts.vocab_size) < 5e-4,
+              "%d tokens: logits after going back", length);
+        llm_session_free(again);
         llm_session_free(whole);
     }
     free(want);
