@@ -2714,10 +2714,10 @@ static double usable_memory(void)
 static int default_context(const llm_session *s)
 {
     const llm_facts *c = &s->model->facts;
-    double position = (double)c->n_layers * c->n_kv_heads *
-                      (double)(s->kv[0].bytes + s->kv[1].bytes);
+    double bytes = (double)c->n_layers * c->n_kv_heads *
+                   (double)(s->kv[0].bytes + s->kv[1].bytes); /* of a position */
     double memory = usable_memory();
-    double fits = memory > 0 ? memory / 2 / position : c->context;
+    double fits = memory > 0 ? memory / 2 / bytes : c->context;
     return fits < 1 ? 1 : fits < c->context ? (int)fits : c->context;
 }
 
@@ -3161,8 +3161,9 @@ typedef void Many(Scratch *work, FloatBand (*y)[CHUNK], const Mat *w, const floa
 typedef struct {
     const char *name;
     int (*usable)(void);
-    Few *few;   /* up to FEW_ROWS rows of x, each as if it were alone */
-    Many *many; /* more of them */
+    Few *few;   /* up to FEW_ROWS rows of x, each with the sums that it has alone: they wait for
+                   weights, which memory gives slowly */
+    Many *many; /* more of them, for which a band is unpacked once: what counts is arithmetic */
     /* Row `row` of x becomes what they take, with so many digits; NULL: they take x as it is. */
     void (*prepare)(Act *to, const float *x, int row, int cols, int digits);
     /* The same for TILE_ROWS rows of x and more; NULL: it is done by the others. */
@@ -4073,7 +4074,7 @@ static void choose_groups(const llm_model *m, float *scores)
     }
     for (int i = 0; i < m->n_groups_chosen; i++) take_largest(groups, m->n_groups);
     for (int i = 0; i < m->facts.n_experts; i++) {
-        if (groups[i / size] != -INFINITY) scores[i] = -INFINITY;
+        if (groups[i / size] != -INFINITY) scores[i] = -INFINITY; /* the group was not taken */
     }
 }
 
