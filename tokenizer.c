@@ -2797,7 +2797,7 @@ static Value do_map(Jinja *j, Value self, const Arguments *a)
     }
     if (!row && path.kind == A_UNDEFINED) stop(j, "map without a filter that is known");
     for (size_t i = 0; i < n; i++) {
-        Arguments rest = { a->at + 1, a->names, a->named, a->n - 1, a->n_named, 0 };
+        Arguments rest = { row ? a->at + 1 : NULL, a->names, a->named, a->n - 1, a->n_named, 0 };
         Value v = row ? call_builtin(j, row, items[i], rest) : at_path(j, items[i], path);
         add_item(j, &all, v.kind == A_UNDEFINED && !row ? otherwise : v);
     }
@@ -2814,7 +2814,7 @@ static Value do_select(Jinja *j, Value self, const Arguments *a)
     if (a->n < first || (a->n > first && !row)) stop(j, "a selection without a test that is known");
     for (size_t i = 0; i < n; i++) {
         Value v = first ? at_path(j, items[i], a->at[0]) : items[i];
-        Arguments rest = { a->at + first + 1, NULL, NULL, a->n - first - 1, 0, 0 };
+        Arguments rest = { row ? a->at + first + 1 : NULL, NULL, NULL, a->n - first - 1, 0, 0 };
         if (row) v = call_builtin(j, row, v, rest);
         if (truth(v) != (a->how & 1)) add_item(j, &kept, items[i]);
     }
