@@ -2864,8 +2864,8 @@ static int borrow(llm_session *s)
         Buffers *b = atomic_exchange(&spare[i], NULL);
         if (b && b->threads >= s->threads && b->n_parts >= parts_of(s))
             s->b = b;
-        else if (b)
-            keep_buffers(s->model, b);
+        else
+            free_buffers(b); /* the new ones will do for its sessions too */
     }
     if (!s->b) s->b = new_buffers(s);
     return s->b ? 0 : fail("out of memory for the buffers of an evaluation");
@@ -3022,8 +3022,9 @@ static int hear(Heard *h, const char *text, size_t len)
         h->text = more;
         h->room = room;
     }
-    memcpy(h->text + h->n, text, len);
-    h->n += len;
+    for (size_t i = 0; i < len; i++) {
+        if (text[i]) h->text[h->n++] = text[i]; /* messages can't hold zeros */
+    }
     return 0;
 }
 
@@ -3107,12 +3108,18 @@ const int *llm_tokens(const llm_session *s)
     return s->tokens;
 }
 
+/* Takes what the cache has from a position on for wrong. */
+static void invalidate(llm_session *s, int position)
+{
+    if (position < s->valid) s->valid = position;
+    if (position < s->changed) s->changed = position;
+}
+
 /* Forgets what comes from position on; turns are the caller's business. */
 static void cut(llm_session *s, int position)
 {
     if (position < s->position) s->has_logits = 0;
-    if (position < s->valid) s->valid = position;
-    if (position < s->changed) s->changed = position;
+    invalidate(s, position);
     s->position = position;
 }
 
@@ -4336,7 +4343,7 @@ static int check_tokens(const llm_session *s, const int *tokens, int n)
 static void choose_rope(llm_session *s, int length)
 {
     int wanted = s->model->ropes[LONG_ROPE].turns && length > s->model->short_context;
-    if (wanted != s->long_rope) s->valid = s->changed = 0;
+    if (wanted != s->long_rope) invalidate(s, 0);
     s->long_rope = wanted;
 }
 
@@ -4359,7 +4366,7 @@ static int eval(llm_session *s, const int *tokens, int n, float *all)
             s->b->rows[t] = (Row){ s, s->tokens[i], i, to };
         }
         if (forward(s, rows)) {
-            if (s->valid > first) s->valid = first;
+            invalidate(s, first);
             s->has_logits = 0;
             give_back(s);
             return -1;
@@ -5065,7 +5072,7 @@ static int eval_prompt(llm_session *s, const char *prompt)
         return eval(s, &start, 1, NULL);
     }
     choose_rope(s, s->position);
-    if (!s->has_logits && s->valid == s->position) s->valid--; /* for the last token's logits */
+    if (!s->has_logits) invalidate(s, s->position - 1); /* for the last token's logits */
     return eval(s, NULL, 0, NULL);
 }
 
@@ -5182,16 +5189,17 @@ static void restart_text(llm_session *s)
 
 /* Takes the tokens that were evaluated since the last one that was written: in an open turn they
  * belong to its text, else the text begins behind them. Nothing is given out. */
-static void catch_up(llm_session *s)
+static int catch_up(llm_session *s)
 {
     Writer silent = { .s = s };
     if (!in_turn(s) && s->written != s->position) restart_text(s);
     while (s->written < s->position) {
         take_token(s, s->tokens[s->written]);
-        give_text(&silent, 0);
-        silent.stopped = 0;
+        do silent.stopped = 0, give_text(&silent, 0);
+        while (silent.stopped); /* a token may have several stop texts */
     }
     s->written = s->position;
+    return silent.failed ? -1 : 0;
 }
 
 /* After a change of the last turn: nothing waits to be given out but what stands there unfinished,
@@ -5231,6 +5239,7 @@ static int unsay(llm_session *s, int token)
     cut(s, s->start + k < s->position ? s->start + k : s->position);
     text[at] = 0;
     int status = done < at ? append(s, text + done) : 0;
+    if (status == LLM_FULL) status = 0; /* a beginning of a token has no place of its own then */
     free(text);
     restart_text(s);
     return status;
@@ -5265,8 +5274,9 @@ static int close_turn(llm_session *s)
 {
     Turn *turn = &s->turns[s->n_turns - 1];
     Writer silent = { .s = s };
-    catch_up(s);
+    if (catch_up(s)) return -1;
     end_writing(&silent);
+    if (silent.failed) return -1;
     turn->text = strndup(s->heard[0].n ? s->heard[0].text : "", s->heard[0].n);
     if (s->heard[1].n) turn->thoughts = strndup(s->heard[1].text, s->heard[1].n);
     if (!turn->text || (s->heard[1].n && !turn->thoughts)) return fail("out of memory");
@@ -5310,7 +5320,7 @@ int llm_turn(llm_session *s, const char *role, const char *text)
         begin_writing(s);
         return 0;
     }
-    if (open) open_again(&old[n - 1]);
+    if (open) open_again(&old[n - 1]), begin_writing(s);
     free_turn(&turn);
     free(more);
     return status;
@@ -5506,8 +5516,7 @@ int llm_write(llm_session *s, int token, int (*on_text)(void *user, const char *
     Writer w = { .s = s, .on_text = on_text, .user = user };
     if (!s->model->tokenizer) return fail("the model file has no vocabulary");
     if (token >= 0 && !llm_is_stop(s->model, token) && check_tokens(s, &token, 1)) return -1;
-    catch_up(s);
-    return write_token(&w, token);
+    return catch_up(s) ? -1 : write_token(&w, token);
 }
 
 int llm_is_thought(const llm_session *s)
@@ -5524,7 +5533,7 @@ int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_s
     int count = 0, status, ended = 0, prompted = prompt && *prompt;
     if (!s->model->tokenizer) return fail("the model file has no vocabulary");
     if ((status = eval_prompt(s, prompt ? prompt : ""))) return status;
-    catch_up(s);
+    if (catch_up(s)) return -1;
     if (prompted) s->n_piece = s->text.n = 0; /* nothing of it is given out */
     while (!w.done && !ended && (max_tokens <= 0 || count < max_tokens)) {
         if (s->position == s->context && in_turn(s) && s->shift) {
@@ -5793,7 +5802,8 @@ static int load_turn(const Saved *h, Cursor *c, int is_last, Turn *turn)
     *turn = (Turn){ texts[0], texts[1], texts[2], t.begin, t.end };
     if (!ok || !turn->role || !*turn->role || strlen(turn->role) > MAX_ROLE) return 0;
     int open = !turn->text;
-    if (open && (!is_last || strcmp(turn->role, "assistant") || turn->begin > h->position))
+    if (open && (turn->thoughts || !is_last || strcmp(turn->role, "assistant") ||
+                 turn->begin > h->position))
         return 0;
     return turn->begin >= 0 && turn->end >= -1 && turn->end <= h->position;
 }
@@ -5830,7 +5840,8 @@ static void take_segment(llm_session *s, const Saved *h, Cursor c)
 {
     size_t vocab = (size_t)s->model->facts.vocab_size, n = (size_t)(h->position - h->from),
            heads = (size_t)s->model->facts.n_layers * (size_t)s->model->facts.n_kv_heads;
-    s->position = h->position, s->valid = h->valid, s->long_rope = h->long_rope != 0;
+    s->position = h->position, s->valid = h->valid,
+    s->long_rope = h->long_rope && s->model->ropes[LONG_ROPE].turns;
     s->has_logits = !!h->has_logits, s->random = h->random;
     s->now = h->now, s->opened_thought = !!h->opened_thought;
     memcpy(s->tokens + h->from, get(&c, padded(n * sizeof *s->tokens)), n * sizeof *s->tokens);

@@ -16,8 +16,10 @@ static int fails_now(void)
 }
 
 #undef strdup
+#undef strndup
 #define malloc(size) (fails_now() ? NULL : malloc(size))
 #define calloc(n, size) (fails_now() ? NULL : calloc(n, size))
 #define realloc(old, size) (fails_now() ? NULL : realloc(old, size))
 #define strdup(text) (fails_now() ? NULL : strdup(text))
+#define strndup(text, n) (fails_now() ? NULL : strndup(text, n))
 #define open_memstream(text, size) (fails_now() ? NULL : open_memstream(text, size))

@@ -31,7 +31,7 @@ sections run.c "290 0. Public API
 1040 6. Math
 260 7. forward
 125 8. Sampling
-1390 9. Chat and generation
+1400 9. Chat and generation
 1930 10. Command line
 1540 11. Appendix: kernels by instruction set"
 sections tokenizer.c "195 Unicode

@@ -553,6 +553,82 @@ static int listen(void *user, const char *text, size_t len)
     return 0;
 }
 
+/* Text that is evaluated in a turn may have any number of stop texts in each token. */
+static void test_many_stops(void)
+{
+    static const char *const stops[] = { "t", NULL };
+    char text[1600] = "";
+    llm_model *m = llm_open(BUNDLED);
+    llm_session *s = llm_session_new(m, &(llm_options){ .stops = stops, .threads = 1 });
+    for (int i = 0; i < 300; i++) strcat(text, " that");
+    check(s && !llm_turn(s, "user", "hi") && !llm_turn(s, "assistant", NULL), "%s", llm_error());
+    check(llm_generate(s, text, 3, &(llm_sampling){ 0 }, NULL, NULL) >= 0, "%s", llm_error());
+    check(s->text.n < 64, "%zu characters wait", s->text.n);
+    llm_session_free(s);
+    llm_close(m);
+}
+
+/* A turn that fails in the middle of an answer takes nothing of what waits to be given out. */
+static void test_failed_turn_in_answer(void)
+{
+    static const char *const stops[] = { "hat", NULL };
+    Bytes file;
+    char longer[2000];
+    llm_model *m = spelling_model("\n\1<thi\1nk>\nhm\1</th\1ink>yes\2", 300, &file);
+    const llm_options o = { .chat_template = "chatml", .stops = stops };
+    llm_session *s = llm_session_new(m, &o);
+    Mind mind = { .session = s };
+    memset(longer, 'e', sizeof longer);
+    longer[sizeof longer - 1] = 0;
+    talk(s, &(Said){ "user", "tea?" }, 1, 0, 0);
+    check(!llm_turn(s, "assistant", NULL), "%s", llm_error());
+    for (int i = 0; i < 9; i++) {
+        int n = llm_generate(s, NULL, 1, &(llm_sampling){ 0 }, listen, &mind);
+        check(n >= 0 && llm_turn(s, "user", longer) == LLM_FULL, "%s", llm_error());
+    }
+    llm_write(s, -1, listen, &mind);
+    check(!strcmp(mind.thought, "hm") && !strcmp(mind.answer, "yes"),
+          "thought \"%s\", answer \"%s\"", mind.thought, mind.answer);
+    llm_session_free(s);
+    llm_close(m);
+    free(file.data);
+}
+
+/* An answer keeps what stands behind a zero byte, which messages can't hold. */
+static void test_zero_in_answer(const llm_model *m)
+{
+    int tokens[] = { 262, 3, 260 }; /* t, the byte 0, e */
+    llm_session *s = new_chat(m, NULL);
+    talk(s, &(Said){ "user", "so" }, 1, 0, 0);
+    check(!llm_turn(s, "assistant", NULL) && llm_eval(s, tokens, 3) && !llm_turn(s, "user", "so"),
+          "%s", llm_error());
+    const char *text = llm_turn_text(s, 1);
+    check(text && strlen(text) == 2, "\"%s\"", text ? text : "");
+    llm_session_free(s);
+}
+
+/* What is evaluated anew for its logits belongs into the next save, done or interrupted. */
+static void test_saved_again(const llm_model *m)
+{
+    static const char path[] = TMP "/again";
+    int tokens[40];
+    volatile int stop = 0;
+    const llm_options o = { .threads = 1, .cache = "f32", .interrupt = &stop };
+    llm_session *s = llm_session_new(m, &o), *t = llm_session_new(m, &o);
+    random_tokens(tokens, 40, 200);
+    unlink(path);
+    check(llm_eval(s, tokens, 40) && !llm_rewind(s, 30) && !llm_save(s, path), "%s", llm_error());
+    stop = 1;
+    check(llm_generate(s, "", 1, NULL, NULL, NULL) < 0, "it is interrupted");
+    stop = 0;
+    check(!llm_save(s, path) && !llm_load(t, path) && same_past(s, t), "%s", llm_error());
+    check(llm_generate(s, "", 1, &(llm_sampling){ 0 }, NULL, NULL) >= 0 && !llm_save(s, path) &&
+              !llm_load(t, path) && same_past(s, t),
+          "%s", llm_error());
+    llm_session_free(s), llm_session_free(t);
+    unlink(path);
+}
+
 /* A stop text that was no stop where it stood, in the mark of a thought, is none later either. */
 static void test_stop_in_mark(void)
 {
@@ -1816,6 +1892,8 @@ static void test_library_chat(void)
     test_drop(m);
     test_thoughts_go(m);
     test_thoughts_cost(m);
+    test_many_stops();
+    test_failed_turn_in_answer();
     test_stop_in_mark();
     test_thoughts_heard();
     test_stops();
@@ -1840,6 +1918,8 @@ static void test_library_chat(void)
     test_system_alone(m);
     test_roles(m);
     test_told(m);
+    test_zero_in_answer(m);
+    test_saved_again(m);
     test_tools_template();
     test_answer_ends();
     test_missing_mark();
