@@ -2309,6 +2309,7 @@ static void load_template(llm_model *m);
 static int choose_template(llm_session *s, const llm_options *o);
 static void find_end(llm_session *s);
 static int turns_until(const llm_session *s, int position);
+static void keep_turns(llm_session *s, int n);
 static void begin_writing(llm_session *s);
 
 /* GGUF files that belong to a model but are none. To add one: what a key says in it. */
@@ -3132,8 +3133,7 @@ int llm_rewind(llm_session *s, int position)
     if (position == s->position) return 0;
     int turns = turns_until(s, position);
     cut(s, position);
-    while (s->n_turns > turns) free_turn(&s->turns[--s->n_turns]);
-    begin_writing(s);
+    keep_turns(s, turns);
     return 0;
 }
 
@@ -4667,22 +4667,24 @@ static void put_json(FILE *to, const char *text)
  * special tokens are variables of templates. */
 static void load_template(llm_model *m)
 {
-    static const struct {
-        const char *name, *key;
-    } special[] = { { "bos_token", "tokenizer.ggml.bos_token_id" },
-                    { "eos_token", "tokenizer.ggml.eos_token_id" },
-                    { "unk_token", "tokenizer.ggml.unknown_token_id" },
-                    { "pad_token", "tokenizer.ggml.padding_token_id" } };
     const llm_facts *c = &m->facts;
+    const struct {
+        const char *name;
+        int id;
+    } special[] = {
+        { "bos_token", c->bos },
+        { "eos_token", c->eos },
+        { "unk_token", key_int(m, "tokenizer.ggml.unknown_token_id", -1, -1, MAX_VOCAB) },
+        { "pad_token", key_int(m, "tokenizer.ggml.padding_token_id", -1, -1, MAX_VOCAB) }
+    };
     const char *text = template_text(c->chat_template);
     char piece[256], *json = NULL;
     size_t len = 0;
     FILE *to = open_memstream(&json, &len);
     for (size_t i = 0; to && i < ARRAY_LEN(special); i++) {
-        int id = i == 0 ? c->bos : i == 1 ? c->eos : key_int(m, special[i].key, -1, -1, MAX_VOCAB);
-        if (id < 0 || id >= c->vocab_size) id = -1;
+        int known = special[i].id >= 0 && special[i].id < c->vocab_size;
         *piece = 0;
-        llm_decode(m, &id, id >= 0, LLM_SPECIAL, piece, sizeof piece);
+        llm_decode(m, &special[i].id, known, LLM_SPECIAL, piece, sizeof piece);
         fprintf(to, "%s\"%s\":", i ? "," : "{", special[i].name);
         put_json(to, piece);
     }
@@ -4756,6 +4758,12 @@ static int kind_of(const llm_model *m, int token)
 static int in_turn(const llm_session *s)
 {
     return s->n_turns > 0 && !s->turns[s->n_turns - 1].text;
+}
+
+/* How many tokens were written in the open turn, 0 without one. */
+static int open_tokens(const llm_session *s)
+{
+    return in_turn(s) ? s->position - s->turns[s->n_turns - 1].begin : 0;
 }
 
 /* Appends n bytes, for which there is room. */
@@ -4978,9 +4986,9 @@ static Turn *turns_without(const llm_session *s, int first, int count)
 static int drop(llm_session *s, int first, int count, int room)
 {
     Turn *old = s->turns, *left = turns_without(s, first, count);
-    int n = s->n_turns - count, stays = first + count < s->n_turns && in_turn(s);
+    int n = s->n_turns - count, stays = first + count < s->n_turns;
     if (!left) return -1;
-    int status = converse(s, left, n, stays ? s->position - old[s->n_turns - 1].begin : 0, room);
+    int status = converse(s, left, n, stays ? open_tokens(s) : 0, room);
     for (int i = first; i < first + count && !status; i++) free_turn(&old[i]);
     free(status ? left : old);
     return status;
@@ -4991,13 +4999,12 @@ static int drop(llm_session *s, int first, int count, int room)
 static int positions_without(const llm_session *s, int first, int i)
 {
     Turn *left = turns_without(s, first, i - first);
-    int n = s->n_turns - (i - first), opened, written = 0;
+    int n = s->n_turns - (i - first), opened;
     Tokens list = { 0 };
-    if (in_turn(s)) written = s->position - s->turns[s->n_turns - 1].begin;
     int status = left ? lay_out(s, left, n, &list, &opened) : -1, used = list.n;
     free(list.data);
     free(left);
-    return status ? INT_MAX : used + written;
+    return status ? INT_MAX : used + open_tokens(s);
 }
 
 /* Drops the oldest questions and answers behind the system prompt, so that a quarter of the context
@@ -5036,15 +5043,6 @@ int llm_drop(llm_session *s, int first, int count)
     int last_goes = first + count == s->n_turns, status = drop(s, first, count, 0);
     if (!status && last_goes) begin_writing(s);
     return status;
-}
-
-/* The text of n tokens and its length. The caller frees it; NULL when out of memory. */
-static char *decode_text(const llm_model *m, const int *tokens, int n, int flags, size_t *len)
-{
-    *len = llm_decode(m, tokens, n, flags, NULL, 0);
-    char *text = malloc(*len + 1);
-    if (text) llm_decode(m, tokens, n, flags, text, *len + 1);
-    return text;
 }
 
 /* Appends a text; at position 0 a text begins. */
@@ -5223,10 +5221,11 @@ static int unsay(llm_session *s, int token)
     int n = s->position + 1 - s->start, k = 0, flags = LLM_SPECIAL | begins_text(s);
     size_t len, at, done = 0, piece;
     s->tokens[s->position] = token;
-    char *text = decode_text(s->model, tokens, n, flags, &len);
+    at = len = llm_decode(s->model, tokens, n, flags, NULL, 0);
+    char *text = malloc(len + 1);
     if (!text) return fail("out of memory");
+    llm_decode(s->model, tokens, n, flags, text, len + 1);
     size_t before = llm_decode(s->model, tokens, n - 1, flags, NULL, 0);
-    at = len;
     for (int i = 0; s->stops && s->stops[i]; i++) {
         size_t size = strlen(s->stops[i]), from = before < size ? 0 : before - size + 1;
         while (from + size <= len && memcmp(text + from, s->stops[i], size)) from++;
@@ -5351,6 +5350,13 @@ static int turns_until(const llm_session *s, int position)
     return n;
 }
 
+/* Keeps the first n turns. */
+static void keep_turns(llm_session *s, int n)
+{
+    while (s->n_turns > n) free_turn(&s->turns[--s->n_turns]);
+    begin_writing(s);
+}
+
 int llm_sync(llm_session *s, const int *tokens, int n)
 {
     if (lacks(s, "session")) return -1;
@@ -5360,8 +5366,7 @@ int llm_sync(llm_session *s, const int *tokens, int n)
     while (same < n && same < s->position && tokens[same] == s->tokens[same]) same++;
     int turns = turns_until(s, same);
     if ((status = replace(s, 0, tokens, n))) return status;
-    while (s->n_turns > turns) free_turn(&s->turns[--s->n_turns]);
-    begin_writing(s);
+    keep_turns(s, turns);
     return 0;
 }
 
@@ -5421,6 +5426,7 @@ static int check_variables(const llm_session *s)
     char why[512], *json = NULL;
     size_t len = 0;
     tokenizer_marked text = { 0 };
+    if (!s->variables && !s->tools) return 0;
     tokenizer_template *t = tokenizer_template_new(count, strlen(count), why, sizeof why);
     FILE *to = open_memstream(&json, &len);
     if (to) fprintf(to, "{\"tools\":[%s]}", s->tools ? s->tools : "null");
