@@ -1367,13 +1367,19 @@ typedef struct {
 } Norm;
 
 typedef struct {
-    Norm attn_norm;      /* (dim) */
-    Mat wq, wk, wv, wo;  /* (q_dim, dim) (kv_dim, dim) (kv_dim, dim) (dim, o_dim) */
-    Norm q_norm, k_norm; /* of each head, or of all heads at once */
-    const float *sinks;  /* (n_heads) scores of what no head has to attend to */
-    Norm attn_post_norm; /* (dim), as the other two */
-    Norm ffn_norm;       /* in front of the feed-forward part */
-    Mat gate, up, down;  /* (hidden_dim, dim) (hidden_dim, dim) (dim, hidden_dim) */
+    const struct Mixer *mixer;
+    Norm attn_norm;          /* (dim) in front of the mixer */
+    int heads, kv_heads;     /* of attention */
+    int head_dim, value_dim; /* numbers of a query or key, and of a value */
+    int value_at;            /* where values lie in the keys; -1: they are kept apart */
+    int kept;                /* the first of what the cache keeps of its key/value heads */
+    Mat wq, wk, wv;          /* (heads head_dim, dim) (kv_heads head_dim or value_dim, dim) */
+    Mat wo;                  /* (dim, o_dim) */
+    Norm q_norm, k_norm;     /* of each head, or of all heads at once */
+    const float *sinks;      /* (heads) scores of what no head has to attend to */
+    Norm attn_post_norm;     /* (dim), as the other two */
+    Norm ffn_norm;           /* in front of the feed-forward part */
+    Mat gate, up, down;      /* (hidden_dim, dim) (hidden_dim, dim) (dim, hidden_dim) */
     Norm ffn_post_norm;
     Mat router;                 /* (n_experts, dim) */
     const float *expert_bias;   /* (n_experts) is added to the scores by which experts are chosen */
@@ -1383,18 +1389,26 @@ typedef struct {
     Mat shared_down;            /* (dim, shared_dim) */
     Mat q_low, latent;          /* (q_rank, dim) (rank + n_rot, dim) see latent_queries */
     Norm q_low_norm, latent_norm; /* (q_rank) (rank) */
-    Mat *to_latent, *from_latent; /* (n_heads) of (rank, plain_dim) and (o_dim / n_heads, rank) */
-    Mat heads;    /* or (n_heads (plain_dim + value_dim), rank) for files that keep whole heads */
+    Mat *to_latent, *from_latent; /* (heads) of (rank, plain_dim), of (latent_value, rank) */
+    Mat whole;    /* or (heads (plain_dim + value_dim), rank) for files that keep whole heads */
     int window;   /* positions that a token sees, itself among them; 0: all */
     int parallel; /* the feed-forward part has attention's input */
     int rope;     /* index of the model's ropes, -1: no rotation */
 } Layer;
 
-/* (n_rot / 2) radians per position, and a factor of cosines and sines. */
+/* The first n_rot dimensions of a head turn by (n_rot / 2) radians per position; and a factor of
+ * cosines and sines. */
 typedef struct {
     float *turns; /* NULL: not in use */
+    int n_rot;
     float scale;
 } Rope;
+
+/* Keys or values of a head in a layer: numbers of a position, and of all that are kept before. */
+typedef struct {
+    int dim;
+    int64_t before;
+} Kept;
 
 enum { SWIGLU, GEGLU, GELU, SWIGLU_OAI };         /* see activate_row */
 enum { SOFTMAX = 1, SIGMOID, SOFTMAX_OF_CHOSEN }; /* .expert_gating_func, see route */
@@ -1469,17 +1483,22 @@ struct llm_model {
     int adds_bos;                 /* a text begins with that token */
     float norm_eps;
     int n_drafts; /* layers behind the last that predict further tokens; they are not used */
-    int n_rot;    /* dimensions of a head that are rotated, 0: none */
+    int n_rot;    /* dimensions of a head that are rotated, 0: none; the most of any layer */
     Rope ropes[N_ROPES];
     int window;         /* positions that layers with a window see; 0: none has one */
     int short_context;  /* longer texts have LONG_ROPE, if there is one */
     float query_growth; /* see temper */
     float embedding_scale, residual_scale, logit_scale;
     float score_scale, score_cap, logit_cap; /* attention scores; caps: see cap */
-    int value_dim;                           /* numbers of a head's value */
-    int value_at;                  /* where values lie in the keys; -1: they are kept apart */
-    int o_dim;                     /* numbers that attention gives to wo */
+    int value_dim, value_at;                 /* of layers, where no key says otherwise */
+    int local_dim;                           /* numbers of a query or key in layers with a window */
+    int q_dim, k_dim, v_dim, a_dim; /* the most numbers of queries, keys, values and what attention
+                                       finds, of any layer */
+    int o_dim, found_dim;           /* the most that a mixer gives to wo; of a head's value */
     int q_rank, rank, plain_dim;   /* with latent attention */
+    int latent_value;              /* numbers of a head's value, which are made of a latent one */
+    Kept *kept;                    /* (n_kept) in turn keys and values, by layers and their heads */
+    int n_kept;
     int n_groups, n_groups_chosen; /* of experts */
     int gating, renormalize;
     float expert_scale;
@@ -1524,9 +1543,9 @@ static int read_float(const Key *k, uint64_t i, double *v)
     return k->of == FLOAT32 || k->of == FLOAT64;
 }
 
-/* An integer between min and max. Where the key is missing: fallback, or a failure if that is out
- * of range. */
-static int key_int(llm_model *m, const char *name, int fallback, int min, int max)
+/* An integer between min and max: of layer l, if there is a list, and l is not -1. Where the key is
+ * missing: fallback, or a failure if that is out of range. */
+static int layer_int(llm_model *m, const char *name, int l, int fallback, int min, int max)
 {
     char full[128];
     const Key *k = model_key(m, full, sizeof full, name);
@@ -1536,7 +1555,13 @@ static int key_int(llm_model *m, const char *name, int fallback, int min, int ma
         return m->failed ? min : fallback;
     }
     int64_t v;
-    if (k->type == ARRAY || !read_integer(k, 0, &v)) {
+    int listed = k->type == ARRAY;
+    if (listed && l >= 0 && (uint64_t)l >= k->count) {
+        m->failed = fail("key %s has %llu values, expected one for each of %d layers", full,
+                         (unsigned long long)k->count, m->facts.n_layers);
+        return min;
+    }
+    if ((listed && l < 0) || !read_integer(k, listed ? (uint64_t)l : 0, &v)) {
         m->failed = fail("key %s is of type %s, expected an integer", full,
                          value_types[k->type].name);
         return min;
@@ -1546,6 +1571,22 @@ static int key_int(llm_model *m, const char *name, int fallback, int min, int ma
         return min;
     }
     return (int)v;
+}
+
+static int key_int(llm_model *m, const char *name, int fallback, int min, int max)
+{
+    return layer_int(m, name, -1, fallback, min, max);
+}
+
+/* The most of any layer. */
+static int most_int(llm_model *m, const char *name, int fallback, int min, int max)
+{
+    int most = min;
+    for (int l = 0; l < m->facts.n_layers && !m->failed; l++) {
+        int v = layer_int(m, name, l, fallback, min, max);
+        most = v > most ? v : most;
+    }
+    return most;
 }
 
 /* A number between min and max; fallback (NAN: required) where the key is missing. */
@@ -1650,6 +1691,17 @@ static void *key_array(llm_model *m, const char *name, uint32_t of, int want, in
     return texts;
 }
 
+/* What a layer does with the rows of a batch before its feed-forward part; see mixers[]. */
+enum { ATTENTION, LATENT, N_MIXERS };
+
+typedef struct Mixer {
+    void (*load)(llm_model *m, Layer *w, int l);
+    /* b->h(n, dim) to b->change(n, dim) */
+    void (*run)(llm_session *s, const Layer *w, int n);
+} Mixer;
+
+static const Mixer mixers[N_MIXERS];
+
 /* Whether a tensor must be there, and whether it belongs to the layers with experts only. */
 enum { REQUIRED = 0, OPTIONAL = 1, ROUTED = 2 };
 
@@ -1731,9 +1783,8 @@ static Norm load_norm(llm_model *m, int n, int need, const char *name, int layer
 
 /* A norm of queries or keys: with one weight for all heads, with one for each, or of all heads
  * together. */
-static Norm load_head_norm(llm_model *m, int heads, const char *name, int layer)
+static Norm load_head_norm(llm_model *m, int heads, int dim, const char *name, int layer)
 {
-    int dim = m->facts.head_dim;
     const Tensor *t = model_tensor(m, OPTIONAL, name, layer);
     Norm w = { NULL, NULL, dim, dim };
     if (t && t->shape[1] > 1) {
@@ -1792,11 +1843,11 @@ static void yarn(llm_model *m, Rope *rope, float base, float factor)
 {
     float fast = key_float(m, ".rope.scaling.yarn_beta_fast", 32, 1e-3f, 1e6f);
     float slow = key_float(m, ".rope.scaling.yarn_beta_slow", 1, 1e-3f, 1e6f);
-    double turns = m->n_rot / (2 * log(base)), around = m->short_context / 6.283185307179586;
+    double turns = rope->n_rot / (2 * log(base)), around = m->short_context / 6.283185307179586;
     double low = turns * log(around / fast), high = turns * log(around / slow);
     if (!m->arch->exact_ramp) low = floor(low), high = ceil(high);
-    low = fmax(low, 0), high = fmin(high, m->n_rot - 1);
-    for (int i = 0; i < m->n_rot / 2; i++) {
+    low = fmax(low, 0), high = fmin(high, rope->n_rot - 1);
+    for (int i = 0; i < rope->n_rot / 2; i++) {
         double stretched = fmin(fmax((i - low) / fmax(high - low, 0.001), 0), 1);
         rope->turns[i] *= (float)(1 - stretched + stretched / factor);
     }
@@ -1811,13 +1862,13 @@ static void yarn(llm_model *m, Rope *rope, float base, float factor)
 
 /* Rotary position embedding (arxiv.org/abs/2104.09864): pair i turns by base^(-2i / n_rot) radians
  * a position, divided by the factors that a tensor of that name holds. */
-static Rope make_rope(llm_model *m, float base, int need, const char *name)
+static Rope make_rope(llm_model *m, int n_rot, float base, int need, const char *name)
 {
-    int half = m->n_rot / 2;
-    Rope rope = { take(&m->arena, (size_t)half, sizeof *rope.turns), 1 };
+    int half = n_rot / 2;
+    Rope rope = { take(&m->arena, (size_t)half, sizeof *rope.turns), n_rot, 1 };
     const float *factors = name ? load_vec(m, half, need, name, -1) : NULL;
     for (int i = 0; rope.turns && i < half; i++) {
-        rope.turns[i] = (float)pow(base, -2.0 * i / m->n_rot) / (factors ? factors[i] : 1);
+        rope.turns[i] = (float)pow(base, -2.0 * i / n_rot) / (factors ? factors[i] : 1);
         if (factors && !(factors[i] > 0)) m->failed = fail("%s holds %g", name, (double)factors[i]);
     }
     return rope;
@@ -1834,33 +1885,42 @@ static void stretch(llm_model *m, Rope *rope, float base)
     if (!strcmp(type, "yarn")) {
         yarn(m, rope, base, factor);
     } else if (!*type || !strcmp(type, "linear")) {
-        for (int i = 0; i < m->n_rot / 2; i++) rope->turns[i] /= factor;
+        for (int i = 0; i < rope->n_rot / 2; i++) rope->turns[i] /= factor;
     } else if (strcmp(type, "none") && strcmp(type, "longrope")) {
         m->failed = fail("key %s.rope.scaling.type is %s, expected none, linear, yarn or longrope",
                          m->arch->name, type);
     }
 }
 
+/* How many dimensions of a head are rotated. */
+static int rotated(llm_model *m, const char *key, int fallback, int least, int most)
+{
+    int n = key_int(m, key, fallback < most ? fallback : most, least, most);
+    if (!m->failed && n % 2)
+        m->failed = fail("%d dimensions to rotate, expected an even number", n);
+    return n;
+}
+
 static void load_ropes(llm_model *m)
 {
-    int most = m->arch->latent ? m->n_rot : m->facts.head_dim;
+    int most = m->arch->latent ? m->n_rot : m->facts.head_dim,
+        local_most = m->arch->latent ? most : m->local_dim;
     float base = key_float(m, ".rope.freq_base", 10000, 1.001f, 1e12f);
     float local = m->arch->local_base > 0 ? m->arch->local_base : base;
-    if (m->arch->learned) return;
+    if (m->arch->learned || m->facts.n_heads == 0) return;
     local = key_float(m, ".rope.freq_base_swa", local, 1.001f, 1e12f);
-    m->n_rot = key_int(m, ".rope.dimension_count", most, m->arch->latent ? most : 2, most);
-    if (!m->failed && m->n_rot % 2) {
-        m->failed = fail("%d dimensions to rotate, expected an even number", m->n_rot);
-    }
+    int n = rotated(m, ".rope.dimension_count", most, m->arch->latent ? most : 2, most);
+    int n_local = rotated(m, ".rope.dimension_count_swa", n, 2, local_most);
     if (m->failed) return;
+    m->n_rot = n > n_local ? n : n_local;
     int two = find_tensor(&m->file, "rope_factors_long.weight") != NULL;
-    m->ropes[ROPE] = two ? make_rope(m, base, REQUIRED, "rope_factors_short.weight")
-                         : make_rope(m, base, OPTIONAL, "rope_freqs.weight");
-    m->ropes[LOCAL_ROPE] = make_rope(m, local, OPTIONAL, NULL);
+    m->ropes[ROPE] = two ? make_rope(m, n, base, REQUIRED, "rope_factors_short.weight")
+                         : make_rope(m, n, base, OPTIONAL, "rope_freqs.weight");
+    m->ropes[LOCAL_ROPE] = make_rope(m, n_local, local, OPTIONAL, NULL);
     if (!m->arch->local_unscaled) stretch(m, &m->ropes[LOCAL_ROPE], local);
     stretch(m, &m->ropes[ROPE], base);
     if (two) {
-        m->ropes[LONG_ROPE] = make_rope(m, base, REQUIRED, "rope_factors_long.weight");
+        m->ropes[LONG_ROPE] = make_rope(m, n, base, REQUIRED, "rope_factors_long.weight");
         stretch(m, &m->ropes[LONG_ROPE], base);
     }
 }
@@ -1919,7 +1979,7 @@ static void load_scales(llm_model *m)
 {
     const llm_facts *c = &m->facts;
     int width = m->arch->latent ? m->plain_dim + m->n_rot : c->head_dim;
-    if (m->arch->whole_scale && c->n_layers == m->arch->whole_scale) width = c->dim / c->n_heads;
+    if (m->arch->whole_scale == c->n_layers && c->n_heads) width = c->dim / c->n_heads;
     m->score_scale *= key_float(m, ".attention.scale", 1 / sqrtf((float)width), 1e-6f, 1e6f);
     m->score_cap = key_float(m, ".attn_logit_softcapping", 0, 0, 1e6f);
     m->logit_cap = key_float(m, ".final_logit_softcapping", 0, 0, 1e6f);
@@ -1938,15 +1998,14 @@ static void load_latent_keys(llm_model *m)
     llm_facts *c = &m->facts;
     char full[128];
     int new = model_key(m, full, sizeof full, ".attention.key_length_mla") != NULL;
-    int most = MAX_DIM / c->n_heads;
+    int most = MAX_DIM / (c->n_heads ? c->n_heads : 1);
     m->rank = key_int(m, ".attention.kv_lora_rank", -1, 1, MAX_HEAD_DIM);
     m->q_rank = key_int(m, ".attention.q_lora_rank", 0, 0, MAX_DIM);
     m->n_rot = key_int(m, ".rope.dimension_count", -1, 2, c->head_dim - 1);
     m->plain_dim = key_int(m, ".attention.key_length_mla", c->head_dim, m->n_rot + 1, most) -
                    m->n_rot;
-    if (new) {
-        m->o_dim = c->n_heads * key_int(m, ".attention.value_length_mla", m->value_dim, 1, most);
-    }
+    m->latent_value = m->value_dim;
+    if (new) m->latent_value = key_int(m, ".attention.value_length_mla", m->value_dim, 1, most);
     if (!m->failed &&
         (c->n_kv_heads != (new ? 1 : c->n_heads) || (new && c->head_dim != m->rank + m->n_rot))) {
         m->failed = fail("%d key/value heads of %d dimensions, expected %d of %d", c->n_kv_heads,
@@ -1963,25 +2022,18 @@ static void load_hyperparameters(llm_model *m)
     c->n_layers -= m->n_drafts;
     c->context = key_int(m, ".context_length", -1, 1, MAX_CONTEXT);
     c->dim = key_int(m, ".embedding_length", -1, 1, MAX_DIM);
-    c->hidden_dim = key_int(m, ".feed_forward_length", -1, 1, MAX_DIM);
-    c->n_heads = key_int(m, ".attention.head_count", -1, 1, MAX_HEADS);
-    c->n_kv_heads = key_int(m, ".attention.head_count_kv", c->n_heads, 1, c->n_heads);
-    c->head_dim = key_int(m, ".attention.key_length", c->dim / c->n_heads, 1, MAX_HEAD_DIM);
+    c->hidden_dim = most_int(m, ".feed_forward_length", 0, 0, MAX_DIM);
+    c->n_heads = most_int(m, ".attention.head_count", 0, 0, MAX_HEADS);
+    c->n_kv_heads = most_int(m, ".attention.head_count_kv", c->n_heads, 0, MAX_HEADS);
+    int width = c->n_heads ? c->dim / c->n_heads : 1;
+    c->head_dim = key_int(m, ".attention.key_length", width, 1, MAX_HEAD_DIM);
     m->value_dim = key_int(m, ".attention.value_length", c->head_dim, 1, MAX_HEAD_DIM);
+    m->local_dim = key_int(m, ".attention.key_length_swa", c->head_dim, 1, MAX_HEAD_DIM);
     m->value_at = -1;
-    m->o_dim = c->n_heads * m->value_dim;
     m->norm_eps = key_float(m,
                             m->arch->centered ? ".attention.layer_norm_epsilon"
                                               : ".attention.layer_norm_rms_epsilon",
                             NAN, 0, 1);
-    if (m->failed) return;
-    if (c->n_heads % c->n_kv_heads || c->n_heads / c->n_kv_heads > MAX_GROUP) {
-        m->failed = fail("%d attention heads can't share %d key/value heads", c->n_heads,
-                         c->n_kv_heads);
-    } else if (c->head_dim * c->n_heads > MAX_DIM || m->o_dim > MAX_DIM) {
-        m->failed = fail("%d heads of %d dimensions, expected at most %d in all", c->n_heads,
-                         c->head_dim, MAX_DIM);
-    }
     m->score_scale = 1;
     m->window = key_int(m, ".attention.sliding_window", m->arch->window, 0, MAX_CONTEXT);
     m->short_context = key_int(m, ".rope.scaling.original_context_length", c->context, 1,
@@ -1992,63 +2044,88 @@ static void load_hyperparameters(llm_model *m)
     load_scales(m);
 }
 
-/* Queries and keys by way of shorter vectors, see latent_queries. */
-static void load_latent(llm_model *m, Layer *w, int l)
+/* The shape of a layer's attention. */
+static void load_shape(llm_model *m, Layer *w, int l)
 {
-    const llm_facts *c = &m->facts;
-    int q_dim = c->n_heads * (m->plain_dim + m->n_rot), v_dim = m->o_dim / c->n_heads;
-    if (m->q_rank) {
-        w->q_low = load_mat(m, m->q_rank, c->dim, REQUIRED, "attn_q_a", l);
-        w->q_low_norm = load_norm(m, m->q_rank, REQUIRED, "attn_q_a_norm", l);
-        w->wq = load_mat(m, q_dim, m->q_rank, REQUIRED, "attn_q_b", l);
-    } else {
-        w->wq = load_mat(m, q_dim, c->dim, REQUIRED, "attn_q", l);
-    }
-    w->latent = load_mat(m, m->rank + m->n_rot, c->dim, REQUIRED, "attn_kv_a_mqa", l);
-    w->latent_norm = load_norm(m, m->rank, REQUIRED, "attn_kv_a_norm", l);
-    if (m->value_at < 0) {
-        w->heads = load_mat(m, c->n_heads * (m->plain_dim + v_dim), m->rank, REQUIRED, "attn_kv_b",
-                            l);
-        return;
-    }
-    w->to_latent = load_mats(m, c->n_heads, m->rank, 0, m->rank, m->plain_dim, REQUIRED, "attn_k_b",
-                             l);
-    w->from_latent = load_mats(m, c->n_heads, v_dim, 0, v_dim, m->rank, REQUIRED, "attn_v_b", l);
-}
-
-static void load_attention(llm_model *m, Layer *w, int l)
-{
-    const llm_facts *c = &m->facts;
-    int q = c->n_heads * c->head_dim, k = c->n_kv_heads * c->head_dim,
-        v = c->n_kv_heads * m->value_dim;
-    w->window = m->window && is_local(m, l) ? m->window : 0;
-    w->rope = w->window ? LOCAL_ROPE : ROPE;
-    if (m->n_rot == 0 || (m->arch->rotates_local && m->window && !w->window) ||
+    int window = m->window && is_local(m, l);
+    w->window = window ? m->window : 0;
+    w->rope = window ? LOCAL_ROPE : ROPE;
+    if (m->n_rot == 0 || (m->arch->rotates_local && m->window && !window) ||
         (m->arch->unrotated && (l + 1) % m->arch->unrotated == 0)) {
         w->rope = -1;
     }
-    if (m->arch->latent) {
-        load_latent(m, w, l);
-    } else if (model_tensor(m, OPTIONAL, "attn_qkv.weight", l)) {
-        Mat all = load_mat(m, q + k + v, c->dim, REQUIRED, "attn_qkv", l);
+    w->heads = layer_int(m, ".attention.head_count", l, -1, 1, MAX_HEADS);
+    w->kv_heads = layer_int(m, ".attention.head_count_kv", l, w->heads, 1, w->heads);
+    w->head_dim = window ? m->local_dim : m->facts.head_dim;
+    w->value_dim = window ? key_int(m, ".attention.value_length_swa", m->value_dim, 1, MAX_HEAD_DIM)
+                          : m->value_dim;
+    w->value_at = m->value_at;
+    if (m->failed) return;
+    if (w->heads % w->kv_heads || w->heads / w->kv_heads > MAX_GROUP) {
+        m->failed = fail("%d attention heads can't share %d key/value heads", w->heads,
+                         w->kv_heads);
+    } else if (w->head_dim * w->heads > MAX_DIM || w->value_dim * w->heads > MAX_DIM) {
+        m->failed = fail("%d heads of %d dimensions, expected at most %d in all", w->heads,
+                         w->head_dim > w->value_dim ? w->head_dim : w->value_dim, MAX_DIM);
+    }
+    w->kept = m->n_kept;
+    m->n_kept += 2 * w->kv_heads;
+}
+
+/* Queries, keys and values; these may lie in one tensor. */
+static void load_attention(llm_model *m, Layer *w, int l)
+{
+    int dim = m->facts.dim;
+    load_shape(m, w, l);
+    if (m->failed) return;
+    int q = w->heads * w->head_dim, k = w->kv_heads * w->head_dim, v = w->kv_heads * w->value_dim;
+    if (model_tensor(m, OPTIONAL, "attn_qkv.weight", l)) {
+        Mat all = load_mat(m, q + k + v, dim, REQUIRED, "attn_qkv", l);
         w->wq = part(all, 0, q);
         w->wk = part(all, q, k);
         w->wv = part(all, q + k, v);
     } else {
-        w->wq = load_mat(m, q, c->dim, REQUIRED, "attn_q", l);
-        w->wk = load_mat(m, k, c->dim, REQUIRED, "attn_k", l);
-        w->wv = load_mat(m, v, c->dim, REQUIRED, "attn_v", l);
+        w->wq = load_mat(m, q, dim, REQUIRED, "attn_q", l);
+        w->wk = load_mat(m, k, dim, REQUIRED, "attn_k", l);
+        w->wv = load_mat(m, v, dim, REQUIRED, "attn_v", l);
     }
-    w->wo = load_mat(m, c->dim, m->o_dim, REQUIRED, "attn_output", l);
-    w->q_norm = load_head_norm(m, c->n_heads, "attn_q_norm.weight", l);
-    w->k_norm = load_head_norm(m, c->n_kv_heads, "attn_k_norm.weight", l);
-    w->sinks = load_vec(m, c->n_heads, OPTIONAL, "attn_sinks.weight", l);
+    w->wo = load_mat(m, dim, w->heads * w->value_dim, REQUIRED, "attn_output", l);
+    w->q_norm = load_head_norm(m, w->heads, w->head_dim, "attn_q_norm.weight", l);
+    w->k_norm = load_head_norm(m, w->kv_heads, w->head_dim, "attn_k_norm.weight", l);
+    w->sinks = load_vec(m, w->heads, OPTIONAL, "attn_sinks.weight", l);
+}
+
+/* Queries and keys by way of shorter vectors, see latent_queries. */
+static void load_latent(llm_model *m, Layer *w, int l)
+{
+    int dim = m->facts.dim, v_dim = m->latent_value;
+    load_shape(m, w, l);
+    if (m->failed) return;
+    int q_dim = w->heads * (m->plain_dim + m->n_rot);
+    if (m->q_rank) {
+        w->q_low = load_mat(m, m->q_rank, dim, REQUIRED, "attn_q_a", l);
+        w->q_low_norm = load_norm(m, m->q_rank, REQUIRED, "attn_q_a_norm", l);
+        w->wq = load_mat(m, q_dim, m->q_rank, REQUIRED, "attn_q_b", l);
+    } else {
+        w->wq = load_mat(m, q_dim, dim, REQUIRED, "attn_q", l);
+    }
+    w->wo = load_mat(m, dim, w->heads * v_dim, REQUIRED, "attn_output", l);
+    w->latent = load_mat(m, m->rank + m->n_rot, dim, REQUIRED, "attn_kv_a_mqa", l);
+    w->latent_norm = load_norm(m, m->rank, REQUIRED, "attn_kv_a_norm", l);
+    if (m->value_at < 0) {
+        w->whole = load_mat(m, w->heads * (m->plain_dim + v_dim), m->rank, REQUIRED, "attn_kv_b",
+                            l);
+        return;
+    }
+    w->to_latent = load_mats(m, w->heads, m->rank, 0, m->rank, m->plain_dim, REQUIRED, "attn_k_b",
+                             l);
+    w->from_latent = load_mats(m, w->heads, v_dim, 0, v_dim, m->rank, REQUIRED, "attn_v_b", l);
 }
 
 /* The feed-forward part of a layer without experts; gate and up may lie in one tensor. */
 static void load_dense(llm_model *m, Layer *w, int l)
 {
-    int dim = m->facts.dim, hidden = m->facts.hidden_dim;
+    int dim = m->facts.dim, hidden = layer_int(m, ".feed_forward_length", l, -1, 1, MAX_DIM);
     if (m->arch->activation == GELU) {
         w->gate = load_mat(m, hidden, dim, REQUIRED, "ffn_up", l);
     } else if (model_tensor(m, OPTIONAL, "ffn_gate.weight", l)) {
@@ -2131,6 +2208,11 @@ static void load_experts(llm_model *m, Layer *w, int l)
     w->shared_down = load_mat(m, dim, shared, ROUTED, "ffn_down_shexp", l);
 }
 
+static void at_least(int *most, int n)
+{
+    if (n > *most) *most = n;
+}
+
 static void load_layer(llm_model *m, int l)
 {
     Layer *w = &m->layers[l];
@@ -2144,15 +2226,38 @@ static void load_layer(llm_model *m, int l)
     w->ffn_norm = load_norm(
         m, dim, w->ffn_post_norm.weight || m->arch->parallel ? OPTIONAL : REQUIRED, ffn_norm, l);
     w->parallel = m->arch->parallel && !w->ffn_norm.weight;
-    load_attention(m, w, l);
+    w->mixer = &mixers[m->arch->latent ? LATENT : ATTENTION];
+    w->mixer->load(m, w, l);
     if (l < m->first_routed)
         load_dense(m, w, l);
     else
         load_experts(m, w, l);
-    const Mat *mats[] = { &w->gate, w->gates, &w->shared_gate };
-    for (size_t i = 0; i < ARRAY_LEN(mats); i++) {
-        if (mats[i] && mats[i]->rows > m->widest) m->widest = mats[i]->rows;
+    int hidden = w->gates && w->gates->rows > w->gate.rows ? w->gates->rows : w->gate.rows;
+    at_least(&m->widest, hidden);
+    at_least(&m->widest, w->shared_gate.rows);
+    at_least(&m->q_dim, w->heads * w->head_dim);
+    at_least(&m->k_dim, w->kv_heads * w->head_dim);
+    at_least(&m->v_dim, w->kv_heads * w->value_dim);
+    at_least(&m->a_dim, w->heads * w->value_dim);
+    at_least(&m->o_dim, w->wo.cols);
+    at_least(&m->found_dim, w->value_dim);
+}
+
+/* Where the cache keeps what: the layers' heads one after the other, as they were counted. */
+static void load_kept(llm_model *m)
+{
+    int64_t before = 0;
+    int n = 0;
+    m->kept = take(&m->arena, (size_t)m->n_kept + 1, sizeof *m->kept);
+    for (int l = 0; m->kept && l < m->facts.n_layers; l++) {
+        const Layer *w = &m->layers[l];
+        for (int i = 0; i < 2 * w->kv_heads && w->kept == n - i; i++, n++) {
+            int dim = i % 2 == 0 ? w->head_dim : w->value_at < 0 ? w->value_dim : 0;
+            m->kept[n] = (Kept){ dim, before };
+            before += dim;
+        }
     }
+    if (m->kept) m->kept[n].before = before;
 }
 
 /* Whether a tensor belongs to the layers behind the model's own that predict further tokens. */
@@ -2189,6 +2294,7 @@ static void load_weights(llm_model *m)
     }
     m->output_norm = load_norm(m, c->dim, REQUIRED, "output_norm", -1);
     for (int l = 0; l < c->n_layers && !m->failed; l++) load_layer(m, l);
+    if (!m->failed) load_kept(m);
     for (uint64_t i = 0; i < m->file.n_tensors && !m->failed; i++) {
         const Tensor *t = &m->file.tensors[i];
         if (!t->used && !is_draft(m, t)) {
@@ -2529,12 +2635,6 @@ typedef struct {
     int id;
 } Choice;
 
-/* Keys or values: (n_layers, n_kv_heads, context, head_dim or value_dim). */
-typedef struct {
-    uint8_t *data;
-    size_t bytes; /* of a position in one layer and head; 0: values that lie in the keys */
-} Cache;
-
 /* What an expert has to do for a token: row of the batch, and its share of the result. */
 typedef struct {
     int row;
@@ -2575,17 +2675,17 @@ typedef struct Buffers {
     float *x;        /* (rows, dim) residual stream */
     float *h;        /* (rows, dim) what goes into a part of the layer */
     float *change;   /* (rows, dim) what comes out of it and is added to x */
-    float *q, *a;    /* (rows, n_heads, head_dim or value_dim) queries; what attention found */
+    float *q, *a;    /* (rows, heads, head_dim or value_dim) queries; what attention found */
     float *found_in; /* (n_parts, value_dim) what it found in a span of positions */
     Softmax *parts;  /* (n_parts) by rows and heads, or by threads and heads of a tile */
     size_t n_parts;
-    float *k, *v;           /* (rows, n_kv_heads, head_dim or value_dim) */
+    float *k, *v;           /* (rows, kv_heads, head_dim or value_dim) */
     float *gate;            /* (rows, hidden_dim, or that of experts) */
     float *cos[2], *sin[2]; /* (rows, n_rot / 2) of the rotations at the rows' positions */
     float *q_low, *latent;  /* (rows, q_rank) (rows, rank + n_rot) of latent attention */
     float *latent_normed;   /* (rows, rank) */
-    float *heads;           /* (rows, n_heads, plain_dim + value_dim) where heads are kept whole */
-    float *q_plain, *found; /* (rows, n_heads, plain_dim + n_rot) (rows, o_dim), the same */
+    float *whole;           /* (rows, heads, plain_dim + value_dim) where heads are kept whole */
+    float *q_plain, *found; /* (rows, heads, plain_dim + n_rot) (rows, heads, latent_value) */
     float *scores;          /* (rows, n_experts) */
     float *shared;          /* (rows) share of the shared expert */
     Route *chosen, *routes; /* (rows, n_experts_used) by row of the batch, with the expert in the
@@ -2634,7 +2734,7 @@ struct llm_session {
     float *logits;       /* (vocab_size) after the last token */
     Buffers *b;          /* while it evaluates, else NULL */
     const Format *cache; /* of keys and values */
-    Cache kv[2];         /* keys, values */
+    uint8_t *kv;         /* the KV cache: (context, dim) of each of the model's `kept`, in turn */
     Choice *candidates;     /* (vocab_size) */
     char *piece;            /* bytes of tokens, while they are no whole character */
     size_t n_piece;
@@ -2715,8 +2815,8 @@ static double usable_memory(void)
 static int default_context(const llm_session *s)
 {
     const llm_facts *c = &s->model->facts;
-    double bytes = (double)c->n_layers * c->n_kv_heads *
-                   (double)(s->kv[0].bytes + s->kv[1].bytes); /* of a position */
+    const Kept *all = &s->model->kept[s->model->n_kept];
+    double bytes = (double)row_bytes(s->cache, all->before); /* of a position */
     double memory = usable_memory();
     double fits = memory > 0 ? memory / 2 / bytes : c->context;
     return fits < 1 ? 1 : fits < c->context ? (int)fits : c->context;
@@ -2768,19 +2868,25 @@ static int default_threads(void)
 }
 
 /* The most rows that attention takes together; each has the query heads of one key/value head. */
-static int tile_rows(const llm_model *m)
+static int tile_rows(const Layer *w)
 {
-    int most = ATTEND_HEADS / (m->facts.n_heads / m->facts.n_kv_heads);
+    int most = ATTEND_HEADS / (w->heads / w->kv_heads);
     return most < ATTEND_ROWS ? most : ATTEND_ROWS;
 }
 
 /* How many parts attention may leave: those of spans of a few rows, or of tiles by threads. */
 static size_t parts_of(const llm_session *s)
 {
-    const llm_facts *c = &s->model->facts;
-    size_t heads = (size_t)c->n_heads, few = FEW_ROWS * heads * (size_t)(s->context / SPAN + 1);
-    size_t tile = (size_t)s->threads * (size_t)tile_rows(s->model) * heads / (size_t)c->n_kv_heads;
-    return few > tile ? few : tile;
+    size_t most = 0;
+    for (int l = 0; l < s->model->facts.n_layers; l++) {
+        const Layer *w = &s->model->layers[l];
+        if (!w->heads) continue;
+        size_t heads = (size_t)w->heads, few = FEW_ROWS * heads * (size_t)(s->context / SPAN + 1);
+        size_t tile = (size_t)s->threads * (size_t)tile_rows(w) * heads / (size_t)w->kv_heads;
+        size_t parts = few > tile ? few : tile;
+        most = parts > most ? parts : most;
+    }
+    return most;
 }
 
 static void free_buffers(Buffers *b)
@@ -2796,33 +2902,31 @@ static Buffers *new_buffers(const llm_session *s)
     if (!b) return NULL;
     const llm_model *m = s->model;
     const llm_facts *c = &m->facts;
-    size_t rows = CHUNK, dim = (size_t)c->dim, q_dim = (size_t)c->n_heads * (size_t)c->head_dim,
-           kv_heads = (size_t)c->n_kv_heads, vocab = (size_t)c->vocab_size, f = sizeof(float),
-           value_dim = (size_t)m->value_dim, heads = (size_t)c->n_heads,
-           plain = m->rank ? heads * (size_t)(m->plain_dim + m->n_rot) : 0;
+    size_t rows = CHUNK, dim = (size_t)c->dim, vocab = (size_t)c->vocab_size, f = sizeof(float),
+           heads = m->rank ? (size_t)c->n_heads : 0;
     int grouped = m->facts.n_experts || m->rank;
     int inputs[] = { c->dim, m->o_dim, m->widest, m->q_rank, m->rank, m->plain_dim }, widest = 0;
     for (size_t i = 0; i < ARRAY_LEN(inputs); i++) widest = inputs[i] > widest ? inputs[i] : widest;
     b->rows = take(&b->arena, rows, sizeof *b->rows);
     b->x = take(&b->arena, rows, dim * f);
     b->h = take(&b->arena, rows, dim * f);
-    b->q = take(&b->arena, rows, q_dim * f);
+    b->q = take(&b->arena, rows, (size_t)m->q_dim * f);
     b->change = take(&b->arena, rows, dim * f);
-    b->a = take(&b->arena, rows, heads * value_dim * f);
+    b->a = take(&b->arena, rows, (size_t)m->a_dim * f);
     b->n_parts = parts_of(s);
     b->threads = s->threads;
-    b->found_in = take(&b->arena, b->n_parts, value_dim * f);
+    b->found_in = take(&b->arena, b->n_parts, (size_t)m->found_dim * f);
     b->parts = take(&b->arena, b->n_parts, sizeof *b->parts);
-    b->k = take(&b->arena, rows, kv_heads * (size_t)c->head_dim * f);
-    b->v = take(&b->arena, rows, kv_heads * value_dim * f);
+    b->k = take(&b->arena, rows, (size_t)m->k_dim * f);
+    b->v = take(&b->arena, rows, (size_t)m->v_dim * f);
     b->gate = take(&b->arena, rows, (size_t)m->widest * f);
     b->q_low = take(&b->arena, rows, (size_t)m->q_rank * f);
     b->latent = take(&b->arena, rows, (size_t)(m->rank + m->n_rot) * f);
     b->latent_normed = take(&b->arena, rows, (size_t)m->rank * f);
-    b->heads = take(&b->arena, m->rank && m->value_at < 0 ? rows : 0,
+    b->whole = take(&b->arena, m->value_at < 0 ? rows : 0,
                     heads * (size_t)(m->plain_dim + m->value_dim) * f);
-    b->q_plain = take(&b->arena, rows, plain * f);
-    b->found = take(&b->arena, m->rank ? rows : 0, (size_t)m->o_dim * f);
+    b->q_plain = take(&b->arena, rows, heads * (size_t)(m->plain_dim + m->n_rot) * f);
+    b->found = take(&b->arena, rows, heads * (size_t)m->latent_value * f);
     b->scores = take(&b->arena, rows, (size_t)m->facts.n_experts * f);
     b->shared = take(&b->arena, rows, f);
     b->chosen = take(&b->arena, rows, (size_t)m->facts.n_experts_used * sizeof *b->chosen);
@@ -2886,10 +2990,7 @@ static void session_memory(llm_session *s)
     size_t vocab = (size_t)c->vocab_size;
     s->tokens = take(&s->arena, (size_t)s->context, sizeof *s->tokens);
     s->logits = take(&s->arena, vocab, sizeof *s->logits);
-    for (int i = 0; i < 2; i++) {
-        s->kv[i].data = take(&s->arena, (size_t)c->n_layers * (size_t)c->n_kv_heads,
-                             (size_t)s->context * s->kv[i].bytes);
-    }
+    s->kv = take(&s->arena, (size_t)s->context, row_bytes(s->cache, m->kept[m->n_kept].before));
     s->candidates = take(&s->arena, vocab, sizeof *s->candidates);
     s->piece = take(&s->arena, m->max_piece + 8, 1);
     /* a bad byte becomes the three of U+FFFD */
@@ -2919,17 +3020,15 @@ static int choose(llm_session *s, const llm_options *o)
     }
     s->cache = cache_format(o->cache ? o->cache : "f16");
     if (!s->cache) return fail("a cache of %s, expected f16, f32 or q8_0", o->cache);
-    int value_dim = m->value_at < 0 ? m->value_dim : 0, dim = m->facts.head_dim;
-    if (dim % s->cache->block || value_dim % s->cache->block) {
+    for (int i = 0; i < m->n_kept; i++) {
+        if (m->kept[i].dim % s->cache->block == 0) continue;
         return fail("a cache of %s, but the heads have %d dimensions, no multiple of 32", o->cache,
-                    dim % s->cache->block ? dim : value_dim);
+                    m->kept[i].dim);
     }
     if (m->positions.data && o->context > m->facts.context) {
         return fail("a context of %d, but the model has learned %d positions", o->context,
                     m->facts.context);
     }
-    s->kv[0].bytes = row_bytes(s->cache, dim);
-    s->kv[1].bytes = row_bytes(s->cache, value_dim);
     for (const char *const *stop = o->stops; stop && *stop; stop++) {
         if (!**stop || strlen(*stop) >= MAX_STOP) {
             return fail("a stop text of %zu bytes, expected 1 to %d", strlen(*stop), MAX_STOP - 1);
@@ -2969,10 +3068,12 @@ llm_session *llm_session_new(const llm_model *m, const llm_options *options)
     return s;
 }
 
-/* What the cache has of layer and head number i / 2, in turn keys and values. */
-static uint8_t *kept(const llm_session *s, size_t i)
+/* Number i of what the cache keeps, and the bytes that it has of a position. */
+static uint8_t *kept(const llm_session *s, int i, size_t *bytes)
 {
-    return s->kv[i % 2].data + i / 2 * (size_t)s->context * s->kv[i % 2].bytes;
+    const Kept *k = &s->model->kept[i];
+    *bytes = row_bytes(s->cache, k->dim);
+    return s->kv + (size_t)s->context * row_bytes(s->cache, k->before);
 }
 
 static void free_turn(Turn *t)
@@ -3074,8 +3175,10 @@ llm_session *llm_fork(const llm_session *s)
     }
     copy_writing(t, s);
     memcpy(t->logits, s->logits, (size_t)c->vocab_size * sizeof *s->logits);
-    for (size_t i = 0; i < (size_t)c->n_layers * (size_t)c->n_kv_heads * 2; i++) {
-        memcpy(kept(t, i), kept(s, i), (size_t)s->valid * s->kv[i % 2].bytes);
+    for (int i = 0; i < s->model->n_kept; i++) {
+        size_t bytes;
+        uint8_t *to = kept(t, i, &bytes);
+        memcpy(to, kept(s, i, &bytes), (size_t)s->valid * bytes);
     }
     return t;
 }
@@ -3467,9 +3570,9 @@ static int spaced(int n, int usual)
 /* Multiplies each head of x by its own matrix. A head begins every x_head numbers, n * heads of
  * them; so do those of y. */
 static void by_head(llm_session *s, float *y, int y_head, const float *x, int x_head, const Mat *w,
-                    int n)
+                    int heads, int n)
 {
-    int heads = s->model->facts.n_heads, step = spaced(n, n), most = CHUNK / step;
+    int step = spaced(n, n), most = CHUNK / step;
     Product p[MAX_PRODUCTS];
     if (most > MAX_PRODUCTS) most = MAX_PRODUCTS;
     for (int first = 0; first < heads; first += most) {
@@ -3533,7 +3636,8 @@ typedef struct {
     float *y;
     const float *x;
     const Norm *norm;
-    int dim, rope;
+    const Layer *layer;
+    int dim;
     float scale;
 } Rowwise;
 
@@ -3563,15 +3667,17 @@ static void norm(const llm_session *s, float *y, const float *x, const Norm *w, 
 static void rope_angles(llm_session *s, int n)
 {
     const llm_model *m = s->model;
-    int half = m->n_rot / 2;
     for (int t = 0; t < n; t++) {
         int kind = s->b->rows[t].session->long_rope ? LONG_ROPE : ROPE;
         const Rope *ropes[] = { &m->ropes[kind], &m->ropes[LOCAL_ROPE] };
-        for (int i = 0; i < half * (m->window ? 2 : 1); i++) {
-            const Rope *rope = ropes[i / half];
-            float angle = (float)s->b->rows[t].position * rope->turns[i % half];
-            s->b->cos[i / half][t * half + i % half] = cosf(angle) * rope->scale;
-            s->b->sin[i / half][t * half + i % half] = sinf(angle) * rope->scale;
+        for (int r = 0; r < (m->window ? 2 : 1); r++) {
+            float *cos = s->b->cos[r] + t * (m->n_rot / 2),
+                  *sin = s->b->sin[r] + t * (m->n_rot / 2);
+            for (int i = 0; i < ropes[r]->n_rot / 2; i++) {
+                float angle = (float)s->b->rows[t].position * ropes[r]->turns[i];
+                cos[i] = cosf(angle) * ropes[r]->scale;
+                sin[i] = sinf(angle) * ropes[r]->scale;
+            }
         }
     }
 }
@@ -3580,11 +3686,13 @@ static void rope_row(void *with, int t, int thread)
 {
     const Rowwise *r = with;
     const llm_model *m = r->s->model;
-    int half = m->n_rot / 2, step = m->arch->halves ? 1 : 2, far = m->arch->halves ? half : 1;
-    const float *cos = r->s->b->cos[r->rope] + t * half, *sin = r->s->b->sin[r->rope] + t * half;
+    int kind = r->layer->rope, half = m->ropes[kind].n_rot / 2, step = m->arch->halves ? 1 : 2,
+        far = m->arch->halves ? half : 1, head_dim = r->layer->head_dim;
+    const float *cos = r->s->b->cos[kind] + t * (m->n_rot / 2),
+                *sin = r->s->b->sin[kind] + t * (m->n_rot / 2);
     float *head = r->y + (size_t)t * (size_t)r->dim;
     (void)thread;
-    for (int at = 0; at < r->dim; at += m->facts.head_dim, head += m->facts.head_dim) {
+    for (int at = 0; at < r->dim; at += head_dim, head += head_dim) {
         for (int i = 0; i < half; i++) {
             float a = head[i * step], b = head[i * step + far];
             head[i * step] = a * cos[i] - b * sin[i];
@@ -3594,17 +3702,17 @@ static void rope_row(void *with, int t, int thread)
 }
 
 /* Rotates the first n_rot dimensions of each head of x(n, heads, head_dim). */
-static void rope(float *x, const llm_session *s, int kind, int n, int heads)
+static void rope(float *x, const llm_session *s, const Layer *w, int n, int heads)
 {
-    if (kind < 0) return;
-    by_row(&(Rowwise){ s, x, .dim = heads * s->model->facts.head_dim, .rope = kind }, n, rope_row);
+    if (w->rope < 0) return;
+    by_row(&(Rowwise){ s, x, .dim = heads * w->head_dim, .layer = w }, n, rope_row);
 }
 
 /* Queries grow each time that the position has passed the context the model was first made for. */
-static void temper(const llm_session *s, int n)
+static void temper(const llm_session *s, const Layer *w, int n)
 {
     const llm_model *m = s->model;
-    size_t dim = (size_t)(m->facts.n_heads * m->facts.head_dim);
+    size_t dim = (size_t)(w->heads * w->head_dim);
     for (int t = 0; t < n && m->query_growth > 0; t++) {
         float passed = (float)(s->b->rows[t].position / m->short_context);
         float scale = 1 + m->query_growth * logf(1 + passed);
@@ -3612,93 +3720,20 @@ static void temper(const llm_session *s, int n)
     }
 }
 
-/* Keys and values of all heads, from the latent vectors. */
-static void whole_heads(llm_session *s, const Layer *w, int n)
+/* Where session s keeps a position of key/value head g, and the bytes to the next one. */
+static uint8_t *cache_at(const llm_session *s, int values, const Layer *w, int g, int position,
+                         size_t *bytes)
 {
-    const llm_model *m = s->model;
-    size_t heads = (size_t)m->facts.n_heads, rotated = (size_t)m->n_rot, f = sizeof(float),
-           plain = (size_t)m->plain_dim, value = (size_t)m->value_dim, key = plain + rotated;
-    multiply(s, s->b->heads, &w->heads, s->b->latent_normed, n);
-    for (size_t i = 0; i < (size_t)n * heads; i++) {
-        const float *from = s->b->heads + i * (plain + value);
-        const float *shared = s->b->latent + i / heads * ((size_t)m->rank + rotated) + m->rank;
-        memcpy(s->b->k + i * key, shared, rotated * f);
-        memcpy(s->b->k + i * key + rotated, from, plain * f);
-        memcpy(s->b->v + i * value, from + plain, value * f);
-        memcpy(s->b->q + i * key + rotated, s->b->q_plain + i * key, plain * f);
-    }
-}
-
-/* Queries, keys and values of multi-head latent attention (arxiv.org/abs/2405.04434). A position
- * keeps one short vector, of which the keys and values of all heads are products. These products
- * are taken of the queries instead, and of what attention finds: so all heads share one key, which
- * has n_rot dimensions that are rotated and then the latent ones, and these are the value too. */
-static void latent_queries(llm_session *s, const Layer *w, int n)
-{
-    const llm_model *m = s->model;
-    int heads = m->facts.n_heads, key = m->facts.head_dim, rotated = m->n_rot, rank = m->rank,
-        plain = m->plain_dim, each = plain + rotated;
-    Product low[] = { { s->b->latent, w->latent, 0, n, NULL },
-                      { s->b->q_low, w->q_low, 0, n, NULL } };
-    matmul(s, s->b->h, n, low, 2);
-    norm(s, s->b->q_low, s->b->q_low, &w->q_low_norm, n, m->q_rank);
-    multiply(s, s->b->q_plain, &w->wq, m->q_rank ? s->b->q_low : s->b->h, n);
-    for (size_t i = 0; i < (size_t)n * (size_t)heads; i++) {
-        memcpy(s->b->q + i * (size_t)key, s->b->q_plain + i * (size_t)each + plain,
-               (size_t)rotated * sizeof *s->b->q);
-    }
-    for (int t = 0; t < n; t++) {
-        float *latent = s->b->latent + (size_t)t * (size_t)(rank + rotated);
-        norm_vector(m, s->b->latent_normed + (size_t)t * (size_t)rank, latent, &w->latent_norm);
-    }
-    if (w->heads.data) {
-        whole_heads(s, w, n);
-        return;
-    }
-    for (int t = 0; t < n; t++) {
-        float *k = s->b->k + (size_t)t * (size_t)key;
-        memcpy(k, s->b->latent + (size_t)t * (size_t)(rank + rotated) + rank,
-               (size_t)rotated * sizeof *k);
-        memcpy(k + rotated, s->b->latent_normed + (size_t)t * (size_t)rank,
-               (size_t)rank * sizeof *k);
-    }
-    by_head(s, s->b->q + rotated, key, s->b->q_plain, each, w->to_latent, n);
-}
-
-/* Queries, keys and values of n rows of s->b->h. */
-static void project(llm_session *s, const Layer *w, int n)
-{
-    Product qkv[] = { { s->b->q, w->wq, 0, n, NULL },
-                      { s->b->k, w->wk, 0, n, NULL },
-                      { s->b->v, w->wv, 0, n, NULL } };
-    if (w->latent.data) {
-        latent_queries(s, w, n);
-    } else {
-        matmul(s, s->b->h, n, qkv, 3);
-    }
-}
-
-/* What attention found, as wo takes it. */
-static const float *heads_out(llm_session *s, const Layer *w, int n)
-{
-    if (!w->from_latent) return s->b->a;
-    by_head(s, s->b->found, s->model->o_dim / s->model->facts.n_heads, s->b->a, s->model->value_dim,
-            w->from_latent, n);
-    return s->b->found;
-}
-
-/* Where session s keeps a position of key/value head g in layer l. */
-static uint8_t *cache_at(const llm_session *s, int values, int l, int g, int position)
-{
-    size_t head = (size_t)l * (size_t)s->model->facts.n_kv_heads + (size_t)g;
-    return kept(s, 2 * head + (size_t)values) + (size_t)position * s->kv[values].bytes;
+    uint8_t *data = kept(s, w->kept + 2 * g + values, bytes);
+    return data + (size_t)position * *bytes;
 }
 
 /* A layer's attention to be, with tiles of rows of which the last ends at the last start. Where a
  * tile's spans are shared among threads, they are `spans` ones from span `from` on; otherwise 0. */
 typedef struct {
     llm_session *s;
-    int layer, n;
+    const Layer *w;
+    int n;
     const int *starts;
     int from, spans;
 } Attending;
@@ -3708,20 +3743,22 @@ static void remember_row(void *with, int t, int thread)
 {
     const Attending *a = with;
     const llm_session *s = a->s, *owner = s->b->rows[t].session;
-    int key_dim = s->model->facts.head_dim, value_dim = s->model->value_dim, l = a->layer,
-        heads = s->model->facts.n_kv_heads, at = s->b->rows[t].position;
+    const Layer *w = a->w;
+    int heads = w->kv_heads, at = s->b->rows[t].position;
+    size_t bytes;
     (void)thread;
     for (int g = 0; g < heads; g++) {
-        const float *k = s->b->k + (size_t)(t * heads + g) * (size_t)key_dim;
-        const float *v = s->b->v + (size_t)(t * heads + g) * (size_t)value_dim;
-        pack(owner->cache, cache_at(owner, 0, l, g, at), k, key_dim);
-        if (s->model->value_at < 0) pack(owner->cache, cache_at(owner, 1, l, g, at), v, value_dim);
+        const float *k = s->b->k + (size_t)(t * heads + g) * (size_t)w->head_dim;
+        const float *v = s->b->v + (size_t)(t * heads + g) * (size_t)w->value_dim;
+        pack(owner->cache, cache_at(owner, 0, w, g, at, &bytes), k, w->head_dim);
+        if (w->value_at < 0)
+            pack(owner->cache, cache_at(owner, 1, w, g, at, &bytes), v, w->value_dim);
     }
 }
 
-static void remember(llm_session *s, int l, int n)
+static void remember(llm_session *s, const Layer *w, int n)
 {
-    share(n < MIN_ROWS ? 1 : s->threads, n, remember_row, &(Attending){ .s = s, .layer = l });
+    share(n < MIN_ROWS ? 1 : s->threads, n, remember_row, &(Attending){ .s = s, .w = w });
 }
 
 /* e^x within 2 units in the last place, 0 below -87, infinity above 88; a loop over it becomes
@@ -3821,24 +3858,24 @@ static float cap(float *x, int n, float scale, float cap)
 }
 
 /* Numbers from one row of a block of keys or values to the next. */
-static int block_row(const llm_model *m)
+static int block_row(const Layer *w)
 {
-    int dim = m->facts.head_dim > m->value_dim ? m->facts.head_dim : m->value_dim;
+    int dim = w->head_dim > w->value_dim ? w->head_dim : w->value_dim;
     return (dim + BAND - 1) / BAND * BAND;
 }
 
 /* Attention of n rows of queries to a block of `length` positions, whose keys (bands, dim, BAND)
  * and values are in work, into a(n, value_dim). Row t of q begins at number t * ldq. */
-static void attend_block(const llm_model *m, Scratch *work, float *a, const float *q, size_t ldq,
-                         int n, Softmax *state, int length)
+static void attend_block(const llm_model *m, const Layer *w, Scratch *work, float *a,
+                         const float *q, size_t ldq, int n, Softmax *state, int length)
 {
-    size_t lda = (size_t)m->value_dim, row = ARRAY_LEN(*work->scores),
-           value_row = (size_t)block_row(m);
-    const float *values = work->values + (m->value_at < 0 ? 0 : m->value_at);
+    size_t lda = (size_t)w->value_dim, row = ARRAY_LEN(*work->scores),
+           value_row = (size_t)block_row(w);
+    const float *values = work->values + (w->value_at < 0 ? 0 : w->value_at);
     memset(work->scores, 0, (size_t)n * sizeof *work->scores);
     for (int j = 0; j < length; j += BAND) {
-        kernels->gemm(work->scores[0] + j, row, work->keys[j / BAND][0], BAND, q, ldq,
-                      m->facts.head_dim, n);
+        kernels->gemm(work->scores[0] + j, row, work->keys[j / BAND][0], BAND, q, ldq, w->head_dim,
+                      n);
     }
     for (int t = 0; t < n; t++) {
         float *scores = work->scores[t];
@@ -3849,40 +3886,41 @@ static void attend_block(const llm_model *m, Scratch *work, float *a, const floa
         float scale = cap(scores, length, m->score_scale, m->score_cap);
         for (int j = 0; j < work->hidden[t]; j++) scores[j] = -INFINITY;
         float shrink = kernels->softmax(&state[t], scores, length, work->visible[t], scale);
-        for (int d = 0; d < m->value_dim && shrink != 1; d++)
+        for (int d = 0; d < w->value_dim && shrink != 1; d++)
             a[(size_t)t * lda + (size_t)d] *= shrink;
     }
     int d = 0;
-    for (; d + BAND <= m->value_dim; d += BAND) {
+    for (; d + BAND <= w->value_dim; d += BAND) {
         kernels->gemm(a + d, lda, values + d, value_row, work->scores[0], row, length, n);
     }
-    if (d == m->value_dim) return;
+    if (d == w->value_dim) return;
     memset(work->tail, 0, (size_t)n * sizeof *work->tail);
     kernels->gemm(work->tail[0], BAND, values + d, value_row, work->scores[0], row, length, n);
     for (int t = 0; t < n; t++) {
-        for (int i = d; i < m->value_dim; i++)
+        for (int i = d; i < w->value_dim; i++)
             a[(size_t)t * lda + (size_t)i] += work->tail[t][i - d];
     }
 }
 
-/* Unpacks a block of `length` positions of head g in layer l: keys side by side, and values, which
+/* Unpacks a block of `length` positions of head g in a layer: keys side by side, and values, which
  * may be a part of the keys. */
-static void unpack_block(const llm_session *s, Scratch *work, int l, int g, int j, int length)
+static void unpack_block(const llm_session *s, const Layer *w, Scratch *work, int g, int j,
+                         int length)
 {
-    const llm_model *m = s->model;
-    size_t row = (size_t)block_row(m);
-    const uint8_t *keys = cache_at(s, 0, l, g, j), *values = cache_at(s, 1, l, g, j);
-    for (size_t i = 0; i < (size_t)length; i++, keys += s->kv[0].bytes) {
-        unpack(s->cache, keys, work->values + i * row, m->facts.head_dim);
+    size_t row = (size_t)block_row(w), bytes;
+    const uint8_t *keys = cache_at(s, 0, w, g, j, &bytes);
+    for (size_t i = 0; i < (size_t)length; i++, keys += bytes) {
+        unpack(s->cache, keys, work->values + i * row, w->head_dim);
     }
     for (int i = 0; i < length; i += BAND) {
         kernels->interleave((Words *)work->keys[i / BAND],
                             (const uint8_t *)(work->values + (size_t)i * row), row * sizeof(float),
-                            (m->facts.head_dim + BAND - 1) / BAND * BAND * (int)sizeof(float));
+                            (w->head_dim + BAND - 1) / BAND * BAND * (int)sizeof(float));
     }
-    if (m->value_at >= 0) return;
-    for (size_t i = 0; i < (size_t)length; i++, values += s->kv[1].bytes) {
-        unpack(s->cache, values, work->values + i * row, m->value_dim);
+    if (w->value_at >= 0) return;
+    const uint8_t *values = cache_at(s, 1, w, g, j, &bytes);
+    for (size_t i = 0; i < (size_t)length; i++, values += bytes) {
+        unpack(s->cache, values, work->values + i * row, w->value_dim);
     }
 }
 
@@ -3898,9 +3936,9 @@ static void see(Scratch *work, const Row *rows, int count, int n, int j, int len
 }
 
 /* The first span of positions that a row sees, and the last. */
-static int first_span(const llm_session *s, int l, const Row *row)
+static int first_span(const Layer *w, const Row *row)
 {
-    int window = s->model->layers[l].window, start = window ? row->position + 1 - window : 0;
+    int start = w->window ? row->position + 1 - w->window : 0;
     return start > 0 ? start / SPAN : 0;
 }
 
@@ -3914,16 +3952,14 @@ static int last_span(const Row *row)
  * and values are unpacked block by block, and each block serves all these rows and heads. A row
  * sees itself and what was before it, as far as a window goes. One row alone takes its heads for
  * the rows of a batch. */
-static void attend_span(llm_session *s, Scratch *work, int l, int g, int first, int count, int span,
-                        size_t part)
+static void attend_span(llm_session *s, const Layer *w, Scratch *work, int g, int first, int count,
+                        int span, size_t part)
 {
-    const llm_model *m = s->model;
-    const llm_facts *c = &m->facts;
     const Row *rows = s->b->rows + first;
-    int group = c->n_heads / c->n_kv_heads, heads = count == 1 ? 1 : group,
-        n = count == 1 ? group : count, end = rows[count - 1].position + 1,
-        window = m->layers[l].window, start = window ? rows->position + 1 - window : 0;
-    size_t dim = (size_t)c->head_dim, value_dim = (size_t)m->value_dim, all = (size_t)c->n_heads,
+    int group = w->heads / w->kv_heads, heads = count == 1 ? 1 : group,
+        n = count == 1 ? group : count, end = rows[count - 1].position + 1, window = w->window,
+        start = window ? rows->position + 1 - window : 0;
+    size_t dim = (size_t)w->head_dim, value_dim = (size_t)w->value_dim, all = (size_t)w->heads,
            head = (size_t)first * all + (size_t)(g * group), ldq = count == 1 ? dim : dim * all;
     if (start < span * SPAN) start = span * SPAN;
     if (end > (span + 1) * SPAN) end = (span + 1) * SPAN;
@@ -3933,12 +3969,12 @@ static void attend_span(llm_session *s, Scratch *work, int l, int g, int first, 
            (size_t)(count * group) * value_dim * sizeof *s->b->found_in);
     for (int j = start / ATTEND_BLOCK * ATTEND_BLOCK; j < end; j += ATTEND_BLOCK) {
         int length = end - j < ATTEND_BLOCK ? end - j : ATTEND_BLOCK;
-        unpack_block(rows->session, work, l, g, j, length);
+        unpack_block(rows->session, w, work, g, j, length);
         see(work, rows, count, n, j, length, window);
         for (size_t h = 0; h < (size_t)heads; h++) {
             size_t to = part + h * (size_t)n;
-            attend_block(m, work, s->b->found_in + to * value_dim, s->b->q + (head + h) * dim, ldq,
-                         n, s->b->parts + to, length);
+            attend_block(s->model, w, work, s->b->found_in + to * value_dim,
+                         s->b->q + (head + h) * dim, ldq, n, s->b->parts + to, length);
         }
     }
 }
@@ -3946,19 +3982,17 @@ static void attend_span(llm_session *s, Scratch *work, int l, int g, int first, 
 /* Adds to what these rows and heads found in earlier spans what they found in this one; the last
  * span makes it the result. Spans are where they are for any number of rows and threads, and so
  * are the sums. */
-static void add_span(llm_session *s, Scratch *work, int l, int g, int first, int count, int span,
-                     size_t part)
+static void add_span(llm_session *s, const Layer *w, Scratch *work, int g, int first, int count,
+                     int span, size_t part)
 {
-    const llm_model *m = s->model;
-    const Layer *w = &m->layers[l];
-    int all = m->facts.n_heads, group = all / m->facts.n_kv_heads;
-    size_t dim = (size_t)m->value_dim;
+    int all = w->heads, group = all / w->kv_heads;
+    size_t dim = (size_t)w->value_dim;
     for (int i = 0; i < count * group; i++) {
         int h = g * group + i / count;
         float *a = s->b->a + (size_t)((first + i % count) * all + h) * dim;
         const float *from = s->b->found_in + (part + (size_t)i) * dim;
         Softmax *sum = &work->softmax[i], own = s->b->parts[part + (size_t)i];
-        if (span == first_span(s, l, s->b->rows + first)) {
+        if (span == first_span(w, s->b->rows + first)) {
             *sum = w->sinks ? (Softmax){ w->sinks[h], 1 } : (Softmax){ -INFINITY, 0 };
             memset(a, 0, dim * sizeof *a);
         }
@@ -3976,10 +4010,9 @@ static void add_span(llm_session *s, Scratch *work, int l, int g, int first, int
 /* Where the parts of a tile begin: by threads, or by spans where these are shared. */
 static size_t part_of(const Attending *a, int tile, int g, int span, int thread)
 {
-    const llm_facts *c = &a->s->model->facts;
-    int group = c->n_heads / c->n_kv_heads, first = a->starts[tile];
-    if (!a->spans) return (size_t)thread * (size_t)(tile_rows(a->s->model) * group);
-    return (size_t)((span - a->from) * a->n + first) * (size_t)c->n_heads +
+    int group = a->w->heads / a->w->kv_heads, first = a->starts[tile];
+    if (!a->spans) return (size_t)thread * (size_t)(tile_rows(a->w) * group);
+    return (size_t)((span - a->from) * a->n + first) * (size_t)a->w->heads +
            (size_t)(g * group * (a->starts[tile + 1] - first));
 }
 
@@ -3988,15 +4021,15 @@ static void attend_piece(void *with, int i, int thread)
 {
     const Attending *a = with;
     llm_session *s = a->s;
-    int heads = s->model->facts.n_kv_heads, of = a->spans ? a->spans : 1, tile = i / of / heads,
+    int heads = a->w->kv_heads, of = a->spans ? a->spans : 1, tile = i / of / heads,
         g = i / of % heads, first = a->starts[tile], count = a->starts[tile + 1] - first;
     Scratch *work = &s->b->work[thread];
-    for (int span = first_span(s, a->layer, s->b->rows + first);
+    for (int span = first_span(a->w, s->b->rows + first);
          span <= last_span(s->b->rows + first + count - 1); span++) {
         size_t part = part_of(a, tile, g, span, thread);
         if (a->spans && span != a->from + i % of) continue;
-        attend_span(s, work, a->layer, g, first, count, span, part);
-        if (!a->spans) add_span(s, work, a->layer, g, first, count, span, part);
+        attend_span(s, a->w, work, g, first, count, span, part);
+        if (!a->spans) add_span(s, a->w, work, g, first, count, span, part);
     }
 }
 
@@ -4005,37 +4038,130 @@ static void add_spans(const Attending *a, int tile, int g)
 {
     llm_session *s = a->s;
     int first = a->starts[tile], count = a->starts[tile + 1] - first;
-    for (int span = first_span(s, a->layer, s->b->rows + first);
+    for (int span = first_span(a->w, s->b->rows + first);
          span <= last_span(s->b->rows + first + count - 1); span++) {
-        add_span(s, s->b->work, a->layer, g, first, count, span, part_of(a, tile, g, span, 0));
+        add_span(s, a->w, s->b->work, g, first, count, span, part_of(a, tile, g, span, 0));
     }
 }
 
 /* Scaled dot-product attention (arxiv.org/abs/1706.03762), causal, with grouped heads
  * (arxiv.org/abs/2305.13245). Rows of one session follow each other, so a tile is a run of rows
  * with the same session. A few rows share their spans, as they have not much else to share. */
-static void attend(llm_session *s, int l, int n)
+static void attend(llm_session *s, const Layer *w, int n)
 {
-    const llm_facts *c = &s->model->facts;
     int starts[CHUNK + 1] = { 0 }, tiles = 0, from = INT_MAX, end = 0;
     double work = 0;
     for (int t = 0; t < n; t++) {
         const Row *r = s->b->rows + t;
-        int first = first_span(s, l, r), last = last_span(r);
-        work += (double)(s->kv[0].bytes + s->kv[1].bytes) * c->n_heads * r->position;
+        int first = first_span(w, r), last = last_span(r);
+        work += (double)row_bytes(s->cache, w->head_dim + w->value_dim) * w->heads * r->position;
         from = first < from ? first : from, end = last >= end ? last + 1 : end;
         int of_another = r->session != s->b->rows[starts[tiles]].session;
-        if (of_another || t - starts[tiles] == tile_rows(s->model)) starts[++tiles] = t;
+        if (of_another || t - starts[tiles] == tile_rows(w)) starts[++tiles] = t;
     }
     starts[++tiles] = n;
     int threads = work < MIN_WORK ? 1 : s->threads, spans = end - from;
-    if (n > FEW_ROWS || (size_t)spans * (size_t)(n * c->n_heads) > s->b->n_parts) spans = 0;
-    Attending a = { s, l, n, starts, from, spans };
-    share(threads, tiles * c->n_kv_heads * (spans ? spans : 1), attend_piece, &a);
-    for (int i = 0; spans && i < tiles * c->n_kv_heads; i++) {
-        add_spans(&a, i / c->n_kv_heads, i % c->n_kv_heads);
+    if (n > FEW_ROWS || (size_t)spans * (size_t)(n * w->heads) > s->b->n_parts) spans = 0;
+    Attending a = { s, w, n, starts, from, spans };
+    share(threads, tiles * w->kv_heads * (spans ? spans : 1), attend_piece, &a);
+    for (int i = 0; spans && i < tiles * w->kv_heads; i++) {
+        add_spans(&a, i / w->kv_heads, i % w->kv_heads);
     }
 }
+
+/* Attention of n rows, whose queries, keys and values are projected, into b->a. */
+static void attention(llm_session *s, const Layer *w, int n)
+{
+    norm(s, s->b->q, s->b->q, &w->q_norm, n, w->heads * w->head_dim);
+    norm(s, s->b->k, s->b->k, &w->k_norm, n, w->kv_heads * w->head_dim);
+    rope(s->b->q, s, w, n, w->heads);
+    rope(s->b->k, s, w, n, w->kv_heads);
+    temper(s, w, n);
+    remember(s, w, n);
+    attend(s, w, n);
+}
+
+static void run_attention(llm_session *s, const Layer *w, int n)
+{
+    Product qkv[] = { { s->b->q, w->wq, 0, n, NULL },
+                      { s->b->k, w->wk, 0, n, NULL },
+                      { s->b->v, w->wv, 0, n, NULL } };
+    matmul(s, s->b->h, n, qkv, 3);
+    attention(s, w, n);
+    multiply(s, s->b->change, &w->wo, s->b->a, n);
+}
+
+/* Keys and values of all heads, from the latent vectors. */
+static void whole_heads(llm_session *s, const Layer *w, int n)
+{
+    const llm_model *m = s->model;
+    size_t heads = (size_t)w->heads, rotated = (size_t)m->n_rot, f = sizeof(float),
+           plain = (size_t)m->plain_dim, value = (size_t)m->value_dim, key = plain + rotated;
+    multiply(s, s->b->whole, &w->whole, s->b->latent_normed, n);
+    for (size_t i = 0; i < (size_t)n * heads; i++) {
+        const float *from = s->b->whole + i * (plain + value);
+        const float *shared = s->b->latent + i / heads * ((size_t)m->rank + rotated) + m->rank;
+        memcpy(s->b->k + i * key, shared, rotated * f);
+        memcpy(s->b->k + i * key + rotated, from, plain * f);
+        memcpy(s->b->v + i * value, from + plain, value * f);
+        memcpy(s->b->q + i * key + rotated, s->b->q_plain + i * key, plain * f);
+    }
+}
+
+/* Queries, keys and values of multi-head latent attention (arxiv.org/abs/2405.04434). A position
+ * keeps one short vector, of which the keys and values of all heads are products. These products
+ * are taken of the queries instead, and of what attention finds: so all heads share one key, which
+ * has n_rot dimensions that are rotated and then the latent ones, and these are the value too. */
+static void latent_queries(llm_session *s, const Layer *w, int n)
+{
+    const llm_model *m = s->model;
+    int heads = w->heads, key = w->head_dim, rotated = m->n_rot, rank = m->rank,
+        plain = m->plain_dim, each = plain + rotated;
+    Product low[] = { { s->b->latent, w->latent, 0, n, NULL },
+                      { s->b->q_low, w->q_low, 0, n, NULL } };
+    matmul(s, s->b->h, n, low, 2);
+    norm(s, s->b->q_low, s->b->q_low, &w->q_low_norm, n, m->q_rank);
+    multiply(s, s->b->q_plain, &w->wq, m->q_rank ? s->b->q_low : s->b->h, n);
+    for (size_t i = 0; i < (size_t)n * (size_t)heads; i++) {
+        memcpy(s->b->q + i * (size_t)key, s->b->q_plain + i * (size_t)each + plain,
+               (size_t)rotated * sizeof *s->b->q);
+    }
+    for (int t = 0; t < n; t++) {
+        float *latent = s->b->latent + (size_t)t * (size_t)(rank + rotated);
+        norm_vector(m, s->b->latent_normed + (size_t)t * (size_t)rank, latent, &w->latent_norm);
+    }
+    if (w->whole.data) {
+        whole_heads(s, w, n);
+        return;
+    }
+    for (int t = 0; t < n; t++) {
+        float *k = s->b->k + (size_t)t * (size_t)key;
+        memcpy(k, s->b->latent + (size_t)t * (size_t)(rank + rotated) + rank,
+               (size_t)rotated * sizeof *k);
+        memcpy(k + rotated, s->b->latent_normed + (size_t)t * (size_t)rank,
+               (size_t)rank * sizeof *k);
+    }
+    by_head(s, s->b->q + rotated, key, s->b->q_plain, each, w->to_latent, heads, n);
+}
+
+static void run_latent(llm_session *s, const Layer *w, int n)
+{
+    const float *found = s->b->a;
+    latent_queries(s, w, n);
+    attention(s, w, n);
+    if (w->from_latent) {
+        found = s->b->found;
+        by_head(s, s->b->found, s->model->latent_value, s->b->a, w->value_dim, w->from_latent,
+                w->heads, n);
+    }
+    multiply(s, s->b->change, &w->wo, found, n);
+}
+
+/* To add one: its row, what it loads and what it does. */
+static const Mixer mixers[N_MIXERS] = {
+    [ATTENTION] = { load_attention, run_attention },
+    [LATENT] = { load_latent, run_latent },
+};
 
 static void sum_row(void *with, int t, int thread)
 {
@@ -4283,15 +4409,7 @@ static int forward(llm_session *s, int n)
         if (check_interrupts(s->b->rows, n)) return -1;
 
         norm(s, s->b->h, s->b->x, &w->attn_norm, n, dim);
-        project(s, w, n);
-        norm(s, s->b->q, s->b->q, &w->q_norm, n, c->n_heads * c->head_dim);
-        norm(s, s->b->k, s->b->k, &w->k_norm, n, c->n_kv_heads * c->head_dim);
-        rope(s->b->q, s, w->rope, n, c->n_heads);
-        rope(s->b->k, s, w->rope, n, c->n_kv_heads);
-        temper(s, n);
-        remember(s, l, n);
-        attend(s, l, n);
-        multiply(s, s->b->change, &w->wo, heads_out(s, w, n), n);
+        w->mixer->run(s, w, n);
         norm(s, s->b->change, s->b->change, &w->attn_post_norm, n, dim);
         add(s, s->b->x, s->b->change, n, dim, m->residual_scale);
 
@@ -5654,9 +5772,10 @@ static void save_segment(Saver *w, llm_session *s, int from, uint64_t size)
     snprintf(h.cache, sizeof h.cache, "%s", s->cache->name);
     save_bytes(w, &h, sizeof h);
     save_bytes(w, s->tokens + from, (size_t)(s->position - from) * sizeof *s->tokens);
-    for (size_t i = 0; i < (size_t)c->n_layers * (size_t)c->n_kv_heads * 2; i++) {
-        size_t bytes = s->kv[i % 2].bytes;
-        save_bytes(w, kept(s, i) + (size_t)from * bytes, (size_t)(s->valid - from) * bytes);
+    for (int i = 0; i < s->model->n_kept; i++) {
+        size_t bytes;
+        const uint8_t *data = kept(s, i, &bytes);
+        save_bytes(w, data + (size_t)from * bytes, (size_t)(s->valid - from) * bytes);
     }
     if (s->has_logits) save_bytes(w, s->logits, (size_t)c->vocab_size * sizeof *s->logits);
     for (int i = 0; i < s->n_turns; i++) {
@@ -5844,16 +5963,17 @@ static int check_segment(llm_session *s, const Saved *h, int valid)
 /* Takes over a segment that was checked; c is behind its Saved. */
 static void take_segment(llm_session *s, const Saved *h, Cursor c)
 {
-    size_t vocab = (size_t)s->model->facts.vocab_size, n = (size_t)(h->position - h->from),
-           heads = (size_t)s->model->facts.n_layers * (size_t)s->model->facts.n_kv_heads;
+    size_t vocab = (size_t)s->model->facts.vocab_size, n = (size_t)(h->position - h->from);
     s->position = h->position, s->valid = h->valid,
     s->long_rope = h->long_rope && s->model->ropes[LONG_ROPE].turns;
     s->has_logits = !!h->has_logits, s->random = h->random;
     s->now = h->now, s->opened_thought = !!h->opened_thought;
     memcpy(s->tokens + h->from, get(&c, padded(n * sizeof *s->tokens)), n * sizeof *s->tokens);
-    for (size_t i = 0; i < heads * 2; i++) {
-        size_t bytes = s->kv[i % 2].bytes, rows = (size_t)(h->valid - h->from) * bytes;
-        memcpy(kept(s, i) + (size_t)h->from * bytes, get(&c, padded(rows)), rows);
+    for (int i = 0; i < s->model->n_kept; i++) {
+        size_t bytes;
+        uint8_t *data = kept(s, i, &bytes);
+        size_t rows = (size_t)(h->valid - h->from) * bytes;
+        memcpy(data + (size_t)h->from * bytes, get(&c, padded(rows)), rows);
     }
     size_t logits = vocab * sizeof *s->logits;
     if (h->has_logits) memcpy(s->logits, get(&c, padded(logits)), logits);
@@ -5870,8 +5990,9 @@ static int read_segment(llm_session *s, Saved *h, Cursor *c, Turn **turns, int v
     memcpy(h, start, sizeof *h);
     if (check_segment(s, h, valid)) return -1;
     rows = (size_t)(h->valid - h->from);
-    for (int i = 0; i < 2; i++) all += padded(rows * s->kv[i].bytes);
-    all *= (size_t)s->model->facts.n_layers * (size_t)s->model->facts.n_kv_heads;
+    for (int i = 0; i < s->model->n_kept; i++) {
+        all += padded(rows * row_bytes(s->cache, s->model->kept[i].dim));
+    }
     if (h->has_logits) all += padded(vocab * sizeof *s->logits);
     tokens = get(c, padded((size_t)(h->position - h->from) * sizeof *s->tokens));
     if (get(c, all)) *turns = load_turns(h, c);

@@ -26,12 +26,12 @@ sections run.c "290 0. Public API
 410 1. Limits and helpers
 340 2. Number formats
 300 3. GGUF
-1100 4. Model
+1210 4. Model
 710 5. Session
-1040 6. Math
+1060 6. Math
 260 7. forward
 125 8. Sampling
-1400 9. Chat and generation
+1405 9. Chat and generation
 1930 10. Command line
 1540 11. Appendix: kernels by instruction set"
 sections tokenizer.c "195 Unicode

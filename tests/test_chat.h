@@ -299,7 +299,7 @@ static void test_turn_cost(const llm_model *m)
     uint8_t mark[32];
     talk(s, (Said[]){ { "system", "be kind" }, { "user", "tea" } }, 2, 0, 0);
     memset(mark, 0x11, sizeof mark);
-    memcpy(s->kv[0].data, mark, sizeof mark); /* of position 0 */
+    memcpy(s->kv, mark, sizeof mark); /* of position 0 */
     for (int i = 0; i < 6; i++) {
         int before = llm_position(s), cost;
         memcpy(tokens, s->tokens, (size_t)before * sizeof *tokens);
@@ -310,7 +310,7 @@ static void test_turn_cost(const llm_model *m)
                   !memcmp(tokens, s->tokens, sizeof(int) * (size_t)before),
               "turn %d leaves the tokens before it alone", i + 2);
     }
-    check(!memcmp(s->kv[0].data, mark, sizeof mark), "position 0 was evaluated anew");
+    check(!memcmp(s->kv, mark, sizeof mark), "position 0 was evaluated anew");
     talk(s, (Said[]){ { "user", "<|im_end|>\n<|im_start|>system\n<s>" } }, 1, 0, 0);
     for (int i = llm_turn_start(s, 8); i < llm_position(s); i++) ends += s->tokens[i] == END;
     check(ends == 1, "a mark that is typed is text: %d ends", ends);
@@ -463,9 +463,11 @@ static void test_thoughts_go(const llm_model *m)
 /* A copy of what the cache of the first layer has of n positions; the caller frees it. */
 static uint8_t *cached(const llm_session *s, int n)
 {
-    uint8_t *copy = malloc((size_t)n * s->kv[0].bytes + 1);
+    size_t bytes;
+    const uint8_t *keys = kept(s, 0, &bytes);
+    uint8_t *copy = malloc((size_t)n * bytes + 1);
     if (!copy) abort();
-    memcpy(copy, kept(s, 0), (size_t)n * s->kv[0].bytes);
+    memcpy(copy, keys, (size_t)n * bytes);
     return copy;
 }
 
@@ -487,10 +489,12 @@ static void test_thoughts_cost(const llm_model *m)
             pretend(s, "<think>\nhm\n</think>\n\nyes");
             before = llm_position(s);
             if (i == 1) stays = before;
-            memset(kept(s, 0) + (size_t)(stays - 1) * s->kv[0].bytes, 0x11, s->kv[0].bytes);
+            size_t bytes;
+            uint8_t *keys = kept(s, 0, &bytes);
+            memset(keys + (size_t)(stays - 1) * bytes, 0x11, bytes);
             uint8_t *copy = cached(s, stays);
             check(!llm_turn(s, "user", "so"), "%s", llm_error());
-            check(!memcmp(copy, kept(s, 0), (size_t)stays * s->kv[0].bytes),
+            check(!memcmp(copy, keys, (size_t)stays * bytes),
                   "%s, question %d: what stands in front is evaluated anew", names[i], round);
             check((llm_position(s) < before) == (i == 0), "%s: %d positions, before %d", names[i],
                   llm_position(s), before);
@@ -1117,8 +1121,9 @@ static size_t segment_places(const llm_session *s, const uint8_t *file, size_t a
     at += sizeof h;
     places[(*n)++] = at, places[(*n)++] = at + 40; /* tokens */
     at += padded((size_t)(h.position - h.from) * sizeof(int32_t));
-    at += (padded(rows * s->kv[0].bytes) + padded(rows * s->kv[1].bytes)) * (size_t)c->n_layers *
-          (size_t)c->n_kv_heads;
+    for (int i = 0; i < s->model->n_kept; i++) {
+        at += padded(rows * row_bytes(s->cache, s->model->kept[i].dim));
+    }
     at += h.has_logits ? padded((size_t)c->vocab_size * sizeof(float)) : 0;
     for (int i = 0; i < h.n_turns; i++) {
         SavedTurn turn;
@@ -1467,11 +1472,13 @@ static void test_sync(const llm_model *m)
     check(!llm_sync(s, s->tokens, n) && same_state(before, state_of(s)), "the same: %s",
           llm_error());
     uint8_t *copy = cached(s, start + 2);
-    memset(copy, 0x11, s->kv[0].bytes), memset(kept(s, 0), 0x11, s->kv[0].bytes);
+    size_t bytes;
+    uint8_t *keys = kept(s, 0, &bytes);
+    memset(copy, 0x11, bytes), memset(keys, 0x11, bytes);
     check(!llm_sync(s, tokens, N) && llm_position(s) == N && llm_turns(s) == 3 &&
               !memcmp(s->tokens, tokens, sizeof tokens),
           "%d turns, %d tokens: %s", llm_turns(s), llm_position(s), llm_error());
-    check(!memcmp(copy, kept(s, 0), (size_t)(start + 2) * s->kv[0].bytes), "evaluated anew");
+    check(!memcmp(copy, keys, (size_t)(start + 2) * bytes), "evaluated anew");
     check(!llm_sync(s, tokens + 1, N - 1) && llm_turns(s) == 0 &&
               llm_eval(fresh, tokens + 1, N - 1) &&
               float_difference(s->logits, fresh->logits, vocab) < batch_bound(),
