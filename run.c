@@ -341,12 +341,17 @@ enum {
     MAX_PRODUCTS = 64, /* that are done together */
     MAX_GROUP = 128,   /* query heads that share a key/value head */
     MAX_HEAD_DIM = 640,
+    MAX_TAPS = 16,       /* positions that a convolution sees */
+    MAX_STATE = 1 << 28, /* numbers of the states of all layers */
     MAX_VOCAB = 1 << 24,
     MAX_CONTEXT = 1 << 24,
     MAX_STOPS = 24,
-    MAX_STOP = 256, /* bytes of a stop text */
-    MAX_ROLE = 64,  /* of the name of a role */
-    MAX_SPARE = 8   /* buffers of evaluations that the model keeps */
+    MAX_STOP = 256,         /* bytes of a stop text */
+    MAX_ROLE = 64,          /* of the name of a role */
+    MAX_SPARE = 8,          /* buffers of evaluations that the model keeps */
+    STATE_MEMORY = 1 << 28, /* bytes of a session's states */
+    MAX_STATES = 8,         /* of earlier positions that a session keeps, see State */
+    MIN_STATES = 4          /* and how many at least, however large they are */
 };
 
 typedef tokenizer_text Text;
@@ -1375,6 +1380,8 @@ typedef struct {
     int kept;                /* the first of what the cache keeps of its key/value heads */
     Mat wq, wk, wv;          /* (heads head_dim, dim) (kv_heads head_dim or value_dim, dim) */
     Mat wo;                  /* (dim, o_dim) */
+    Mat wq_gated;            /* (heads 2 head_dim, dim) queries, each with a gate behind it */
+    Mat out_gate;            /* (heads value_dim or heads, dim) gates of what attention found */
     Norm q_norm, k_norm;     /* of each head, or of all heads at once */
     const float *sinks;      /* (heads) scores of what no head has to attend to */
     Norm attn_post_norm;     /* (dim), as the other two */
@@ -1391,6 +1398,17 @@ typedef struct {
     Norm q_low_norm, latent_norm; /* (q_rank) (rank) */
     Mat *to_latent, *from_latent; /* (heads) of (rank, plain_dim), of (latent_value, rank) */
     Mat whole;    /* or (heads (plain_dim + value_dim), rank) for files that keep whole heads */
+    int state;    /* where its state begins in those of a session; see mixers[] */
+    int taps, channels;     /* of its convolution: positions that it sees, and numbers of each */
+    int k_heads, k_dim;     /* keys and queries of its state */
+    int state_heads, v_dim; /* values of it, a group of heads for each key head */
+    Mat mixed, times;       /* (channels, dim) what the convolution is of, and what multiplies it */
+    Mat z;                  /* (state_heads v_dim, dim) gate of what comes out */
+    Mat decay, beta;        /* (state_heads, dim) how fast a head forgets, and learns */
+    const float *conv, *conv_bias;            /* (taps, channels) (channels) */
+    const float *forget, *step_bias, *direct; /* (state_heads) see prepare_heads and recur_piece */
+    Norm state_norm;                          /* of each head or group of them */
+    Mat state_out;                            /* (dim, state_heads v_dim) */
     int window;   /* positions that a token sees, itself among them; 0: all */
     int parallel; /* the feed-forward part has attention's input */
     int rope;     /* index of the model's ropes, -1: no rotation */
@@ -1410,9 +1428,21 @@ typedef struct {
     int64_t before;
 } Kept;
 
-enum { SWIGLU, GEGLU, GELU, SWIGLU_OAI };         /* see activate_row */
+enum { SWIGLU, GEGLU, GELU, SWIGLU_OAI, SILU, SIGLU }; /* see activate_row */
+enum { NO_GATE, BESIDE_QUERY };                        /* see gate_heads */
 enum { SOFTMAX = 1, SIGMOID, SOFTMAX_OF_CHOSEN }; /* .expert_gating_func, see route */
 enum { ROPE, LOCAL_ROPE, LONG_ROPE, N_ROPES };
+
+/* What a layer does with the rows of a batch before its feed-forward part; see mixers[]. */
+enum { ATTENTION, LATENT, SHORT_CONV, DELTA_NET, MAMBA2, N_MIXERS };
+
+typedef struct Mixer {
+    void (*load)(llm_model *m, Layer *w, int l);
+    /* b->h(n, dim) to b->change(n, dim) */
+    void (*run)(llm_session *s, const Layer *w, int n);
+} Mixer;
+
+static const Mixer mixers[N_MIXERS];
 
 /* To add one: its name in general.architecture, and what its files don't say. */
 typedef struct {
@@ -1435,6 +1465,10 @@ typedef struct {
     int logits_divided;      /* by .logit_scale; else multiplied */
     int exact_ramp;          /* YaRN's ramp begins and ends between dimensions */
     int latent;              /* attention with compressed keys and values */
+    int gate;                /* of what attention finds, NO_GATE: it has none */
+    int mixer;               /* of layers that have no key/value heads, or are not the last ones of
+                                .full_attention_interval */
+    const char *output_norm; /* NULL: output_norm */
 } Arch;
 
 static const Arch archs[] = {
@@ -1466,6 +1500,12 @@ static const Arch archs[] = {
     { "exaone4", .halves = 1, .period = 4, .rotates_local = 1 },
     { "stablelm", .halves = 1, .centered = 1, .parallel = 1 },
     { "starcoder2", .halves = 1, .centered = 1, .activation = GELU },
+    { "lfm2", .halves = 1, .mixer = SHORT_CONV, .output_norm = "token_embd_norm" },
+    { "lfm2moe", .halves = 1, .renormalize = 1, .mixer = SHORT_CONV,
+      .output_norm = "token_embd_norm" },
+    { "qwen35", .halves = 1, .post_norm = 1, .gate = BESIDE_QUERY, .mixer = DELTA_NET },
+    { "qwen35moe", .halves = 1, .post_norm = 1, .renormalize = 1, .gate = BESIDE_QUERY,
+      .mixer = DELTA_NET },
 };
 
 struct llm_model {
@@ -1497,6 +1537,8 @@ struct llm_model {
     int o_dim, found_dim;           /* the most that a mixer gives to wo; of a head's value */
     int q_rank, rank, plain_dim;   /* with latent attention */
     int latent_value;              /* numbers of a head's value, which are made of a latent one */
+    int channels, inner, state_heads; /* the most of any layer with a state; inner: of its values */
+    int state;                        /* numbers of the states of all layers together */
     Kept *kept;                    /* (n_kept) in turn keys and values, by layers and their heads */
     int n_kept;
     int n_groups, n_groups_chosen; /* of experts */
@@ -1691,19 +1733,16 @@ static void *key_array(llm_model *m, const char *name, uint32_t of, int want, in
     return texts;
 }
 
-/* What a layer does with the rows of a batch before its feed-forward part; see mixers[]. */
-enum { ATTENTION, LATENT, N_MIXERS };
-
-typedef struct Mixer {
-    void (*load)(llm_model *m, Layer *w, int l);
-    /* b->h(n, dim) to b->change(n, dim) */
-    void (*run)(llm_session *s, const Layer *w, int n);
-} Mixer;
-
-static const Mixer mixers[N_MIXERS];
-
 /* Whether a tensor must be there, and whether it belongs to the layers with experts only. */
 enum { REQUIRED = 0, OPTIONAL = 1, ROUTED = 2 };
+
+/* The first layer that should have what this one has: one with the same mixer. */
+static int first_alike(const llm_model *m, int need, int layer)
+{
+    int first = need & ROUTED ? m->first_routed : 0;
+    while (first < layer && m->layers[first].mixer != m->layers[layer].mixer) first++;
+    return first;
+}
 
 /* The tensor "name" (of layer, if that is not -1), NULL if it is optional and missing. What is
  * optional is in all layers that may have it or in none. */
@@ -1716,7 +1755,7 @@ static Tensor *model_tensor(llm_model *m, int need, const char *name, int layer)
     } else {
         snprintf(full, sizeof full, "blk.%d.%s", layer, name);
     }
-    int from = need & ROUTED ? m->first_routed : 0, optional = need & OPTIONAL;
+    int from = layer < 0 ? 0 : first_alike(m, need, layer), optional = need & OPTIONAL;
     snprintf(first, sizeof first, "blk.%d.%s", from, name);
     Tensor *t = find_tensor(&m->file, full);
     if (!t && !optional) m->failed = fail("tensor %s is missing", full);
@@ -2085,7 +2124,10 @@ static void load_attention(llm_model *m, Layer *w, int l)
         w->wk = part(all, q, k);
         w->wv = part(all, q + k, v);
     } else {
-        w->wq = load_mat(m, q, dim, REQUIRED, "attn_q", l);
+        if (m->arch->gate == BESIDE_QUERY)
+            w->wq_gated = load_mat(m, 2 * q, dim, REQUIRED, "attn_q", l);
+        else
+            w->wq = load_mat(m, q, dim, REQUIRED, "attn_q", l);
         w->wk = load_mat(m, k, dim, REQUIRED, "attn_k", l);
         w->wv = load_mat(m, v, dim, REQUIRED, "attn_v", l);
     }
@@ -2213,11 +2255,101 @@ static void at_least(int *most, int n)
     if (n > *most) *most = n;
 }
 
+/* The shape of a state: the past inputs of a convolution, then for each head a matrix of k_dim by
+ * v_dim, in bands of columns. */
+static void load_state(llm_model *m, Layer *w, const char *conv, int l)
+{
+    char name[64];
+    int bands = (w->v_dim + BAND - 1) / BAND;
+    double numbers = (double)(w->taps - 1) * w->channels +
+                     (double)w->state_heads * bands * BAND * w->k_dim;
+    w->state = m->state;
+    if (!m->failed && m->state + numbers > MAX_STATE) {
+        m->failed = fail("the states of %d layers have more than %d numbers", l + 1, MAX_STATE);
+    }
+    if (m->failed) return;
+    m->state += (int)numbers;
+    snprintf(name, sizeof name, "%s.weight", conv);
+    const float *rows = load_floats(m, w->channels, w->taps, REQUIRED, name, l);
+    float *columns = take(&m->arena, (size_t)w->channels * (size_t)w->taps, sizeof *columns);
+    for (int i = 0; rows && columns && i < w->channels * w->taps; i++) {
+        columns[i % w->taps * w->channels + i / w->taps] = rows[i];
+    }
+    w->conv = columns;
+    snprintf(name, sizeof name, "%s.bias", conv);
+    w->conv_bias = load_vec(m, w->channels, OPTIONAL, name, l);
+    at_least(&m->channels, w->channels);
+    at_least(&m->inner, w->state_heads ? w->state_heads * w->v_dim : w->channels);
+    at_least(&m->state_heads, w->state_heads);
+}
+
+/* See run_short_conv. */
+static void load_short_conv(llm_model *m, Layer *w, int l)
+{
+    int dim = m->facts.dim;
+    Mat all = load_mat(m, 3 * dim, dim, REQUIRED, "shortconv.in_proj", l);
+    w->taps = key_int(m, ".shortconv.l_cache", -1, 2, MAX_TAPS);
+    w->channels = dim;
+    w->mixed = part(all, 0, dim);
+    w->z = part(all, dim, dim);
+    w->times = part(all, 2 * dim, dim);
+    load_state(m, w, "shortconv.conv", l);
+    w->state_out = load_mat(m, dim, dim, REQUIRED, "shortconv.out_proj", l);
+}
+
+/* Heads of a state, and the channels of its queries, keys and values. */
+static void load_heads(llm_model *m, Layer *w, int l)
+{
+    int inner = key_int(m, ".ssm.inner_size", -1, 1, MAX_DIM);
+    w->taps = key_int(m, ".ssm.conv_kernel", -1, 2, MAX_TAPS);
+    w->k_dim = key_int(m, ".ssm.state_size", -1, 1, MAX_HEAD_DIM);
+    w->k_heads = key_int(m, ".ssm.group_count", -1, 1, MAX_HEADS);
+    w->state_heads = key_int(m, ".ssm.time_step_rank", -1, 1, MAX_HEADS);
+    if (m->failed) return;
+    w->v_dim = inner / w->state_heads;
+    w->channels = inner + 2 * w->k_heads * w->k_dim;
+    if (w->state_heads % w->k_heads || w->state_heads * w->v_dim != inner) {
+        m->failed = fail("%d numbers in %d heads of a state, with %d of keys", inner,
+                         w->state_heads, w->k_heads);
+    }
+    load_state(m, w, "ssm_conv1d", l);
+    w->forget = load_vec(m, w->state_heads, REQUIRED, "ssm_a", l);
+    w->step_bias = load_vec(m, w->state_heads, REQUIRED, "ssm_dt.bias", l);
+    w->state_out = load_mat(m, m->facts.dim, inner, REQUIRED, "ssm_out", l);
+}
+
+static void load_delta_net(llm_model *m, Layer *w, int l)
+{
+    int dim = m->facts.dim;
+    load_heads(m, w, l);
+    if (m->failed) return;
+    w->mixed = load_mat(m, w->channels, dim, REQUIRED, "attn_qkv", l);
+    w->z = load_mat(m, w->state_heads * w->v_dim, dim, REQUIRED, "attn_gate", l);
+    w->decay = load_mat(m, w->state_heads, dim, REQUIRED, "ssm_alpha", l);
+    w->beta = load_mat(m, w->state_heads, dim, REQUIRED, "ssm_beta", l);
+    w->state_norm = load_norm(m, w->v_dim, REQUIRED, "ssm_norm", l);
+}
+
+/* What the layer is made of, beside its feed-forward part. */
+static int mixer_of(llm_model *m, int l)
+{
+    char full[128];
+    int period = key_int(m, ".full_attention_interval", 0, 0, MAX_LAYERS);
+    if (m->arch->latent) return LATENT;
+    if (model_key(m, full, sizeof full, ".attention.recurrent_layers")) {
+        return layer_int(m, ".attention.recurrent_layers", l, 0, 0, 1) ? m->arch->mixer : ATTENTION;
+    }
+    if (period) return (l + 1) % period ? m->arch->mixer : ATTENTION;
+    int heads = layer_int(m, ".attention.head_count_kv", l, 1, 0, MAX_HEADS);
+    return heads ? ATTENTION : m->arch->mixer;
+}
+
 static void load_layer(llm_model *m, int l)
 {
     Layer *w = &m->layers[l];
     int dim = m->facts.dim, post = m->arch->post_norm;
     const char *ffn_norm = post ? "post_attention_norm" : "ffn_norm";
+    w->mixer = &mixers[mixer_of(m, l)];
     if (!post) w->attn_post_norm = load_norm(m, dim, OPTIONAL, "post_attention_norm", l);
     w->ffn_post_norm = load_norm(m, dim, OPTIONAL, "post_ffw_norm", l);
     /* A norm may be missing in front of a part where there is one behind it. */
@@ -2226,7 +2358,6 @@ static void load_layer(llm_model *m, int l)
     w->ffn_norm = load_norm(
         m, dim, w->ffn_post_norm.weight || m->arch->parallel ? OPTIONAL : REQUIRED, ffn_norm, l);
     w->parallel = m->arch->parallel && !w->ffn_norm.weight;
-    w->mixer = &mixers[m->arch->latent ? LATENT : ATTENTION];
     w->mixer->load(m, w, l);
     if (l < m->first_routed)
         load_dense(m, w, l);
@@ -2292,7 +2423,8 @@ static void load_weights(llm_model *m)
         if (m->positions.bias) m->failed = fail("tensor position_embd.bias is not known");
         c->bytes_read = before;
     }
-    m->output_norm = load_norm(m, c->dim, REQUIRED, "output_norm", -1);
+    const char *output_norm = m->arch->output_norm ? m->arch->output_norm : "output_norm";
+    m->output_norm = load_norm(m, c->dim, REQUIRED, output_norm, -1);
     for (int l = 0; l < c->n_layers && !m->failed; l++) load_layer(m, l);
     if (!m->failed) load_kept(m);
     for (uint64_t i = 0; i < m->file.n_tensors && !m->failed; i++) {
@@ -2613,6 +2745,14 @@ typedef struct {
     float top, sum;
 } Softmax;
 
+/* What the layers with a state know after the first `position` tokens; with 0 it is free, as nothing
+ * is known then. An evaluation writes a state beside the one that it begins with. Those that are
+ * left behind are what a session goes back to when it is rewound. */
+typedef struct {
+    int position;
+    float *numbers; /* (state) */
+} State;
+
 /* What one thread works with. */
 typedef struct {
     FloatBand y[2][RUN_BANDS][CHUNK]; /* bands of a product, for all rows of x, and of `up` */
@@ -2676,6 +2816,8 @@ typedef struct Buffers {
     float *h;        /* (rows, dim) what goes into a part of the layer */
     float *change;   /* (rows, dim) what comes out of it and is added to x */
     float *q, *a;    /* (rows, heads, head_dim or value_dim) queries; what attention found */
+    float *q_gated;  /* (rows, heads, 2 head_dim) queries with the gates behind them */
+    float *gates;    /* (rows, heads, value_dim) the gates, later what they leave */
     float *found_in; /* (n_parts, value_dim) what it found in a span of positions */
     Softmax *parts;  /* (n_parts) by rows and heads, or by threads and heads of a tile */
     size_t n_parts;
@@ -2686,6 +2828,9 @@ typedef struct Buffers {
     float *latent_normed;   /* (rows, rank) */
     float *whole;           /* (rows, heads, plain_dim + value_dim) where heads are kept whole */
     float *q_plain, *found; /* (rows, heads, plain_dim + n_rot) (rows, heads, latent_value) */
+    float *mixed, *conved;  /* (rows, channels) of a convolution: what goes in and comes out */
+    float *z, *o;           /* (rows, inner) the gate of what a state gives, and that */
+    float *decay, *beta;    /* (rows, state_heads) */
     float *scores;          /* (rows, n_experts) */
     float *shared;          /* (rows) share of the shared expert */
     Route *chosen, *routes; /* (rows, n_experts_used) by row of the batch, with the expert in the
@@ -2734,6 +2879,10 @@ struct llm_session {
     float *logits;       /* (vocab_size) after the last token */
     Buffers *b;          /* while it evaluates, else NULL */
     const Format *cache; /* of keys and values */
+    State states[MAX_STATES]; /* (n_states) one is of `valid`, if that is not 0 */
+    int n_states, answer;     /* the position behind what opens the last answer */
+    const float *from; /* while it evaluates: the state before, NULL: at the beginning; and after */
+    float *to;
     uint8_t *kv;         /* the KV cache: (context, dim) of each of the model's `kept`, in turn */
     Choice *candidates;     /* (vocab_size) */
     char *piece;            /* bytes of tokens, while they are no whole character */
@@ -2905,12 +3054,16 @@ static Buffers *new_buffers(const llm_session *s)
     size_t rows = CHUNK, dim = (size_t)c->dim, vocab = (size_t)c->vocab_size, f = sizeof(float),
            heads = m->rank ? (size_t)c->n_heads : 0;
     int grouped = m->facts.n_experts || m->rank;
-    int inputs[] = { c->dim, m->o_dim, m->widest, m->q_rank, m->rank, m->plain_dim }, widest = 0;
-    for (size_t i = 0; i < ARRAY_LEN(inputs); i++) widest = inputs[i] > widest ? inputs[i] : widest;
+    int inputs[] = { c->dim, m->o_dim, m->widest, m->q_rank, m->rank, m->plain_dim, m->inner };
+    int widest = 0;
+    for (size_t i = 0; i < ARRAY_LEN(inputs); i++) at_least(&widest, inputs[i]);
     b->rows = take(&b->arena, rows, sizeof *b->rows);
     b->x = take(&b->arena, rows, dim * f);
     b->h = take(&b->arena, rows, dim * f);
     b->q = take(&b->arena, rows, (size_t)m->q_dim * f);
+    b->q_gated = take(&b->arena, m->arch->gate == BESIDE_QUERY ? rows : 0,
+                      (size_t)m->q_dim * 2 * f);
+    b->gates = take(&b->arena, m->arch->gate ? rows : 0, (size_t)m->a_dim * f);
     b->change = take(&b->arena, rows, dim * f);
     b->a = take(&b->arena, rows, (size_t)m->a_dim * f);
     b->n_parts = parts_of(s);
@@ -2927,6 +3080,12 @@ static Buffers *new_buffers(const llm_session *s)
                     heads * (size_t)(m->plain_dim + m->value_dim) * f);
     b->q_plain = take(&b->arena, rows, heads * (size_t)(m->plain_dim + m->n_rot) * f);
     b->found = take(&b->arena, rows, heads * (size_t)m->latent_value * f);
+    b->mixed = take(&b->arena, rows, (size_t)m->channels * f);
+    b->conved = take(&b->arena, rows, (size_t)m->channels * f);
+    b->z = take(&b->arena, rows, (size_t)m->inner * f);
+    b->o = take(&b->arena, rows, (size_t)m->inner * f);
+    b->decay = take(&b->arena, rows, (size_t)m->state_heads * f);
+    b->beta = take(&b->arena, rows, (size_t)m->state_heads * f);
     b->scores = take(&b->arena, rows, (size_t)m->facts.n_experts * f);
     b->shared = take(&b->arena, rows, f);
     b->chosen = take(&b->arena, rows, (size_t)m->facts.n_experts_used * sizeof *b->chosen);
@@ -2982,6 +3141,13 @@ static void give_back(llm_session *s)
     s->b = NULL;
 }
 
+/* How many states a session keeps: few of large ones. */
+static int states_that_fit(const llm_model *m)
+{
+    int n = STATE_MEMORY / ((int)sizeof(float) * m->state + 1);
+    return n < MIN_STATES ? MIN_STATES : n < MAX_STATES ? n : MAX_STATES;
+}
+
 /* What a session has for itself. */
 static void session_memory(llm_session *s)
 {
@@ -2991,6 +3157,10 @@ static void session_memory(llm_session *s)
     s->tokens = take(&s->arena, (size_t)s->context, sizeof *s->tokens);
     s->logits = take(&s->arena, vocab, sizeof *s->logits);
     s->kv = take(&s->arena, (size_t)s->context, row_bytes(s->cache, m->kept[m->n_kept].before));
+    if (m->state) s->n_states = states_that_fit(m);
+    for (int i = 0; i < s->n_states; i++) {
+        s->states[i].numbers = take(&s->arena, (size_t)m->state, sizeof(float));
+    }
     s->candidates = take(&s->arena, vocab, sizeof *s->candidates);
     s->piece = take(&s->arena, m->max_piece + 8, 1);
     /* a bad byte becomes the three of U+FFFD */
@@ -3180,6 +3350,12 @@ llm_session *llm_fork(const llm_session *s)
         uint8_t *to = kept(t, i, &bytes);
         memcpy(to, kept(s, i, &bytes), (size_t)s->valid * bytes);
     }
+    t->answer = s->answer;
+    for (int i = 0; i < s->n_states; i++) {
+        t->states[i].position = s->states[i].position;
+        if (!s->states[i].position) continue;
+        memcpy(t->states[i].numbers, s->states[i].numbers, (size_t)s->model->state * sizeof(float));
+    }
     return t;
 }
 
@@ -3212,11 +3388,58 @@ const int *llm_tokens(const llm_session *s)
     return s->tokens;
 }
 
-/* Takes what the cache has from a position on for wrong. */
+/* Takes what the cache has from a position on for wrong, and where layers have a state, what it has
+ * behind the last one that is known of the positions before. */
 static void invalidate(llm_session *s, int position)
 {
-    if (position < s->valid) s->valid = position;
-    if (position < s->changed) s->changed = position;
+    int known = s->n_states ? 0 : position;
+    for (int i = 0; i < s->n_states; i++) {
+        if (s->states[i].position > position) s->states[i].position = 0;
+        at_least(&known, s->states[i].position);
+    }
+    if (known < s->valid) s->valid = known;
+    if (known < s->changed) s->changed = known;
+}
+
+/* The state that is written over next: a free one; else the one whose neighbours are nearest to
+ * each other, so that those which stay are spread over the text. The one of `valid` stays, and that
+ * behind which the last answer begins, where another one will begin if this one is taken back. */
+static State *next_state(llm_session *s)
+{
+    State *best = NULL;
+    int least = INT_MAX;
+    for (int i = 0; i < s->n_states; i++) {
+        State *own = &s->states[i];
+        int before = 0, behind = INT_MAX;
+        if (own->position == 0) return own;
+        if (own->position == s->valid || own->position == s->answer) continue;
+        for (int j = 0; j < s->n_states; j++) {
+            int other = s->states[j].position;
+            if (other < own->position && other > before) before = other;
+            if (other > own->position && other < behind) behind = other;
+        }
+        if (behind - before < least) least = behind - before, best = own;
+    }
+    return best;
+}
+
+/* The state behind `valid` positions, NULL if these or states are none. */
+static const float *state_of_valid(const llm_session *s)
+{
+    for (int i = 0; i < s->n_states && s->valid > 0; i++) {
+        if (s->states[i].position == s->valid) return s->states[i].numbers;
+    }
+    return NULL;
+}
+
+/* Sets from and to for an evaluation of the tokens behind `valid`. Returns the state that will be of
+ * the position behind them. */
+static State *begin_state(llm_session *s)
+{
+    s->from = state_of_valid(s);
+    State *next = s->n_states ? next_state(s) : NULL;
+    if (next) next->position = 0, s->to = next->numbers;
+    return next;
 }
 
 /* Forgets what comes from position on; turns are the caller's business. */
@@ -3289,6 +3512,8 @@ typedef struct {
     /* See softmax_block and activate_row. */
     float (*softmax)(Softmax *f, float *scores, int length, int visible, float scale);
     void (*activate)(int kind, float *gate, const float *up, int n);
+    /* w(k, 0..BAND) = decay w(k, 0..BAND) + x(k) u(0..BAND) */
+    void (*outer)(float *w, const float *x, const float *u, float decay, int cols);
     void (*unpack_f16)(const void *row, float *y, int n);
     void (*pack_f16)(void *row, const float *x, int n);
 } Isa;
@@ -3637,7 +3862,7 @@ typedef struct {
     const float *x;
     const Norm *norm;
     const Layer *layer;
-    int dim;
+    int dim, kind;
     float scale;
 } Rowwise;
 
@@ -3829,12 +4054,29 @@ BODY void activate_row(int kind, float *restrict gate, const float *restrict up,
         for (int i = 0; i < n; i++) gate[i] = gelu(gate[i]) * up[i];
     } else if (kind == GELU) {
         for (int i = 0; i < n; i++) gate[i] = gelu(gate[i]);
+    } else if (kind == SIGLU) {
+        for (int i = 0; i < n; i++) gate[i] = up[i] / (1 + exponential(-gate[i]));
+    } else if (kind == SILU) {
+        for (int i = 0; i < n; i++) gate[i] = gated(gate[i], 1);
     } else {
         for (int i = 0; i < n; i++) {
             float g = gate[i] > 7 ? 7 : gate[i], u = up[i] > 7 ? 7 : up[i] < -7 ? -7 : up[i];
             gate[i] = gated(g, 1.702f) * (u + 1);
         }
     }
+}
+
+BODY void outer_product(float *restrict w, const float *x, const float *restrict u, float decay,
+                        int cols)
+{
+    for (int k = 0; k < cols; k++, w += BAND) {
+        for (int i = 0; i < BAND; i++) w[i] = decay * w[i] + x[k] * u[i];
+    }
+}
+
+static void outer_portable(float *w, const float *x, const float *u, float decay, int cols)
+{
+    outer_product(w, x, u, decay, cols);
 }
 
 static float softmax_portable(Softmax *f, float *scores, int length, int visible, float scale)
@@ -4081,14 +4323,36 @@ static void attention(llm_session *s, const Layer *w, int n)
     attend(s, w, n);
 }
 
+static void gate_row(void *with, int t, int thread)
+{
+    const Rowwise *r = with;
+    size_t at = (size_t)t * (size_t)r->dim;
+    (void)thread;
+    kernels->activate(r->kind, r->y + at, r->x + at, r->dim);
+}
+
+/* y(n, dim) are gates of x: SWIGLU y = x silu(y), SIGLU y = x sigmoid(y). */
+static void gate(llm_session *s, int kind, float *y, const float *x, int n, int dim)
+{
+    by_row(&(Rowwise){ s, y, x, .dim = dim, .kind = kind }, n, gate_row);
+}
+
 static void run_attention(llm_session *s, const Layer *w, int n)
 {
-    Product qkv[] = { { s->b->q, w->wq, 0, n, NULL },
-                      { s->b->k, w->wk, 0, n, NULL },
-                      { s->b->v, w->wv, 0, n, NULL } };
-    matmul(s, s->b->h, n, qkv, 3);
+    Buffers *b = s->b;
+    int gated = w->wq_gated.data != NULL;
+    size_t dim = (size_t)w->head_dim, bytes = dim * sizeof(float);
+    Product qkv[] = { { b->k, w->wk, 0, n, NULL },
+                      { b->v, w->wv, 0, n, NULL },
+                      { gated ? b->q_gated : b->q, gated ? w->wq_gated : w->wq, 0, n, NULL } };
+    matmul(s, b->h, n, qkv, 3);
+    for (size_t i = 0; gated && i < (size_t)(n * w->heads); i++) {
+        memcpy(b->q + i * dim, b->q_gated + 2 * i * dim, bytes);
+        memcpy(b->gates + i * dim, b->q_gated + (2 * i + 1) * dim, bytes);
+    }
     attention(s, w, n);
-    multiply(s, s->b->change, &w->wo, s->b->a, n);
+    if (gated) gate(s, SIGLU, b->gates, b->a, n, w->heads * w->value_dim);
+    multiply(s, b->change, &w->wo, gated ? b->gates : b->a, n);
 }
 
 /* Keys and values of all heads, from the latent vectors. */
@@ -4157,10 +4421,185 @@ static void run_latent(llm_session *s, const Layer *w, int n)
     multiply(s, s->b->change, &w->wo, found, n);
 }
 
+/* Work of layers with a state on the runs of rows of one session; behind the last start, n. */
+typedef struct {
+    llm_session *s;
+    const Layer *w;
+    int starts[CHUNK + 1], runs;
+} Recurrence;
+
+static Recurrence recurrence(llm_session *s, const Layer *w, int n)
+{
+    Recurrence r = { .s = s, .w = w };
+    for (int t = 0; t < n; t++) {
+        if (t == 0 || s->b->rows[t].session != s->b->rows[t - 1].session) r.starts[r.runs++] = t;
+    }
+    r.starts[r.runs] = n;
+    return r;
+}
+
+enum { CONV_CHANNELS = 256 }; /* that a thread takes together */
+
+/* What channels from `at` on have for input `back` positions before row t, NULL: there was nothing
+ * yet. A run's own inputs are in the batch, those before it in the session's state. */
+static const float *conv_input(const Recurrence *r, int run, int t, int back, int at)
+{
+    const Layer *w = r->w;
+    int first = r->starts[run], behind = t - back - first;
+    const float *from = r->s->b->rows[first].session->from;
+    if (behind >= 0) return r->s->b->mixed + (size_t)(t - back) * (size_t)w->channels + at;
+    return from ? from + w->state + (size_t)(w->taps - 1 + behind) * (size_t)w->channels + at
+                : NULL;
+}
+
+/* Each channel's own causal convolution over the positions: the sum of its last inputs by weights,
+ * and SiLU, if the layer has heads. The last inputs are left for what follows. */
+static void convolve_piece(void *with, int i, int thread)
+{
+    const Recurrence *r = with;
+    const Layer *w = r->w;
+    int blocks = (w->channels + CONV_CHANNELS - 1) / CONV_CHANNELS, run = i / blocks,
+        at = i % blocks * CONV_CHANNELS, left = w->channels - at,
+        count = left < CONV_CHANNELS ? left : CONV_CHANNELS, end = r->starts[run + 1];
+    (void)thread;
+    for (int t = r->starts[run]; t < end; t++) {
+        float *y = r->s->b->conved + (size_t)t * (size_t)w->channels + at;
+        for (int c = 0; c < count; c++) y[c] = w->conv_bias ? w->conv_bias[at + c] : 0;
+        for (int j = 0; j < w->taps; j++) {
+            const float *x = conv_input(r, run, t, w->taps - 1 - j, at);
+            const float *weights = w->conv + (size_t)j * (size_t)w->channels + at;
+            for (int c = 0; c < count && x; c++) y[c] += weights[c] * x[c];
+        }
+        if (w->state_heads) kernels->activate(SILU, y, y, count);
+    }
+    float *to = r->s->b->rows[r->starts[run]].session->to + w->state + at;
+    for (int j = 1; j < w->taps; j++, to += w->channels) {
+        const float *x = conv_input(r, run, end - 1, w->taps - 1 - j, at);
+        for (int c = 0; c < count; c++) to[c] = x ? x[c] : 0;
+    }
+}
+
+static void convolve(const Recurrence *r)
+{
+    const Layer *w = r->w;
+    int blocks = (w->channels + CONV_CHANNELS - 1) / CONV_CHANNELS, n = r->starts[r->runs];
+    int threads = (double)n * w->channels * 4 * w->taps < MIN_WORK ? 1 : r->s->threads;
+    share(threads, r->runs * blocks, convolve_piece, (void *)(uintptr_t)r);
+}
+
+/* Gated short convolution (arxiv.org/abs/2511.23404): out(z * conv(b * x)), without activations. */
+static void run_short_conv(llm_session *s, const Layer *w, int n)
+{
+    Buffers *b = s->b;
+    Recurrence r = recurrence(s, w, n);
+    size_t all = (size_t)n * (size_t)w->channels;
+    Product in[] = { { b->mixed, w->mixed, 0, n, NULL },
+                     { b->z, w->z, 0, n, NULL },
+                     { b->conved, w->times, 0, n, NULL } };
+    matmul(s, b->h, n, in, 3);
+    for (size_t i = 0; i < all; i++) b->mixed[i] *= b->conved[i];
+    convolve(&r);
+    for (size_t i = 0; i < all; i++) b->conved[i] *= b->z[i];
+    multiply(s, b->change, &w->state_out, b->conved, n);
+}
+
+/* What a row's heads need: each has a step, softplus of what was projected; it forgets by
+ * exp(forget step). With beta, queries and keys have the length 1, and a head learns by sigmoid(beta);
+ * without, by its step. */
+static void prepare_heads(void *with, int t, int thread)
+{
+    const Recurrence *r = with;
+    const Layer *w = r->w;
+    float *decay = r->s->b->decay + (size_t)t * (size_t)w->state_heads,
+          *beta = r->s->b->beta + (size_t)t * (size_t)w->state_heads,
+          *x = r->s->b->conved + (size_t)t * (size_t)w->channels;
+    (void)thread;
+    for (int h = 0; h < 2 * w->k_heads && w->beta.data; h++, x += w->k_dim) {
+        float scale = 1 / sqrtf((float)total(x, w->k_dim, 0, 2) + 1e-6f);
+        if (h < w->k_heads) scale /= sqrtf((float)w->k_dim);
+        for (int i = 0; i < w->k_dim; i++) x[i] *= scale;
+    }
+    for (int h = 0; h < w->state_heads; h++) {
+        float in = decay[h] + w->step_bias[h], step = in > 20 ? in : log1pf(expf(in));
+        decay[h] = expf(w->forget[h] * step);
+        beta[h] = w->beta.data ? 1 / (1 + expf(-beta[h])) : step;
+    }
+}
+
+/* A band of columns of a head's state over the rows of a session. Each row's key k and value v
+ * change S: it fades, then k u^T is added, with u = beta v, or by the delta rule what v lacks,
+ * beta (v - S^T k). What comes out is S^T q. */
+static void recur_piece(void *with, int i, int thread)
+{
+    const Recurrence *r = with;
+    const Layer *w = r->w;
+    Buffers *b = r->s->b;
+    int bands = (w->v_dim + BAND - 1) / BAND, each = w->state_heads * bands, run = i / each,
+        h = i % each / bands, at = i % bands * BAND, left = w->v_dim - at,
+        count = left < BAND ? left : BAND, delta = w->beta.data != NULL,
+        keys = w->k_heads * w->k_dim, inner = w->state_heads * w->v_dim,
+        g = delta ? h % w->k_heads : h * w->k_heads / w->state_heads;
+    size_t size = (size_t)w->k_dim * BAND, offset = (size_t)w->state + (size_t)(i % each) * size +
+                                                    (size_t)(w->taps - 1) * (size_t)w->channels;
+    const llm_session *owner = b->rows[r->starts[run]].session;
+    float *state = owner->to + offset;
+    (void)thread;
+    if (owner->from) memcpy(state, owner->from + offset, size * sizeof *state);
+    if (!owner->from) memset(state, 0, size * sizeof *state);
+    for (int t = r->starts[run]; t < r->starts[run + 1]; t++) {
+        /* of queries, keys and values; or of values, keys and queries */
+        const float *x = b->conved + (size_t)t * (size_t)w->channels;
+        const float *first = x + (delta ? 0 : inner) + g * w->k_dim, *second = first + keys,
+                    *q = delta ? first : second, *k = delta ? second : first,
+                    *v = x + (delta ? 2 * keys : 0) + h * w->v_dim + at;
+        float decay = b->decay[t * w->state_heads + h], beta = b->beta[t * w->state_heads + h],
+              direct = w->direct ? w->direct[h] : 0, together = dot_portable(q, k, w->k_dim),
+              *y = b->o + (size_t)t * (size_t)inner + h * w->v_dim + at;
+        float found[2][BAND] = { { 0 } }, u[BAND] = { 0 };
+        kernels->gemm(found[0], BAND, state, BAND, first, (size_t)keys, w->k_dim, 2);
+        for (int j = 0; j < count; j++) {
+            u[j] = beta * (v[j] - (delta ? decay * found[1][j] : 0));
+            y[j] = decay * found[!delta][j] + together * u[j] + direct * v[j];
+        }
+        kernels->outer(state, k, u, decay, w->k_dim);
+    }
+}
+
+/* What the heads of a state give for the rows, into b->o. */
+static void recur(const Recurrence *r)
+{
+    const Layer *w = r->w;
+    llm_session *s = r->s;
+    int n = r->starts[r->runs], pieces = w->state_heads * ((w->v_dim + BAND - 1) / BAND);
+    int threads = (double)n * pieces * BAND * w->k_dim * 4 < MIN_WORK ? 1 : s->threads;
+    convolve(r);
+    share(n < MIN_ROWS ? 1 : threads, n, prepare_heads, (void *)(uintptr_t)r);
+    share(threads, r->runs * pieces, recur_piece, (void *)(uintptr_t)r);
+}
+
+/* Gated DeltaNet (arxiv.org/abs/2412.06464) */
+static void run_delta_net(llm_session *s, const Layer *w, int n)
+{
+    Buffers *b = s->b;
+    Recurrence r = recurrence(s, w, n);
+    int inner = w->state_heads * w->v_dim;
+    Product in[] = { { b->mixed, w->mixed, 0, n, NULL },
+                     { b->z, w->z, 0, n, NULL },
+                     { b->decay, w->decay, 0, n, NULL },
+                     { b->beta, w->beta, 0, n, NULL } };
+    matmul(s, b->h, n, in, 4);
+    recur(&r);
+    norm(s, b->o, b->o, &w->state_norm, n, inner);
+    gate(s, SWIGLU, b->z, b->o, n, inner);
+    multiply(s, b->change, &w->state_out, b->z, n);
+}
+
 /* To add one: its row, what it loads and what it does. */
 static const Mixer mixers[N_MIXERS] = {
     [ATTENTION] = { load_attention, run_attention },
     [LATENT] = { load_latent, run_latent },
+    [SHORT_CONV] = { load_short_conv, run_short_conv },
+    [DELTA_NET] = { load_delta_net, run_delta_net },
 };
 
 static void sum_row(void *with, int t, int thread)
@@ -4483,6 +4922,7 @@ static int eval(llm_session *s, const int *tokens, int n, float *all)
             if (all && i >= first) to = all + (size_t)(i - first) * vocab;
             s->b->rows[t] = (Row){ s, s->tokens[i], i, to };
         }
+        State *next = begin_state(s);
         if (forward(s, rows)) {
             invalidate(s, first);
             s->has_logits = 0;
@@ -4490,6 +4930,7 @@ static int eval(llm_session *s, const int *tokens, int n, float *all)
             return -1;
         }
         s->valid += rows;
+        if (next) next->position = s->valid;
     }
     give_back(s);
     if (all) memcpy(s->logits, all + (size_t)(n - 1) * vocab, vocab * sizeof *all);
@@ -4546,9 +4987,11 @@ int llm_eval_many(llm_session *const *sessions, const int *tokens, int n)
         }
     }
     if (borrow(sessions[0])) return -1;
+    State *next[CHUNK];
     for (int i = 0; i < n; i++) {
         sessions[0]->b->rows[i] = (Row){ sessions[i], tokens[i], sessions[i]->position,
                                          sessions[i]->logits };
+        next[i] = begin_state(sessions[i]);
     }
     int status = forward(sessions[0], n);
     give_back(sessions[0]);
@@ -4556,6 +4999,7 @@ int llm_eval_many(llm_session *const *sessions, const int *tokens, int n)
         llm_session *s = sessions[i];
         s->has_logits = !status;
         if (!status) s->tokens[s->position++] = tokens[i], s->valid = s->position;
+        if (!status && next[i]) next[i]->position = s->valid;
     }
     if (status) return status;
     return 0;
@@ -5079,7 +5523,7 @@ static int converse(llm_session *s, Turn *turns, int n, int written, int room)
     if (status) return status;
     if (n > 0 && !turns[n - 1].text) {
         int moved = in_turn(s) ? begin - s->turns[s->n_turns - 1].begin : 0;
-        turns[n - 1].begin = begin;
+        turns[n - 1].begin = s->answer = begin;
         s->start += moved, s->written += moved; /* the text that is written goes on */
     }
     s->turns = turns, s->n_turns = n, s->opened_thought = opened;
@@ -5777,6 +6221,8 @@ static void save_segment(Saver *w, llm_session *s, int from, uint64_t size)
         const uint8_t *data = kept(s, i, &bytes);
         save_bytes(w, data + (size_t)from * bytes, (size_t)(s->valid - from) * bytes);
     }
+    const float *state = state_of_valid(s);
+    if (state) save_bytes(w, state, (size_t)s->model->state * sizeof *state);
     if (s->has_logits) save_bytes(w, s->logits, (size_t)c->vocab_size * sizeof *s->logits);
     for (int i = 0; i < s->n_turns; i++) {
         const Turn *t = &s->turns[i];
@@ -5975,7 +6421,12 @@ static void take_segment(llm_session *s, const Saved *h, Cursor c)
         size_t rows = (size_t)(h->valid - h->from) * bytes;
         memcpy(data + (size_t)h->from * bytes, get(&c, padded(rows)), rows);
     }
-    size_t logits = vocab * sizeof *s->logits;
+    size_t logits = vocab * sizeof *s->logits, state = (size_t)s->model->state * sizeof(float);
+    for (int i = 0; i < s->n_states; i++) s->states[i].position = 0;
+    if (s->n_states && h->valid > 0) {
+        memcpy(s->states->numbers, get(&c, padded(state)), state);
+        s->states->position = h->valid;
+    }
     if (h->has_logits) memcpy(s->logits, get(&c, padded(logits)), logits);
 }
 
@@ -5993,6 +6444,7 @@ static int read_segment(llm_session *s, Saved *h, Cursor *c, Turn **turns, int v
     for (int i = 0; i < s->model->n_kept; i++) {
         all += padded(rows * row_bytes(s->cache, s->model->kept[i].dim));
     }
+    if (h->valid > 0) all += padded((size_t)s->model->state * sizeof(float));
     if (h->has_logits) all += padded(vocab * sizeof *s->logits);
     tokens = get(c, padded((size_t)(h->position - h->from) * sizeof *s->tokens));
     if (get(c, all)) *turns = load_turns(h, c);
@@ -8461,6 +8913,11 @@ typedef void SplitOf(Units *to, const uint8_t *rows, const uint8_t *end, size_t 
     { \
         activate_row(kind, gate, up, n); \
     } \
+    TARGET static void outer_##NAME(float *w, const float *x, const float *u, float decay, \
+                                    int cols) \
+    { \
+        outer_product(w, x, u, decay, cols); \
+    } \
     TARGET static void quantize_##NAME(Act *to, const float *x, int row, int cols, int digits) \
     { \
         digits == 1 ? quantize(to, x, row, cols, 1, order_##NAME, lane_##NAME) \
@@ -9498,11 +9955,13 @@ MANY(neon)
 #define KERNELS(NAME) \
     .few = few_##NAME, .many = many_##NAME, .prepare = quantize_##NAME, \
     .interleave = interleave_##NAME, .gemm = gemm_##NAME, .softmax = softmax_##NAME, \
-    .activate = activate_##NAME, .unpack_f16 = unpack_f16_##NAME, .pack_f16 = pack_f16_##NAME
+    .activate = activate_##NAME, .outer = outer_##NAME, .unpack_f16 = unpack_f16_##NAME, \
+    .pack_f16 = pack_f16_##NAME
 static Isa isas[] = {
     { "portable", always, .few = few_portable, .many = many_portable,
       .interleave = interleave_portable, .gemm = gemm_portable, .softmax = softmax_portable,
-      .activate = activate_portable, .unpack_f16 = unpack_F16, .pack_f16 = pack_F16 },
+      .activate = activate_portable, .outer = outer_portable, .unpack_f16 = unpack_F16,
+      .pack_f16 = pack_F16 },
 #ifdef RUN_PORTABLE
 #elif defined __x86_64__
     { "avx2", has_avx2, KERNELS(avx2) },
