@@ -1378,19 +1378,24 @@ typedef struct {
     int head_dim, value_dim; /* numbers of a query or key, and of a value */
     int value_at;            /* where values lie in the keys; -1: they are kept apart */
     int kept;                /* the first of what the cache keeps of its key/value heads */
+    int shares;              /* these are an earlier layer's */
     Mat wq, wk, wv;          /* (heads head_dim, dim) (kv_heads head_dim or value_dim, dim) */
     Mat wo;                  /* (dim, o_dim) */
     Mat wq_gated;            /* (heads 2 head_dim, dim) queries, each with a gate behind it */
     Mat out_gate;            /* (heads value_dim or heads, dim) gates of what attention found */
-    Norm q_norm, k_norm;     /* of each head, or of all heads at once */
+    Norm q_norm, k_norm, v_norm; /* of each head, or of all heads at once */
     const float *sinks;      /* (heads) scores of what no head has to attend to */
     Norm attn_post_norm;     /* (dim), as the other two */
-    Norm ffn_norm;           /* in front of the feed-forward part */
+    int has_ffn, routed;     /* a feed-forward part, one with experts */
+    Norm ffn_norm;           /* in front of it */
     Mat gate, up, down;      /* (hidden_dim, dim) (hidden_dim, dim) (dim, hidden_dim) */
     Norm ffn_post_norm;
     Mat router;                 /* (n_experts, dim) */
     const float *expert_bias;   /* (n_experts) is added to the scores by which experts are chosen */
     Mat *gates, *ups, *downs;   /* (n_experts) of (expert_dim, dim) and (dim, expert_dim) */
+    const float *expert_scales; /* (n_experts) of what an expert gives */
+    Norm router_norm, experts_norm;           /* (dim) of x for them, where they have their own */
+    Norm shared_post_norm, experts_post_norm; /* (dim) */
     Mat shared_router;          /* (1, dim) */
     Mat shared_gate, shared_up; /* (shared_dim, dim) the expert that every token has */
     Mat shared_down;            /* (dim, shared_dim) */
@@ -1409,6 +1414,9 @@ typedef struct {
     const float *forget, *step_bias, *direct; /* (state_heads) see prepare_heads and recur_piece */
     Norm state_norm;                          /* of each head or group of them */
     Mat state_out;                            /* (dim, state_heads v_dim) */
+    Mat inject_gate, inject;                  /* (n_inject, dim) (dim, n_inject) see inject */
+    Norm inject_norm;                         /* (dim) */
+    const float *scale;                       /* (1) of x behind the layer, or NULL */
     int window;   /* positions that a token sees, itself among them; 0: all */
     int parallel; /* the feed-forward part has attention's input */
     int rope;     /* index of the model's ropes, -1: no rotation */
@@ -1428,13 +1436,13 @@ typedef struct {
     int64_t before;
 } Kept;
 
-enum { SWIGLU, GEGLU, GELU, SWIGLU_OAI, SILU, SIGLU }; /* see activate_row */
+enum { SWIGLU, GEGLU, SWIGLU_OAI, GELU, RELU_SQUARED, SILU, SIGLU }; /* see activate_row */
 enum { NO_GATE, BESIDE_QUERY };                        /* see gate_heads */
 enum { SOFTMAX = 1, SIGMOID, SOFTMAX_OF_CHOSEN }; /* .expert_gating_func, see route */
 enum { ROPE, LOCAL_ROPE, LONG_ROPE, N_ROPES };
 
 /* What a layer does with the rows of a batch before its feed-forward part; see mixers[]. */
-enum { ATTENTION, LATENT, SHORT_CONV, DELTA_NET, MAMBA2, N_MIXERS };
+enum { ATTENTION, LATENT, SHORT_CONV, DELTA_NET, MAMBA2, ATTENTION_AND_MAMBA2, NOTHING, N_MIXERS };
 
 typedef struct Mixer {
     void (*load)(llm_model *m, Layer *w, int l);
@@ -1453,7 +1461,7 @@ typedef struct {
     int activation;     /* of the feed-forward part */
     int root;           /* embeddings are multiplied by the root of their length */
     int parallel;       /* without ffn_norm, the feed-forward part has attention's input */
-    int post_norm;      /* post_attention_norm stands for ffn_norm */
+    const char *ffn_norm; /* its norm, NULL: ffn_norm.weight */
     int period;         /* with a window: layers until one sees all; 0: none does */
     int window;         /* where the file has no key for it */
     float local_base;   /* rope's in layers with a window; 0: as in the others */
@@ -1464,10 +1472,15 @@ typedef struct {
     int gating, renormalize; /* of experts: which scores, and whether those chosen sum up to 1 */
     int logits_divided;      /* by .logit_scale; else multiplied */
     int exact_ramp;          /* YaRN's ramp begins and ends between dimensions */
-    int latent;              /* attention with compressed keys and values */
     int gate;                /* of what attention finds, NO_GATE: it has none */
-    int mixer;               /* of layers that have no key/value heads, or are not the last ones of
-                                .full_attention_interval */
+    int mixer, other;  /* what layers have, and those without key/value heads, or which are not
+                                the last ones of .full_attention_interval */
+    int single;        /* a layer is a mixer or a feed-forward part */
+    int some_dense;    /* layers without a router have no experts */
+    int dense_beside;  /* experts, whose shared one has the names of a dense part */
+    int value_norm;    /* values of heads are normed, without weights */
+    int tuned_rope;    /* no rotation where .rope.scaling.finetuned is 0 */
+    float score_scale; /* of attention; 0: by the size of heads */
     const char *output_norm; /* NULL: output_norm */
 } Arch;
 
@@ -1491,21 +1504,30 @@ static const Arch archs[] = {
     { "granitemoe", .logits_divided = 1, .renormalize = 1 },
     { "glm4", .halves = 0 },
     { "chatglm", .halves = 0 },
-    { "gpt-oss", .halves = 1, .activation = SWIGLU_OAI, .post_norm = 1, .period = 2,
-      .gating = SOFTMAX_OF_CHOSEN, .exact_ramp = 1 },
-    { "deepseek2", .latent = 1 },
+    { "gpt-oss", .halves = 1, .activation = SWIGLU_OAI, .ffn_norm = "post_attention_norm.weight",
+      .period = 2, .gating = SOFTMAX_OF_CHOSEN, .exact_ramp = 1 },
+    { "deepseek2", .mixer = LATENT },
     { "gpt2", .learned = 1, .centered = 1, .activation = GELU },
     { "command-r", .centered = 1, .parallel = 1 },
     { "cohere2", .centered = 1, .parallel = 1, .period = 4, .rotates_local = 1 },
     { "exaone4", .halves = 1, .period = 4, .rotates_local = 1 },
     { "stablelm", .halves = 1, .centered = 1, .parallel = 1 },
     { "starcoder2", .halves = 1, .centered = 1, .activation = GELU },
-    { "lfm2", .halves = 1, .mixer = SHORT_CONV, .output_norm = "token_embd_norm" },
-    { "lfm2moe", .halves = 1, .renormalize = 1, .mixer = SHORT_CONV,
+    { "lfm2", .halves = 1, .other = SHORT_CONV, .output_norm = "token_embd_norm" },
+    { "lfm2moe", .halves = 1, .renormalize = 1, .other = SHORT_CONV,
       .output_norm = "token_embd_norm" },
-    { "qwen35", .halves = 1, .post_norm = 1, .gate = BESIDE_QUERY, .mixer = DELTA_NET },
-    { "qwen35moe", .halves = 1, .post_norm = 1, .renormalize = 1, .gate = BESIDE_QUERY,
-      .mixer = DELTA_NET },
+    { "qwen35", .halves = 1, .ffn_norm = "post_attention_norm.weight", .gate = BESIDE_QUERY,
+      .other = DELTA_NET },
+    { "qwen35moe", .halves = 1, .ffn_norm = "post_attention_norm.weight", .renormalize = 1,
+      .gate = BESIDE_QUERY, .other = DELTA_NET },
+    { "gemma4", .halves = 1, .activation = GEGLU, .root = 1, .period = 6, .local_base = 1e4f,
+      .local_unscaled = 1, .renormalize = 1, .dense_beside = 1, .value_norm = 1, .score_scale = 1 },
+    { "granitehybrid", .logits_divided = 1, .renormalize = 1, .tuned_rope = 1, .other = MAMBA2 },
+    { "nemotron_h", .activation = RELU_SQUARED, .unrotated = 1, .other = MAMBA2, .single = 1 },
+    { "nemotron_h_moe", .activation = RELU_SQUARED, .unrotated = 1, .other = MAMBA2, .single = 1,
+      .some_dense = 1, .gating = SIGMOID },
+    { "falcon-h1", .halves = 1, .mixer = ATTENTION_AND_MAMBA2, .ffn_norm = "ffn_norm" },
+    { "mamba2", .other = MAMBA2, .single = 1 },
 };
 
 struct llm_model {
@@ -1548,6 +1570,9 @@ struct llm_model {
     int widest;       /* numbers between up and down, of any layer or expert */
     Mat embedding;    /* (vocab_size, dim) */
     Mat positions;    /* (context, dim) or none */
+    int n_inject;     /* numbers of each token that are put into a layer, see inject; 0: none */
+    Mat inject_embedding, inject_mat; /* (vocab_size, n_layers n_inject) (n_layers n_inject, dim) */
+    Norm inject_norm;                 /* (n_inject) */
     Layer *layers;    /* (n_layers) */
     Norm output_norm;
     Mat output;           /* (vocab_size, dim); may be the embedding */
@@ -1736,11 +1761,13 @@ static void *key_array(llm_model *m, const char *name, uint32_t of, int want, in
 /* Whether a tensor must be there, and whether it belongs to the layers with experts only. */
 enum { REQUIRED = 0, OPTIONAL = 1, ROUTED = 2 };
 
-/* The first layer that should have what this one has: one with the same mixer. */
+/* The first layer that should have what this one has: one with experts, or with the same mixer. */
 static int first_alike(const llm_model *m, int need, int layer)
 {
-    int first = need & ROUTED ? m->first_routed : 0;
-    while (first < layer && m->layers[first].mixer != m->layers[layer].mixer) first++;
+    const Layer *w = m->layers;
+    int first = 0;
+    while (first < layer && (need & ROUTED ? !w[first].routed : w[first].mixer != w[layer].mixer))
+        first++;
     return first;
 }
 
@@ -1763,6 +1790,14 @@ static Tensor *model_tensor(llm_model *m, int need, const char *name, int layer)
         m->failed = fail("%s is in the file, but %s is not", t ? full : first, t ? first : full);
     }
     return m->failed ? NULL : t;
+}
+
+/* Whether a layer has a tensor that others may not have. */
+static int has_tensor(llm_model *m, const char *name, int layer)
+{
+    char full[128];
+    snprintf(full, sizeof full, "blk.%d.%s", layer, name);
+    return find_tensor(&m->file, full) != NULL;
 }
 
 /* The same with the given shape: (rows, cols), or (count, rows, cols). */
@@ -1818,6 +1853,14 @@ static Norm load_norm(llm_model *m, int n, int need, const char *name, int layer
     snprintf(full, sizeof full, "%s.bias", name);
     if (w.weight) w.bias = load_vec(m, n, OPTIONAL, full, layer);
     return w;
+}
+
+/* A norm of vectors of n numbers whose weights are `scale`, times these if there are some. */
+static Norm even_norm(llm_model *m, int n, const float *scales, float scale)
+{
+    float *w = take(&m->arena, (size_t)n, sizeof *w);
+    for (int i = 0; w && i < n; i++) w[i] = scale * (scales ? scales[i] : 1);
+    return (Norm){ w, NULL, n, n };
 }
 
 /* A norm of queries or keys: with one weight for all heads, with one for each, or of all heads
@@ -1893,10 +1936,11 @@ static void yarn(llm_model *m, Rope *rope, float base, float factor)
     /* The paper's growth of scores with the factor; latent attention has it in their scale. */
     float growth = factor > 1 ? 0.1f * logf(factor) : 0;
     float whole = key_float(m, ".rope.scaling.yarn_log_multiplier", 0, 0, 1e3f);
-    if (m->arch->latent) whole *= 10; /* which such files have a tenth of */
-    float usual = (1 + (m->arch->latent && whole > 0 ? whole : 1) * growth) / (1 + whole * growth);
+    if (m->arch->mixer == LATENT) whole *= 10; /* which such files have a tenth of */
+    float usual = (1 + (m->arch->mixer == LATENT && whole > 0 ? whole : 1) * growth) /
+                  (1 + whole * growth);
     rope->scale *= key_float(m, ".rope.scaling.yarn_attn_factor", usual, 1e-3f, 1e3f);
-    if (m->arch->latent) m->score_scale = (1 + whole * growth) * (1 + whole * growth);
+    if (m->arch->mixer == LATENT) m->score_scale = (1 + whole * growth) * (1 + whole * growth);
 }
 
 /* Rotary position embedding (arxiv.org/abs/2104.09864): pair i turns by base^(-2i / n_rot) radians
@@ -1942,13 +1986,14 @@ static int rotated(llm_model *m, const char *key, int fallback, int least, int m
 
 static void load_ropes(llm_model *m)
 {
-    int most = m->arch->latent ? m->n_rot : m->facts.head_dim,
-        local_most = m->arch->latent ? most : m->local_dim;
+    int most = m->arch->mixer == LATENT ? m->n_rot : m->facts.head_dim,
+        local_most = m->arch->mixer == LATENT ? most : m->local_dim;
     float base = key_float(m, ".rope.freq_base", 10000, 1.001f, 1e12f);
     float local = m->arch->local_base > 0 ? m->arch->local_base : base;
-    if (m->arch->learned || m->facts.n_heads == 0) return;
+    int rotates = !m->arch->tuned_rope || key_int(m, ".rope.scaling.finetuned", 1, 0, 1);
+    if (m->arch->learned || m->facts.n_heads == 0 || !rotates) return;
     local = key_float(m, ".rope.freq_base_swa", local, 1.001f, 1e12f);
-    int n = rotated(m, ".rope.dimension_count", most, m->arch->latent ? most : 2, most);
+    int n = rotated(m, ".rope.dimension_count", most, m->arch->mixer == LATENT ? most : 2, most);
     int n_local = rotated(m, ".rope.dimension_count_swa", n, 2, local_most);
     if (m->failed) return;
     m->n_rot = n > n_local ? n : n_local;
@@ -1984,7 +2029,7 @@ static int is_glm_flash(const llm_model *m)
 {
     const Tensor *embedding = find_tensor(&m->file, "token_embd.weight");
     int n_layers = m->facts.n_layers;
-    return m->arch->latent && (n_layers == 47 || n_layers == 48) && embedding &&
+    return m->arch->mixer == LATENT && (n_layers == 47 || n_layers == 48) && embedding &&
            embedding->shape[1] == 154880;
 }
 
@@ -2017,9 +2062,10 @@ static void load_expert_keys(llm_model *m)
 static void load_scales(llm_model *m)
 {
     const llm_facts *c = &m->facts;
-    int width = m->arch->latent ? m->plain_dim + m->n_rot : c->head_dim;
+    int width = m->arch->mixer == LATENT ? m->plain_dim + m->n_rot : c->head_dim;
     if (m->arch->whole_scale == c->n_layers && c->n_heads) width = c->dim / c->n_heads;
-    m->score_scale *= key_float(m, ".attention.scale", 1 / sqrtf((float)width), 1e-6f, 1e6f);
+    float by_width = m->arch->score_scale > 0 ? m->arch->score_scale : 1 / sqrtf((float)width);
+    m->score_scale *= key_float(m, ".attention.scale", by_width, 1e-6f, 1e6f);
     m->score_cap = key_float(m, ".attn_logit_softcapping", 0, 0, 1e6f);
     m->logit_cap = key_float(m, ".final_logit_softcapping", 0, 0, 1e6f);
     float root = m->arch->root ? sqrtf((float)c->dim) : 1;
@@ -2077,7 +2123,7 @@ static void load_hyperparameters(llm_model *m)
     m->window = key_int(m, ".attention.sliding_window", m->arch->window, 0, MAX_CONTEXT);
     m->short_context = key_int(m, ".rope.scaling.original_context_length", c->context, 1,
                                MAX_CONTEXT);
-    if (m->arch->latent && !m->failed) load_latent_keys(m);
+    if (m->arch->mixer == LATENT && !m->failed) load_latent_keys(m);
     load_expert_keys(m);
     load_ropes(m);
     load_scales(m);
@@ -2108,7 +2154,15 @@ static void load_shape(llm_model *m, Layer *w, int l)
                          w->head_dim > w->value_dim ? w->head_dim : w->value_dim, MAX_DIM);
     }
     w->kept = m->n_kept;
-    m->n_kept += 2 * w->kv_heads;
+    int most = m->facts.n_layers - 1;
+    int first_shared = most + 1 - key_int(m, ".attention.shared_kv_layers", 0, 0, most);
+    for (int i = first_shared - 1; l >= first_shared && i >= 0 && !w->shares; i--) {
+        const Layer *from = &m->layers[i];
+        if (!from->heads || !from->window != !w->window) continue;
+        w->shares = 1, w->kept = from->kept, w->kv_heads = from->kv_heads;
+    }
+    if (l >= first_shared && !w->shares) m->failed = fail("layer %d has no keys to share", l);
+    if (!w->shares) m->n_kept += 2 * w->kv_heads;
 }
 
 /* Queries, keys and values; these may lie in one tensor. */
@@ -2118,7 +2172,17 @@ static void load_attention(llm_model *m, Layer *w, int l)
     load_shape(m, w, l);
     if (m->failed) return;
     int q = w->heads * w->head_dim, k = w->kv_heads * w->head_dim, v = w->kv_heads * w->value_dim;
-    if (model_tensor(m, OPTIONAL, "attn_qkv.weight", l)) {
+    if (w->shares) {
+        static const char *const unused[] = { "attn_k.weight", "attn_v.weight",
+                                              "attn_k_norm.weight" };
+        w->wq = load_mat(m, q, dim, REQUIRED, "attn_q", l);
+        for (int i = 0; i < 3; i++) {
+            char full[64];
+            snprintf(full, sizeof full, "blk.%d.%s", l, unused[i]);
+            Tensor *t = find_tensor(&m->file, full);
+            if (t) t->used = 1;
+        }
+    } else if (model_tensor(m, OPTIONAL, "attn_qkv.weight", l)) {
         Mat all = load_mat(m, q + k + v, dim, REQUIRED, "attn_qkv", l);
         w->wq = part(all, 0, q);
         w->wk = part(all, q, k);
@@ -2129,11 +2193,18 @@ static void load_attention(llm_model *m, Layer *w, int l)
         else
             w->wq = load_mat(m, q, dim, REQUIRED, "attn_q", l);
         w->wk = load_mat(m, k, dim, REQUIRED, "attn_k", l);
-        w->wv = load_mat(m, v, dim, REQUIRED, "attn_v", l);
+        if (!m->arch->value_norm || has_tensor(m, "attn_v.weight", l)) /* else they are the keys */
+            w->wv = load_mat(m, v, dim, REQUIRED, "attn_v", l);
     }
     w->wo = load_mat(m, dim, w->heads * w->value_dim, REQUIRED, "attn_output", l);
     w->q_norm = load_head_norm(m, w->heads, w->head_dim, "attn_q_norm.weight", l);
-    w->k_norm = load_head_norm(m, w->kv_heads, w->head_dim, "attn_k_norm.weight", l);
+    if (!w->shares)
+        w->k_norm = load_head_norm(m, w->kv_heads, w->head_dim, "attn_k_norm.weight", l);
+    if (m->arch->value_norm) w->v_norm = even_norm(m, w->value_dim, NULL, 1);
+    if (!m->failed && (w->wq_gated.data || (w->wk.data && !w->wv.data)) &&
+        w->head_dim != w->value_dim) {
+        m->failed = fail("values of %d dimensions, but keys of %d", w->value_dim, w->head_dim);
+    }
     w->sinks = load_vec(m, w->heads, OPTIONAL, "attn_sinks.weight", l);
 }
 
@@ -2164,21 +2235,26 @@ static void load_latent(llm_model *m, Layer *w, int l)
     w->from_latent = load_mats(m, w->heads, v_dim, 0, v_dim, m->rank, REQUIRED, "attn_v_b", l);
 }
 
+static int has_no_gate(const llm_model *m)
+{
+    return m->arch->activation == GELU || m->arch->activation == RELU_SQUARED;
+}
+
 /* The feed-forward part of a layer without experts; gate and up may lie in one tensor. */
-static void load_dense(llm_model *m, Layer *w, int l)
+static void load_dense(llm_model *m, Mat *gate, Mat *up, Mat *down, int l)
 {
     int dim = m->facts.dim, hidden = layer_int(m, ".feed_forward_length", l, -1, 1, MAX_DIM);
-    if (m->arch->activation == GELU) {
-        w->gate = load_mat(m, hidden, dim, REQUIRED, "ffn_up", l);
+    if (has_no_gate(m)) {
+        *gate = load_mat(m, hidden, dim, REQUIRED, "ffn_up", l);
     } else if (model_tensor(m, OPTIONAL, "ffn_gate.weight", l)) {
-        w->gate = load_mat(m, hidden, dim, REQUIRED, "ffn_gate", l);
-        w->up = load_mat(m, hidden, dim, REQUIRED, "ffn_up", l);
+        *gate = load_mat(m, hidden, dim, REQUIRED, "ffn_gate", l);
+        *up = load_mat(m, hidden, dim, REQUIRED, "ffn_up", l);
     } else {
         Mat both = load_mat(m, 2 * hidden, dim, REQUIRED, "ffn_up", l);
-        w->gate = part(both, 0, hidden);
-        w->up = part(both, hidden, hidden);
+        *gate = part(both, 0, hidden);
+        *up = part(both, hidden, hidden);
     }
-    w->down = load_mat(m, dim, hidden, REQUIRED, "ffn_down", l);
+    *down = load_mat(m, dim, hidden, REQUIRED, "ffn_down", l);
 }
 
 /* Rows of a tensor, where no key says how many there are; 0 without the tensor. */
@@ -2222,6 +2298,10 @@ static void load_expert_mats(llm_model *m, Layer *w, int l)
         both = 2 * hidden; /* an odd number of rows is refused */
         w->gates = load_mats(m, n, both, 0, hidden, dim, ROUTED, "ffn_gate_up_exps", l);
         w->ups = load_mats(m, n, both, hidden, hidden, dim, ROUTED, "ffn_gate_up_exps", l);
+    } else if (has_no_gate(m)) {
+        hidden = tensor_rows(m, ROUTED, "ffn_up_exps.weight", l);
+        w->gates = load_mats(m, n, hidden, 0, hidden, dim, ROUTED, "ffn_up_exps", l);
+        w->ups = take(&m->arena, (size_t)n, sizeof *w->ups);
     } else {
         hidden = tensor_rows(m, ROUTED, "ffn_up_exps.weight", l);
         w->gates = load_mats(m, n, hidden, 0, hidden, dim, ROUTED, "ffn_gate_exps", l);
@@ -2243,10 +2323,23 @@ static void load_experts(llm_model *m, Layer *w, int l)
         if (isfinite(w->expert_bias[i])) continue;
         m->failed = fail("tensor blk.%d.exp_probs_b.bias holds %g", l, (double)w->expert_bias[i]);
     }
+    if (m->arch->dense_beside) {
+        const float *scales = load_vec(m, dim, ROUTED, "ffn_gate_inp.scale", l);
+        load_dense(m, &w->shared_gate, &w->shared_up, &w->shared_down, l);
+        w->router_norm = even_norm(m, dim, scales, 1 / sqrtf((float)dim));
+        w->expert_scales = load_vec(m, n, ROUTED | OPTIONAL, "ffn_down_exps.scale", l);
+        w->experts_norm = load_norm(m, dim, ROUTED, "pre_ffw_norm_2", l);
+        w->shared_post_norm = load_norm(m, dim, ROUTED, "post_ffw_norm_1", l);
+        w->experts_post_norm = load_norm(m, dim, ROUTED, "post_ffw_norm_2", l);
+    }
     if (!shared) return;
     w->shared_router = load_mat(m, 1, dim, ROUTED | OPTIONAL, "ffn_gate_inp_shexp", l);
-    w->shared_gate = load_mat(m, shared, dim, ROUTED, "ffn_gate_shexp", l);
-    w->shared_up = load_mat(m, shared, dim, ROUTED, "ffn_up_shexp", l);
+    if (has_no_gate(m)) {
+        w->shared_gate = load_mat(m, shared, dim, ROUTED, "ffn_up_shexp", l);
+    } else {
+        w->shared_gate = load_mat(m, shared, dim, ROUTED, "ffn_gate_shexp", l);
+        w->shared_up = load_mat(m, shared, dim, ROUTED, "ffn_up_shexp", l);
+    }
     w->shared_down = load_mat(m, dim, shared, ROUTED, "ffn_down_shexp", l);
 }
 
@@ -2313,7 +2406,9 @@ static void load_heads(llm_model *m, Layer *w, int l)
                          w->state_heads, w->k_heads);
     }
     load_state(m, w, "ssm_conv1d", l);
-    w->forget = load_vec(m, w->state_heads, REQUIRED, "ssm_a", l);
+    w->forget = w->mixer == &mixers[DELTA_NET]
+                    ? load_vec(m, w->state_heads, REQUIRED, "ssm_a", l)
+                    : load_floats(m, w->state_heads, 1, REQUIRED, "ssm_a", l);
     w->step_bias = load_vec(m, w->state_heads, REQUIRED, "ssm_dt.bias", l);
     w->state_out = load_mat(m, m->facts.dim, inner, REQUIRED, "ssm_out", l);
 }
@@ -2330,41 +2425,77 @@ static void load_delta_net(llm_model *m, Layer *w, int l)
     w->state_norm = load_norm(m, w->v_dim, REQUIRED, "ssm_norm", l);
 }
 
-/* What the layer is made of, beside its feed-forward part. */
+static void load_mamba2(llm_model *m, Layer *w, int l)
+{
+    int dim = m->facts.dim;
+    load_heads(m, w, l);
+    if (m->failed) return;
+    int inner = w->state_heads * w->v_dim, group = inner / w->k_heads;
+    Mat all = load_mat(m, inner + w->channels + w->state_heads, dim, REQUIRED, "ssm_in", l);
+    w->z = part(all, 0, inner);
+    w->mixed = part(all, inner, w->channels);
+    w->decay = part(all, inner + w->channels, w->state_heads);
+    w->direct = load_floats(m, w->state_heads, 1, REQUIRED, "ssm_d", l);
+    int need = m->arch->mixer == ATTENTION_AND_MAMBA2 ? OPTIONAL : REQUIRED;
+    w->state_norm.weight = load_floats(m, w->k_heads, group, need, "ssm_norm.weight", l);
+    w->state_norm.length = inner, w->state_norm.width = group;
+}
+
+static void load_attention_and_mamba2(llm_model *m, Layer *w, int l)
+{
+    load_attention(m, w, l);
+    load_mamba2(m, w, l);
+}
+
+/* What layer l has beside its feed-forward part. */
 static int mixer_of(llm_model *m, int l)
 {
     char full[128];
     int period = key_int(m, ".full_attention_interval", 0, 0, MAX_LAYERS);
-    if (m->arch->latent) return LATENT;
+    if (m->arch->single && layer_int(m, ".feed_forward_length", l, 0, 0, MAX_DIM)) return NOTHING;
     if (model_key(m, full, sizeof full, ".attention.recurrent_layers")) {
-        return layer_int(m, ".attention.recurrent_layers", l, 0, 0, 1) ? m->arch->mixer : ATTENTION;
+        return layer_int(m, ".attention.recurrent_layers", l, 0, 0, 1) ? m->arch->other : ATTENTION;
     }
-    if (period) return (l + 1) % period ? m->arch->mixer : ATTENTION;
-    int heads = layer_int(m, ".attention.head_count_kv", l, 1, 0, MAX_HEADS);
-    return heads ? ATTENTION : m->arch->mixer;
+    if (period) return (l + 1) % period ? m->arch->other : ATTENTION;
+    int heads = layer_int(m, ".attention.head_count", l, 0, 0, MAX_HEADS);
+    heads = layer_int(m, ".attention.head_count_kv", l, heads, 0, MAX_HEADS);
+    return heads ? m->arch->mixer : m->arch->other;
 }
 
 static void load_layer(llm_model *m, int l)
 {
     Layer *w = &m->layers[l];
-    int dim = m->facts.dim, post = m->arch->post_norm;
-    const char *ffn_norm = post ? "post_attention_norm" : "ffn_norm";
-    w->mixer = &mixers[mixer_of(m, l)];
-    if (!post) w->attn_post_norm = load_norm(m, dim, OPTIONAL, "post_attention_norm", l);
+    const Arch *arch = m->arch;
+    int dim = m->facts.dim, n_inject = m->n_inject, is_post_norm = 1, kind = mixer_of(m, l);
+    w->mixer = &mixers[kind];
+    w->has_ffn = !arch->single || kind == NOTHING;
+    w->routed = w->has_ffn && l >= m->first_routed &&
+                (!arch->some_dense || has_tensor(m, "ffn_gate_inp.weight", l));
+    if (arch->ffn_norm) is_post_norm = strncmp(arch->ffn_norm, "post_attention_norm", 19) != 0;
+    if (is_post_norm) w->attn_post_norm = load_norm(m, dim, OPTIONAL, "post_attention_norm", l);
     w->ffn_post_norm = load_norm(m, dim, OPTIONAL, "post_ffw_norm", l);
     /* A norm may be missing in front of a part where there is one behind it. */
-    w->attn_norm = load_norm(m, dim, w->attn_post_norm.weight ? OPTIONAL : REQUIRED, "attn_norm",
-                             l);
-    w->ffn_norm = load_norm(
-        m, dim, w->ffn_post_norm.weight || m->arch->parallel ? OPTIONAL : REQUIRED, ffn_norm, l);
-    w->parallel = m->arch->parallel && !w->ffn_norm.weight;
-    w->mixer->load(m, w, l);
-    if (l < m->first_routed)
-        load_dense(m, w, l);
-    else
+    int need = w->attn_post_norm.weight ? OPTIONAL : REQUIRED;
+    *(kind == NOTHING ? &w->ffn_norm : &w->attn_norm) = load_norm(m, dim, need, "attn_norm", l);
+    need = w->ffn_post_norm.weight || arch->parallel ? OPTIONAL : REQUIRED;
+    if (arch->ffn_norm)
+        w->ffn_norm = (Norm){ load_vec(m, dim, REQUIRED, arch->ffn_norm, l), NULL, dim, dim };
+    else if (!arch->single)
+        w->ffn_norm = load_norm(m, dim, need, "ffn_norm", l);
+    w->parallel = arch->parallel && !w->ffn_norm.weight;
+    if (w->mixer->load) w->mixer->load(m, w, l);
+    if (w->routed)
         load_experts(m, w, l);
-    int hidden = w->gates && w->gates->rows > w->gate.rows ? w->gates->rows : w->gate.rows;
-    at_least(&m->widest, hidden);
+    else if (w->has_ffn)
+        load_dense(m, &w->gate, &w->up, &w->down, l);
+    w->scale = load_vec(m, 1, OPTIONAL, "layer_output_scale.weight", l);
+    if (n_inject) {
+        w->inject_gate = load_mat(m, n_inject, dim, REQUIRED, "inp_gate", l);
+        w->inject = load_mat(m, dim, n_inject, REQUIRED, "proj", l);
+        w->inject_norm = load_norm(m, dim, REQUIRED, "post_norm", l);
+    }
+    if (w->gates) at_least(&m->widest, w->gates->rows);
+    at_least(&m->widest, w->gate.rows);
     at_least(&m->widest, w->shared_gate.rows);
     at_least(&m->q_dim, w->heads * w->head_dim);
     at_least(&m->k_dim, w->kv_heads * w->head_dim);
@@ -2425,6 +2556,15 @@ static void load_weights(llm_model *m)
     }
     const char *output_norm = m->arch->output_norm ? m->arch->output_norm : "output_norm";
     m->output_norm = load_norm(m, c->dim, REQUIRED, output_norm, -1);
+    m->n_inject = key_int(m, ".embedding_length_per_layer_input", 0, 0, MAX_DIM / c->n_layers);
+    if (m->n_inject) {
+        int all = m->n_inject * c->n_layers;
+        int64_t before = c->bytes_read;
+        m->inject_embedding = load_mat(m, c->vocab_size, all, REQUIRED, "per_layer_token_embd", -1);
+        c->bytes_read = before;
+        m->inject_mat = load_mat(m, all, c->dim, REQUIRED, "per_layer_model_proj", -1);
+        m->inject_norm = load_norm(m, m->n_inject, REQUIRED, "per_layer_proj_norm", -1);
+    }
     for (int l = 0; l < c->n_layers && !m->failed; l++) load_layer(m, l);
     if (!m->failed) load_kept(m);
     for (uint64_t i = 0; i < m->file.n_tensors && !m->failed; i++) {
@@ -2745,9 +2885,9 @@ typedef struct {
     float top, sum;
 } Softmax;
 
-/* What the layers with a state know after the first `position` tokens; with 0 it is free, as nothing
- * is known then. An evaluation writes a state beside the one that it begins with. Those that are
- * left behind are what a session goes back to when it is rewound. */
+/* What the layers with a state know behind the first `position` tokens; 0: it is free, as nothing
+ * is known there. An evaluation writes a state beside the one that it begins with. Those that are left
+ * behind are what a session goes back to when it is rewound. */
 typedef struct {
     int position;
     float *numbers; /* (state) */
@@ -2833,6 +2973,9 @@ typedef struct Buffers {
     float *decay, *beta;    /* (rows, state_heads) */
     float *scores;          /* (rows, n_experts) */
     float *shared;          /* (rows) share of the shared expert */
+    float *router_in, *routed;    /* (rows, dim) what the router is given; what the experts give */
+    float *injections, *injected; /* (rows, n_layers n_inject) (rows, n_inject) see inject */
+    float *table;                 /* (n_layers n_inject) a row of their embedding */
     Route *chosen, *routes; /* (rows, n_experts_used) by row of the batch, with the expert in the
                                place of the row; by expert */
     int *starts;            /* (n_experts + 1) of the experts' routes */
@@ -3088,6 +3231,11 @@ static Buffers *new_buffers(const llm_session *s)
     b->beta = take(&b->arena, rows, (size_t)m->state_heads * f);
     b->scores = take(&b->arena, rows, (size_t)m->facts.n_experts * f);
     b->shared = take(&b->arena, rows, f);
+    b->router_in = take(&b->arena, m->arch->dense_beside ? rows : 0, dim * f);
+    b->routed = take(&b->arena, m->arch->dense_beside ? rows : 0, dim * f);
+    b->injections = take(&b->arena, rows, (size_t)m->n_inject * (size_t)c->n_layers * f);
+    b->injected = take(&b->arena, rows, (size_t)m->n_inject * f);
+    b->table = take(&b->arena, (size_t)m->n_inject * (size_t)c->n_layers, f);
     b->chosen = take(&b->arena, rows, (size_t)m->facts.n_experts_used * sizeof *b->chosen);
     b->routes = take(&b->arena, rows, (size_t)m->facts.n_experts_used * sizeof *b->routes);
     b->starts = take(&b->arena, (size_t)m->facts.n_experts + 1, sizeof *b->starts);
@@ -3432,8 +3580,8 @@ static const float *state_of_valid(const llm_session *s)
     return NULL;
 }
 
-/* Sets from and to for an evaluation of the tokens behind `valid`. Returns the state that will be of
- * the position behind them. */
+/* Sets from and to for an evaluation of the tokens behind `valid`. Returns the state that will be
+ * that of the position behind them. */
 static State *begin_state(llm_session *s)
 {
     s->from = state_of_valid(s);
@@ -4054,6 +4202,8 @@ BODY void activate_row(int kind, float *restrict gate, const float *restrict up,
         for (int i = 0; i < n; i++) gate[i] = gelu(gate[i]) * up[i];
     } else if (kind == GELU) {
         for (int i = 0; i < n; i++) gate[i] = gelu(gate[i]);
+    } else if (kind == RELU_SQUARED) {
+        for (int i = 0; i < n; i++) gate[i] = gate[i] > 0 ? gate[i] * gate[i] : 0 * gate[i];
     } else if (kind == SIGLU) {
         for (int i = 0; i < n; i++) gate[i] = up[i] / (1 + exponential(-gate[i]));
     } else if (kind == SILU) {
@@ -4315,12 +4465,30 @@ static void attend(llm_session *s, const Layer *w, int n)
 static void attention(llm_session *s, const Layer *w, int n)
 {
     norm(s, s->b->q, s->b->q, &w->q_norm, n, w->heads * w->head_dim);
-    norm(s, s->b->k, s->b->k, &w->k_norm, n, w->kv_heads * w->head_dim);
     rope(s->b->q, s, w, n, w->heads);
-    rope(s->b->k, s, w, n, w->kv_heads);
     temper(s, w, n);
-    remember(s, w, n);
+    if (!w->shares) {
+        norm(s, s->b->k, s->b->k, &w->k_norm, n, w->kv_heads * w->head_dim);
+        norm(s, s->b->v, s->b->v, &w->v_norm, n, w->kv_heads * w->value_dim);
+        rope(s->b->k, s, w, n, w->kv_heads);
+        remember(s, w, n);
+    }
     attend(s, w, n);
+}
+
+static void sum_row(void *with, int t, int thread)
+{
+    const Rowwise *r = with;
+    float *to = r->y + (size_t)t * (size_t)r->dim;
+    const float *from = r->x + (size_t)t * (size_t)r->dim;
+    (void)thread;
+    for (int i = 0; i < r->dim; i++) to[i] += r->scale * from[i];
+}
+
+/* x(n, dim) += scale h */
+static void add(const llm_session *s, float *x, const float *h, int n, int dim, float scale)
+{
+    by_row(&(Rowwise){ s, x, h, .dim = dim, .scale = scale }, n, sum_row);
 }
 
 static void gate_row(void *with, int t, int thread)
@@ -4342,10 +4510,11 @@ static void run_attention(llm_session *s, const Layer *w, int n)
     Buffers *b = s->b;
     int gated = w->wq_gated.data != NULL;
     size_t dim = (size_t)w->head_dim, bytes = dim * sizeof(float);
-    Product qkv[] = { { b->k, w->wk, 0, n, NULL },
-                      { b->v, w->wv, 0, n, NULL },
-                      { gated ? b->q_gated : b->q, gated ? w->wq_gated : w->wq, 0, n, NULL } };
-    matmul(s, b->h, n, qkv, 3);
+    Product qkv[] = { { gated ? b->q_gated : b->q, gated ? w->wq_gated : w->wq, 0, n, NULL },
+                      { b->k, w->wk, 0, n, NULL },
+                      { b->v, w->wv, 0, n, NULL } };
+    matmul(s, b->h, n, qkv, w->shares ? 1 : w->wv.data ? 3 : 2);
+    if (!w->wv.data && !w->shares) memcpy(b->v, b->k, (size_t)(n * w->kv_heads) * bytes);
     for (size_t i = 0; gated && i < (size_t)(n * w->heads); i++) {
         memcpy(b->q + i * dim, b->q_gated + 2 * i * dim, bytes);
         memcpy(b->gates + i * dim, b->q_gated + (2 * i + 1) * dim, bytes);
@@ -4504,8 +4673,8 @@ static void run_short_conv(llm_session *s, const Layer *w, int n)
 }
 
 /* What a row's heads need: each has a step, softplus of what was projected; it forgets by
- * exp(forget step). With beta, queries and keys have the length 1, and a head learns by sigmoid(beta);
- * without, by its step. */
+ * exp(forget step). With beta, queries and keys have the length 1, and a head learns by
+ * sigmoid(beta); without, by its step. */
 static void prepare_heads(void *with, int t, int thread)
 {
     const Recurrence *r = with;
@@ -4594,28 +4763,40 @@ static void run_delta_net(llm_session *s, const Layer *w, int n)
     multiply(s, b->change, &w->state_out, b->z, n);
 }
 
+/* Mamba 2 (arxiv.org/abs/2405.21060) */
+static void run_mamba2(llm_session *s, const Layer *w, int n)
+{
+    Buffers *b = s->b;
+    Recurrence r = recurrence(s, w, n);
+    int inner = w->state_heads * w->v_dim;
+    Product in[] = { { b->z, w->z, 0, n, NULL },
+                     { b->mixed, w->mixed, 0, n, NULL },
+                     { b->decay, w->decay, 0, n, NULL } };
+    matmul(s, b->h, n, in, 3);
+    recur(&r);
+    gate(s, SWIGLU, b->z, b->o, n, inner);
+    norm(s, b->z, b->z, &w->state_norm, n, inner);
+    multiply(s, b->change, &w->state_out, b->z, n);
+}
+
+/* Both side by side. */
+static void run_attention_and_mamba2(llm_session *s, const Layer *w, int n)
+{
+    run_mamba2(s, w, n);
+    add(s, s->b->x, s->b->change, n, s->model->facts.dim, s->model->residual_scale);
+    run_attention(s, w, n);
+}
+
 /* To add one: its row, what it loads and what it does. */
 static const Mixer mixers[N_MIXERS] = {
     [ATTENTION] = { load_attention, run_attention },
     [LATENT] = { load_latent, run_latent },
     [SHORT_CONV] = { load_short_conv, run_short_conv },
     [DELTA_NET] = { load_delta_net, run_delta_net },
+    [MAMBA2] = { load_mamba2, run_mamba2 },
+    [ATTENTION_AND_MAMBA2] = { load_attention_and_mamba2, run_attention_and_mamba2 },
+    [NOTHING] = { NULL, NULL },
 };
-
-static void sum_row(void *with, int t, int thread)
-{
-    const Rowwise *r = with;
-    float *to = r->y + (size_t)t * (size_t)r->dim;
-    const float *from = r->x + (size_t)t * (size_t)r->dim;
-    (void)thread;
-    for (int i = 0; i < r->dim; i++) to[i] += r->scale * from[i];
-}
-
-/* x(n, dim) += scale h */
-static void add(const llm_session *s, float *x, const float *h, int n, int dim, float scale)
-{
-    by_row(&(Rowwise){ s, x, h, .dim = dim, .scale = scale }, n, sum_row);
-}
 
 /* A feed-forward part: change(n, dim) = down activation(gate h, up h) */
 static void feed_forward(llm_session *s, const Mat *gate, const Mat *up, const Mat *down, int n)
@@ -4652,9 +4833,9 @@ static void choose_groups(const llm_model *m, float *scores)
 
 /* Which experts a row of scores (n_experts) chooses, and their shares: chosen
  * (n_experts_used), with the expert in the place of the row. */
-static void choose_experts(const llm_model *m, const float *expert_bias, float *scores,
-                           Route *chosen)
+static void choose_experts(const llm_model *m, const Layer *w, float *scores, Route *chosen)
 {
+    const float *expert_bias = w->expert_bias;
     float wanted[MAX_EXPERTS], top = scores[0], sum = 0;
     int n = m->facts.n_experts;
     for (int i = 1; i < n; i++) top = scores[i] > top ? scores[i] : top;
@@ -4673,6 +4854,7 @@ static void choose_experts(const llm_model *m, const float *expert_bias, float *
     int whole = m->renormalize || m->gating == SOFTMAX_OF_CHOSEN;
     for (int i = 0; i < m->facts.n_experts_used; i++) {
         chosen[i].share *= m->expert_scale / (whole ? sum + 1e-20f : 1);
+        if (w->expert_scales) chosen[i].share *= w->expert_scales[chosen[i].row];
     }
 }
 
@@ -4682,9 +4864,11 @@ static void route(llm_session *s, const Layer *w, int n)
     const llm_model *m = s->model;
     int all = n * m->facts.n_experts_used;
     memset(s->b->starts, 0, ((size_t)m->facts.n_experts + 1) * sizeof *s->b->starts);
-    multiply(s, s->b->scores, &w->router, s->b->h, n);
+    const float *in = w->router_norm.weight ? s->b->router_in : s->b->h;
+    if (in != s->b->h) norm(s, s->b->router_in, s->b->x, &w->router_norm, n, m->facts.dim);
+    multiply(s, s->b->scores, &w->router, in, n);
     for (int t = 0; t < n; t++) {
-        choose_experts(m, w->expert_bias, s->b->scores + (size_t)t * (size_t)m->facts.n_experts,
+        choose_experts(m, w, s->b->scores + (size_t)t * (size_t)m->facts.n_experts,
                        s->b->chosen + (size_t)t * (size_t)m->facts.n_experts_used);
     }
     for (int i = 0; i < all; i++) s->b->starts[s->b->chosen[i].row + 1]++;
@@ -4703,7 +4887,7 @@ static void shared_expert(llm_session *s, const Layer *w, int n)
 {
     size_t dim = (size_t)s->model->facts.dim;
     memset(s->b->change, 0, (size_t)n * dim * sizeof *s->b->change);
-    if (!w->shared_up.data) return;
+    if (!w->shared_down.data) return;
     feed_forward(s, &w->shared_gate, &w->shared_up, &w->shared_down, n);
     if (!w->shared_router.data) return;
     multiply(s, s->b->shared, &w->shared_router, s->b->h, n);
@@ -4718,8 +4902,14 @@ static void experts(llm_session *s, const Layer *w, int n)
 {
     const llm_model *m = s->model;
     size_t dim = (size_t)m->facts.dim, hidden = (size_t)w->gates->rows;
+    float *sum = w->experts_post_norm.weight ? s->b->routed : s->b->change;
     shared_expert(s, w, n);
     route(s, w, n);
+    if (sum != s->b->change) {
+        norm(s, s->b->change, s->b->change, &w->shared_post_norm, n, m->facts.dim);
+        norm(s, s->b->h, s->b->x, &w->experts_norm, n, m->facts.dim);
+        memset(sum, 0, (size_t)n * dim * sizeof *sum);
+    }
     for (int e = 0, next; e < m->facts.n_experts; e = next) {
         Product up[MAX_PRODUCTS], down[MAX_PRODUCTS];
         int rows = 0, count = 0, usual = n * m->facts.n_experts_used / m->facts.n_experts;
@@ -4738,17 +4928,20 @@ static void experts(llm_session *s, const Layer *w, int n)
                                        own, NULL };
             rows += spaced(own, usual);
         }
-        if (count == 0) return; /* the last experts have nothing to do */
+        if (count == 0) break; /* the last experts have nothing to do */
         matmul(s, s->b->group_in, rows, up, count);
         matmul(s, s->b->gate, rows, down, count);
         const Route *r = s->b->routes + s->b->starts[e];
         for (int i = 0; i < count; i++) {
             for (int j = 0; j < down[i].n; j++, r++) {
-                add(s, s->b->change + (size_t)r->row * dim, down[i].y + (size_t)j * dim, 1,
-                    (int)dim, r->share);
+                add(s, sum + (size_t)r->row * dim, down[i].y + (size_t)j * dim, 1, (int)dim,
+                    r->share);
             }
         }
     }
+    if (sum == s->b->change) return;
+    norm(s, sum, sum, &w->experts_post_norm, n, m->facts.dim);
+    add(s, s->b->change, sum, n, m->facts.dim, 1);
 }
 
 /* ==== 7. forward =================================================================================
@@ -4799,6 +4992,41 @@ static void embed(llm_session *s, int n)
     }
 }
 
+/* What every layer is given of each token: a row of a table of its own, and what the embedding
+ * becomes by a matrix. */
+static void embed_for_layers(llm_session *s, int n)
+{
+    const llm_model *m = s->model;
+    int all = m->n_inject * m->facts.n_layers;
+    float *y = s->b->injections, scale = 1 / sqrtf((float)m->facts.dim);
+    float *table = s->b->table;
+    if (!m->n_inject) return;
+    multiply(s, y, &m->inject_mat, s->b->x, n);
+    for (size_t i = 0; i < (size_t)n * (size_t)all; i++) y[i] *= scale;
+    norm(s, y, y, &m->inject_norm, n, all);
+    for (int t = 0; t < n; t++, y += all) {
+        unpack(m->inject_embedding.format, weights_at(&m->inject_embedding, s->b->rows[t].token, 0),
+               table, all);
+        for (int i = 0; i < all; i++)
+            y[i] = (y[i] + sqrtf((float)m->n_inject) * table[i]) * sqrtf(0.5f);
+    }
+}
+
+/* Puts a token's numbers for the layer in: x += norm(out(gelu(gate x) numbers)). */
+static void inject(llm_session *s, const Layer *w, int n)
+{
+    const llm_model *m = s->model;
+    size_t each = (size_t)m->n_inject, row = each * (size_t)m->facts.n_layers;
+    const float *numbers = s->b->injections + each * (size_t)(w - m->layers);
+    multiply(s, s->b->injected, &w->inject_gate, s->b->x, n);
+    for (size_t t = 0; t < (size_t)n; t++) {
+        kernels->activate(GEGLU, s->b->injected + t * each, numbers + t * row, (int)each);
+    }
+    multiply(s, s->b->change, &w->inject, s->b->injected, n);
+    norm(s, s->b->change, s->b->change, &w->inject_norm, n, m->facts.dim);
+    add(s, s->b->x, s->b->change, n, m->facts.dim, 1);
+}
+
 /* Fails if one of the rows' sessions is interrupted. */
 static int check_interrupts(const Row *rows, int n)
 {
@@ -4842,23 +5070,26 @@ static int forward(llm_session *s, int n)
     int dim = c->dim;
     read_ahead(s);
     embed(s, n);
+    embed_for_layers(s, n);
     rope_angles(s, n);
     for (int l = 0; l < c->n_layers; l++) {
         const Layer *w = &m->layers[l];
         if (check_interrupts(s->b->rows, n)) return -1;
 
-        norm(s, s->b->h, s->b->x, &w->attn_norm, n, dim);
-        w->mixer->run(s, w, n);
-        norm(s, s->b->change, s->b->change, &w->attn_post_norm, n, dim);
-        add(s, s->b->x, s->b->change, n, dim, m->residual_scale);
-
-        if (!w->parallel) norm(s, s->b->h, s->b->x, &w->ffn_norm, n, dim);
-        if (w->router.data)
-            experts(s, w, n);
-        else
-            feed_forward(s, &w->gate, &w->up, &w->down, n);
-        norm(s, s->b->change, s->b->change, &w->ffn_post_norm, n, dim);
-        add(s, s->b->x, s->b->change, n, dim, m->residual_scale);
+        if (w->mixer->run) {
+            norm(s, s->b->h, s->b->x, &w->attn_norm, n, dim);
+            w->mixer->run(s, w, n);
+            norm(s, s->b->change, s->b->change, &w->attn_post_norm, n, dim);
+            add(s, s->b->x, s->b->change, n, dim, m->residual_scale);
+        }
+        if (w->has_ffn) {
+            if (!w->parallel) norm(s, s->b->h, s->b->x, &w->ffn_norm, n, dim);
+            w->routed ? experts(s, w, n) : feed_forward(s, &w->gate, &w->up, &w->down, n);
+            norm(s, s->b->change, s->b->change, &w->ffn_post_norm, n, dim);
+            add(s, s->b->x, s->b->change, n, dim, m->residual_scale);
+        }
+        if (w->inject.data) inject(s, w, n);
+        for (size_t i = 0; w->scale && i < (size_t)n * (size_t)dim; i++) s->b->x[i] *= *w->scale;
     }
     logits(s, n);
     return 0;

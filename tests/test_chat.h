@@ -325,7 +325,7 @@ static void test_turn_cost(const llm_model *m)
 typedef struct {
     int position, turns, has_logits;
     uint64_t random, tokens, texts, inner;
-} State;
+} Standing;
 
 static uint64_t mix(uint64_t hash, const char *text)
 {
@@ -333,9 +333,9 @@ static uint64_t mix(uint64_t hash, const char *text)
     return hash * 31 + 2;
 }
 
-static State state_of(const llm_session *s)
+static Standing state_of(const llm_session *s)
 {
-    State now = { s->position, s->n_turns, llm_logits(s) != NULL, s->random, 1, 1, 1 };
+    Standing now = { s->position, s->n_turns, llm_logits(s) != NULL, s->random, 1, 1, 1 };
     for (int i = 0; i < s->position; i++) now.tokens = now.tokens * 31 + (uint64_t)s->tokens[i];
     for (int i = 0; i < s->n_turns; i++) {
         const Turn *t = &s->turns[i];
@@ -345,7 +345,7 @@ static State state_of(const llm_session *s)
     return now;
 }
 
-static int same_state(State a, State b)
+static int same_state(Standing a, Standing b)
 {
     return a.position == b.position && a.turns == b.turns && a.has_logits == b.has_logits &&
            a.random == b.random && a.tokens == b.tokens && a.texts == b.texts && a.inner == b.inner;
@@ -361,7 +361,7 @@ static double batch_bound(void)
 /* Whether two sessions have the same past, and the same logits where both have them. */
 static int same_past(const llm_session *a, const llm_session *b)
 {
-    State x = state_of(a), y = state_of(b);
+    Standing x = state_of(a), y = state_of(b);
     int both = x.has_logits && y.has_logits, vocab = a->model->facts.vocab_size;
     x.has_logits = y.has_logits, x.inner = y.inner;
     double apart = both ? float_difference(a->logits, b->logits, vocab) : 0;
@@ -401,7 +401,7 @@ static void test_drop(const llm_model *m)
     }
     llm_session *s = new_chat(m, NULL);
     talk(s, conversation, N, 0, 0);
-    State before = state_of(s);
+    Standing before = state_of(s);
     for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
         check(llm_drop(s, wrong[i][0], wrong[i][1]) == -1 && strstr(llm_error(), "of 7") &&
                   same_state(before, state_of(s)),
@@ -790,7 +790,7 @@ static void test_slices(void)
         llm_model *m = chain ? spelling_model(chain, 300, &file) : llm_open(BUNDLED);
         llm_sampling p = { .temperature = chain ? 0 : 1 };
         Mind heard[N_WAYS] = { 0 };
-        State states[N_WAYS];
+        Standing states[N_WAYS];
         for (int way = 0; way < N_WAYS; way++) {
             const llm_options o = {
                 .chat_template = template_of(format), .stops = stops, .seed = i, .threads = 1
@@ -991,7 +991,7 @@ static void test_white_space(void)
 /* Loading must fail: with a sentence of one line that has `part`, and the session as it was. */
 static int refused(llm_session *s, const char *part)
 {
-    State before = state_of(s);
+    Standing before = state_of(s);
     return llm_load(s, saved) == -1 && !strncmp(llm_error(), saved, strlen(saved)) &&
            strstr(llm_error(), part) && !strchr(llm_error(), '\n') &&
            same_state(before, state_of(s));
@@ -1093,7 +1093,7 @@ static void slurp_bytes(const char *path, uint8_t *to, size_t room, size_t *size
 static int try_forged(llm_session *s, uint8_t *file, size_t size)
 {
     SavedHead head = head_of(size, checksum(0, file + sizeof head, size - sizeof head));
-    State before = state_of(s);
+    Standing before = state_of(s);
     memcpy(file, &head, sizeof head);
     write_saved(file, size);
     if (llm_load(s, saved)) return same_state(before, state_of(s)) && *llm_error() != 0;
@@ -1340,7 +1340,7 @@ static void test_interrupt(const llm_model *m)
     random_tokens(tokens, 1000, vocab);
     talk(a, conversation, 2, 0, 0);
     talk(b, conversation, 2, 0, 0);
-    State before = state_of(a);
+    Standing before = state_of(a);
     interrupting = 1;
     check(!llm_eval(a, tokens, 1000) && strstr(llm_error(), "interrupted"), "%s", llm_error());
     check(llm_turn(a, "user", "tea") == -1 && llm_drop(a, 0, 1) == -1 &&
@@ -1468,7 +1468,7 @@ static void test_sync(const llm_model *m)
     talk(s, conversation, 5, 0, 0);
     n = llm_position(s), start = llm_turn_start(s, 3);
     memcpy(tokens, s->tokens, (size_t)(start + 2) * sizeof *tokens);
-    State before = state_of(s);
+    Standing before = state_of(s);
     check(!llm_sync(s, s->tokens, n) && same_state(before, state_of(s)), "the same: %s",
           llm_error());
     uint8_t *copy = cached(s, start + 2);
@@ -1501,7 +1501,7 @@ static void test_bad_sync(const llm_model *m)
     llm_session *s = llm_session_new(m, &(llm_options){ .threads = 1, .context = CONTEXT });
     random_tokens(tokens, CONTEXT + 1, m->facts.vocab_size);
     talk(s, conversation, 2, 0, 0);
-    State before = state_of(s);
+    Standing before = state_of(s);
     check(llm_sync(s, bad, 2) == -1 && strstr(llm_error(), "token -1") &&
               llm_sync(s, bad + 2, 2) == -1 && same_state(before, state_of(s)),
           "tokens that are none: %s", llm_error());
@@ -1526,7 +1526,7 @@ static void test_raises(const llm_model *m)
               llm_position(s) == 0,
           "%s", llm_error());
     talk(s, &(Said){ "user", "tea" }, 1, 0, 0);
-    State before = state_of(s);
+    Standing before = state_of(s);
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         char want[64];
         snprintf(want, sizeof want, i ? "Unknown role: %s" : "Conversation roles must alternate",
@@ -1575,7 +1575,7 @@ static void test_system_alone(const llm_model *m)
         llm_session_free(s), llm_session_free(fresh);
     }
     llm_session *s = new_chat(m, "no-system");
-    State before = state_of(s);
+    Standing before = state_of(s);
     check(llm_turn(s, "system", "be kind") == -1 &&
               !strcmp(llm_error(), "System role not supported") &&
               same_state(before, state_of(s)),
@@ -1608,7 +1608,7 @@ static void test_roles(const llm_model *m)
     memset(longest, 'e', MAX_ROLE);
     check(!llm_turn(s, longest, "so"), "%s", llm_error());
     longest[MAX_ROLE] = 'e';
-    State before = state_of(s);
+    Standing before = state_of(s);
     check(llm_turn(s, longest, "so") == -1 && strstr(llm_error(), "65 bytes") &&
               llm_turn(s, "tool", NULL) == -1 && same_state(before, state_of(s)),
           "%s", llm_error());
@@ -1837,7 +1837,7 @@ static llm_session *do_something(llm_session *s, uint64_t *random)
                                            "<think>the", "so<|im_end" };
     int what = (int)(random_unit(random) * 10), failed = 0, n = llm_turns(s);
     const char *text = texts[(int)(random_unit(random) * ARRAY_LEN(texts))];
-    State before = state_of(s);
+    Standing before = state_of(s);
     if (what < 3) failed = llm_turn(s, "user", text);
     if (what == 3) failed = llm_turn(s, n ? "assistant" : "system", text);
     if (what == 4 || what == 5) {
@@ -1860,7 +1860,7 @@ static llm_session *do_something(llm_session *s, uint64_t *random)
         llm_session_free(s);
         return t;
     }
-    State after = state_of(s);
+    Standing after = state_of(s);
     before.has_logits = after.has_logits;
     check(!failed || (*llm_error() && same_state(before, after)), "%d: %s", what, llm_error());
     return s;
