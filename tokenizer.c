@@ -606,6 +606,13 @@ typedef struct {
     "\U0001044F\U000104B0-\U000104D3\U000104D8-\U000104FB\U00010C80-\U00010CB2\U00010CC0-" \
     "\U00010CF2\U000118A0-\U000118DF\U0001E900-\U0001E943]+"
 
+/* The characters of \w besides letters, marks and decimal digits. */
+#define WORD_CHARS \
+    "_\u00B2\u00B3\u00B9\u00BC-\u00BE\u16EE-\u16F0\u203F\u2040\u2054\u2160-\u2182\u2185-\u2188" \
+    "\u24B6-\u24E9\u3007\u3021-\u3029\u3038-\u303A\uA6E6-\uA6EF\uFE33\uFE34\uFE4D-\uFE4F" \
+    "\uFF3F\U00010140-\U00010174\U00010341\U0001034A\U000103D1-\U000103D5\U00012400-" \
+    "\U0001246E\U0001F130-\U0001F149\U0001F150-\U0001F169\U0001F170-\U0001F189"
+
 #define CJK_WORDS "[\u4E00-\u9FA5\u0800-\u4E00\uAC00-\uD7FF]+"
 #define SPACES "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define ENDINGS "'s|'t|'re|'ve|'m|'ll|'d"
@@ -628,12 +635,19 @@ typedef struct {
     "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" ending "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER \
     "*" ending "|\\p{N}" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" SPACES
 
+#define DEEPSEEK3_WORDS \
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+" \
+    "|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*" SPACES
+
 /* To add one: a row with the names that files give it (tokenizer.ggml.pre) and the patterns from
  * the pre_tokenizer of the model's tokenizer.json, in order. There "Digits" means \p{N}+, or
  * \p{N} with individual_digits; "Punctuation" means PUNCTUATION, and "ByteLevel" with use_regex
  * means GPT2_WORDS. What comes behind ByteLevel sees bytes: (?-u). NFC is set where the
- * normalizer is NFC (exaone's is NFKC, of which this is the canonical part). The first row also
- * serves files that name no rule, or one that isn't here. */
+ * normalizer is NFC (exaone's is NFKC, of which this is the canonical part). As lookahead sees one
+ * character, \d{1,3}(?=(?:\d{3})*\b), digits in threes from the right, becomes several patterns, of
+ * which one splits off a multiple of three; with "MergedWithNext" the pattern also takes what is
+ * up to the next match. The first row also serves files that name no rule, or one that isn't
+ * here. */
 static const Rule rules[] = {
     { "default gpt-2 phi-2 gigachat a.x-4.0 mellum jais trillion", 0, { GPT2_WORDS } },
     { "gpt-neox olmo mpt exaone4", NFC, { GPT2_WORDS } },
@@ -645,8 +659,14 @@ static const Rule rules[] = {
       { GPT4_WORDS("\\p{L}", "{1,3}") } },
     { "dbrx lfm2 chatglm-bpe", 0, { GPT4_WORDS("\\p{L}", "{1,3}") } },
     { "qwen2 deepseek-r1-qwen stablelm2", NFC, { GPT4_WORDS("\\p{L}", "") } },
-    { "megrez kormo hunyuan solar-open grok-2", 0, { GPT4_WORDS("\\p{L}", "") } },
+    { "megrez kormo hunyuan bailingmoe bailingmoe2 solar-open grok-2",
+      0,
+      { GPT4_WORDS("\\p{L}", "") } },
     { "qwen35", NFC, { GPT4_WORDS("\\p{L}\\p{M}", "") } },
+    { "minicpm5", IGNORE_MERGES, { "\\p{N}{1,3}", GPT4_WORDS("\\p{L}", "+") } },
+    { "laguna",
+      0,
+      { "(?:\\r?\\n)+(?:[^\\r\\n]|\\r(?!\\n))*", GPT4_WORDS("\\p{L}", "") } },
     { "seed-coder",
       0,
       { "(?i:" ENDINGS
@@ -654,6 +674,10 @@ static const Rule rules[] = {
     { "gpt-4o llama4 kanana2 talkie",
       IGNORE_MERGES,
       { GPT4O_WORDS("(?i:" ENDINGS ")?", "{1,3}") } },
+    { "cohere2moe tiny_aya",
+      0,
+      { "\\d+(?![\\p{L}\\p{M}\\d" WORD_CHARS "])", "(?:\\d{3})+$",
+        GPT4O_WORDS("(?i:" ENDINGS ")?", "{1,3}") } },
     { "tekken", IGNORE_MERGES, { GPT4O_WORDS("", "") } },
     { "deepseek-llm",
       0,
@@ -663,9 +687,14 @@ static const Rule rules[] = {
     { "deepseek-coder", 0, { "[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", CJK_WORDS, "\\p{N}" } },
     { "deepseek-v3 hunyuan-dense joyai-llm",
       0,
-      { "\\p{N}{1,3}", "[\u4E00-\u9FA5\u3040-\u309F\u30A0-\u30FF]+",
-        "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+"
-        "|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*" SPACES } },
+      { "\\p{N}{1,3}", "[\u4E00-\u9FA5\u3040-\u309F\u30A0-\u30FF]+", DEEPSEEK3_WORDS } },
+    { "afmoe",
+      0,
+      { "(?:\\d{3})+(?!\\d)", "\\d{1,3}",
+        "[\u4E00-\u9FFF\u3040-\u30FF\u3400-\u4DBF\uF900-\uFAFF\uFF65-\uFF9F\u2F00-\u2FDF]+"
+        "|[\u0E00-\u0E7F]+|[\u0E80-\u0EFF]+|[\u1780-\u17FF]+"
+        "|[\u1000-\u109F\uAA60-\uAA7F\uA9E0-\uA9FF]+|[\uAC00-\uD7AF\u1100-\u11FF]+",
+        DEEPSEEK3_WORDS } },
 };
 
 /* SentencePiece has no rules. But where no piece goes on behind the end of a word, merging word by

@@ -36,7 +36,7 @@ sections run.c "290 0. Public API
 1540 11. Appendix: kernels by instruction set"
 sections tokenizer.c "195 Unicode
 350 Patterns
-115 Rules
+140 Rules
 370 Vocabulary
 220 Normalization
 180 Merging

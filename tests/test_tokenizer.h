@@ -287,9 +287,18 @@ static const struct {
     { "qwen2", "A\u030A e\u0327\u0301 \uFB1D\u05B4", "\u00C5| \u0229|\u0301| \u05D9|\u05B4\u05B4" },
     { "hunyuan", "A\u030A12", "A|\u030A|1|2" },
     { "qwen35", "x\u0324y 12 \u0947!", "x\u0324y| |1|2| \u0947|!" },
+    { "bailingmoe", "I'm he'LL A\u030A12\n\n x", "I|'m| he|'LL| A|\u030A|1|2|\n\n| x" },
+    { "bailingmoe2", "(don't)!\n 7", "(don|'t|)!\n| |7" },
+    { "minicpm5", "I'm he'LL 12345 x", "I|'m| he|'LL| |123|45| x" },
+    { "minicpm5", "x1234\u00BD\n", "x|123|4\u00BD|\n" },
+    { "laguna", "f(x):\n\n  y = 12 \n", "f|(x|):|\n\n| | y| =| |1|2| |\n" },
+    { "laguna", "!\r\n\r\n a\n\r \r b", "!|\r\n\r\n| a|\n\r \r| b" },
     { "seed-coder", "Hi!!\n\n 12", "Hi|!!|\n\n| |1|2" },
     { "gpt-4o", "HTMLParser's 12345 a/b/\n", "HTMLParser's| |123|45| a|/b|/\n" },
     { "llama4", "DON'T helloWorld", "DON'T| hello|World" },
+    { "tiny_aya", "HTMLParser's 1234567 12345", "HTMLParser's| |1|234|567| |12|345" },
+    { "tiny_aya", "1234abc 1234_ 1234\u00E9", "123|4|abc| |123|4|_| |123|4|\u00E9" },
+    { "cohere2moe", "\u00BD1234, 1234\u00BD 123456", "\u00BD|1|234|,| |123|4\u00BD| |123|456" },
     { "tekken", "HTMLParser's 123", "HTMLParser|'s| |1|2|3" },
     { "deepseek-llm", "I'm he'LL don't 12345 x", "I|'|m| he|'|LL| don|'|t| |1|2|3|4|5| x" },
     { "deepseek-llm", "a  b   \n\n c \t\n", "a| | b|   |\n|\n| c| \t|\n" },
@@ -298,6 +307,9 @@ static const struct {
     { "deepseek-v3", "I'm he'LL 12345 x", "I|'m| he|'LL| |123|45| x" },
     { "deepseek-v3", "x2 \u65E5\u672C\u304B", "x|2| |\u65E5\u672C\u304B" },
     { "deepseek-v3", "Hi!! (ok)\r\n\r\n  end  ", "Hi|!!| (|ok|)\r\n\r\n| | end|  " },
+    { "hunyuan-dense", "x1234 \u65E5\u672C", "x|123|4| |\u65E5\u672C" },
+    { "afmoe", "I'm 1234567a 12 123", "I|'m| |1|234|567|a| |12| |123" },
+    { "afmoe", "12345\u00BD\u65E5\u30AB\u0E01 x", "12|345|\u00BD|\u65E5\u30AB|\u0E01| x" },
 };
 
 static void tok_test_rules(void)

@@ -76,6 +76,15 @@ GPT4O = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+DEEPSEEK3 = (
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"""
+    r"""|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+    r"""| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
+)
+NANOCHAT = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]"
+    r"|\s+(?!\S)|\s+"
+)
 RULES = {
     "gpt-2": rule(GPT2),
     "gpt-neox": rule(GPT2, normalizer=NFC),
@@ -106,6 +115,13 @@ RULES = {
         ),
         BYTES,
     ),
+    "minicpm5": rule(
+        split(r"\p{N}{1,3}"), split(LLAMA3.replace("{1,3}", "+")), BYTES, ignore_merges=True
+    ),
+    "laguna": rule(
+        split(r"(?:\r?\n)+(?!\r?\n)", "merged_with_next"), split(QWEN2), BYTES
+    ),
+    "tiny_aya": rule(split(r"\d{1,3}(?=(?:\d{3})*\b)"), split(GPT4O), BYTES),
     "gpt-4o": rule(split(GPT4O), BYTES, ignore_merges=True),
     "tekken": rule(
         split(GPT4O.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", "").replace("{1,3}", "")),
@@ -132,13 +148,26 @@ RULES = {
     "deepseek-v3": rule(
         split(r"\p{N}{1,3}"),
         split("[一-龥\u3040-ゟ゠-ヿ]+"),
-        split(
-            r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"""
-            r"""|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
-            r"""| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
-        ),
+        split(DEEPSEEK3),
         BYTES,
     ),
+    "afmoe": rule(
+        split(r"\p{Nd}{1,510}(?=(?>\p{Nd}{510})*(?:\P{Nd}|$))|\G\p{Nd}{510}"),
+        split(r"\A\p{Nd}{1,2}(?=\p{Nd}{3}+\z)"),
+        split(r"\A\p{Nd}{3}|\G\p{Nd}{3}"),
+        split(
+            r"(?:[\u4E00-\u9FFF\u3040-\u309F\u30A0-\u30FF\u3400-\u4DBF\uf900-\uFAFF\uFF65-\uFF9F"
+            r"\u2F00-\u2FDF]+|[\u0E00-\u0E7F]+|[\u0E80-\u0EFF]+|[\u1780-\u17FF]+"
+            r"|[\u1000-\u109F\uAA60-\uAA7F\uA9E0-\uA9FF]+|[\uAC00-\uD7AF\u1100-\u11FF]+)"
+        ),
+        split(DEEPSEEK3),
+        BYTES,
+    ),
+}
+# Rules of a row in tokenizer.c that their tokenizer.json spells in another way
+SPELLINGS = {
+    "bailingmoe": rule(split(NANOCHAT), BYTES),
+    "lfm2": rule(split(NANOCHAT.replace(r"\p{N}|", r"\p{N}{1,3}|")[:-1]), BYTES),
 }
 
 
@@ -156,7 +185,7 @@ def aliases():
 
 def hugging_face(vocab, merges, name, user_defined=()):
     """The tokenizer of Hugging Face for a byte-level BPE vocabulary."""
-    normalizer, pre_tokenizer, ignore_merges = RULES[name]
+    normalizer, pre_tokenizer, ignore_merges = {**RULES, **SPELLINGS}[name]
     made = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=ignore_merges))
     if normalizer:
         made.normalizer = normalizer
@@ -294,9 +323,14 @@ def random_text(rng):
     return text
 
 
+# Long runs of digits, and what may stand behind one
+EDGES = ["x" + "1" * n + "y " + "٣" * n for n in (3, 7, 509, 510, 511, 1021, 1531)]
+EDGES += ["1234567" + c for c in "x_é\u0301.-½²①ⅧⒶ🅐🆊〇〆‿٣\n\r "]
+
+
 def random_texts(n, seed):
     rng = random.Random(seed)
-    return [random_text(rng) for _ in range(n)]
+    return [random_text(rng) for _ in range(n)] + EDGES
 
 
 # ---- Our side, through ctypes ----
@@ -603,7 +637,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         library = build_library(folder)
         results = [check_names(), compare_marks(library, texts)]
-        results += [compare_trained(library, pre, texts) for pre in RULES]
+        results += [compare_trained(library, pre, texts) for pre in [*RULES, *SPELLINGS]]
         paths = sorted(VOCABULARIES.glob("*.gguf"))
         if not paths:
             print("real vocabularies: skipped, ../shared/data/vocab is absent")
