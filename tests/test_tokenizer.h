@@ -445,6 +445,51 @@ static void tok_test_spm(void)
     tok_free(v);
 }
 
+/* BPE of characters: ranks and not scores, lines, runs of newlines, bytes, no prefix; in a
+ * vocabulary whose last two pieces go on behind a word, and in one without them. */
+static void tok_test_characters(void)
+{
+    static const char *const pieces[] = {
+        "\u2581", "h", "e", "l", "o", "he", "ll", "llo", "hole", "lo", "\u2581he", "\u2581\u2581",
+        "\n", "\n\n", "\n\n\n\n", "\u65E5\u672C", "\u65E5", "\u672C", "\u2581h", "o\u2581h",
+    };
+    static const char *const merges[] = {
+        "l l", "h e", "l o", "ll o", "\u2581 he", "\u2581 \u2581", "\n \n", "\u65E5 \u672C",
+        "<0x0A> l", "\u2581 h", "o \u2581h",
+    };
+    int n_pieces = sizeof pieces / sizeof *pieces, n_merges = sizeof merges / sizeof *merges;
+    for (int joined = 0; joined < 2; joined++) {
+        int ids[16], gone = joined ? 0 : 2, n;
+        char text[16];
+        tok_vocab *v = tok_bytes_spm();
+        for (int i = 0; i < n_pieces - gone; i++) tok_add(v, pieces[i], TOKEN_NORMAL, (float)i);
+        for (int i = 0; i < n_merges - gone; i++) tok_merge(v, merges[i]);
+        int mark = tok_add(v, "<|channel>", TOKEN_USER_DEFINED, 0);
+        int bos = tok_add(v, "<bos>", TOKEN_CONTROL, 0);
+        tokenizer *t = tok_make(v, TOKENIZER_CHARACTER_BPE, NULL, -1);
+        const char *warning = tokenizer_warning(t);
+        check(warning && strstr(warning, joined ? "10 of 11 merges" : "8 of 9 merges"), "%s",
+              warning ? warning : "no warning");
+        TOK_PIECES(t, "hello", TOKENIZER_BEGIN, "he|llo");
+        TOK_PIECES(t, "hello   hello", 0, "he|llo|  | he|llo");
+        TOK_PIECES(t, "lo hole", 0, joined ? "lo| h|o|l|e" : "lo| |h|o|l|e");
+        TOK_PIECES(t, "eo h hole", 0, joined ? "e|o h| h|o|l|e" : "e|o| |h| |h|o|l|e");
+        TOK_PIECES(t, "ho\ne", 0, "h|o|\n|e");
+        TOK_PIECES(t, "\n\n\n\n\nh\n\n\n\n", 0, "\n\n|\n\n|\n|h|\n\n\n\n");
+        TOK_PIECES(t, "\u65E5\u672C\u00E9\r", 0, "\u65E5\u672C|\xC3|\xA9|\r");
+        TOK_PIECES(t, "<0x0A>l", 0, "<|0|x|0|A|>|l");
+        TOK_PIECES(t, "<|channel>", 0, "<|||c|h|a|n|n|e|l|>");
+        TOK_PIECES(t, "h\u2581\xFF", 0, "h| |\xFF");
+        n = tokenizer_encode(t, "<|channel> he l", 15, TOKENIZER_BOS | TOKENIZER_SPECIAL, ids, 16,
+                             NULL, 0);
+        tokenizer_decode(t, ids, n, TOKENIZER_BEGIN, text, sizeof text);
+        check(n == 5 && ids[0] == bos && ids[1] == mark, "%d tokens, %d and %d", n, ids[0], ids[1]);
+        check(strcmp(text, "<|channel> he l") == 0, "decode: %s", text);
+        tokenizer_free(t);
+        tok_free(v);
+    }
+}
+
 /* The space prefix stands in front of each piece of text between special tokens, and decode takes
  * it away again. */
 static void tok_test_prefix(void)
@@ -574,12 +619,12 @@ static const char *const tok_marks[] = {
     "<|im_end|>", "<|a|>", "<\uFF5CUser\uFF5C>", "<\uFF5Ctool\u2581call\uFF5C>", "[|endofturn|]",
     "<think>", "</think>", "<end_of_turn>", "<unused12>", "<tool\u2581call>", "<pad>", "</s>",
     "<s>", "<unk>", "<fim-prefix>", "<seed:think>", "<EOT>", "[INST]", "[/INST]", "[TOOL_CALLS]",
-    "[gMASK]",
+    "[gMASK]", "<|channel>", "<tool_call|>", "<|\"|>",
 };
 static const char *const tok_words[] = {
     "<0x0A>", "<table>", "</h1>", "<strong>", "</ul>", "<|>", "<||>", "<|a b|>", "<>", "</>",
     "<1>", "<a b>", "<a", "a>", "[|]", "[I]", "[Inst]", "[/]", "[]", "[gMASKS]", "\n\n", "word",
-    "<\uFF5C>",
+    "<\uFF5C>", "<|1>", "<|b c>", "<b c|>", "<a|b>", "<|", "|>",
 };
 
 /* Says what the text of a token gives: 'm': the token where it is special, 't': the token also in
@@ -606,8 +651,9 @@ static void tok_test_marks(void)
     static const int types[] = { TOKEN_NORMAL, TOKEN_USER_DEFINED, TOKEN_CONTROL, TOKEN_UNKNOWN };
     size_t n_marks = sizeof tok_marks / sizeof *tok_marks;
     size_t n = n_marks + sizeof tok_words / sizeof *tok_words;
-    for (size_t i = 0; i < 8 * n; i++) {
-        int spm = i / n / 4 != 0, type = types[i / n % 4], mark = i % n < n_marks;
+    for (size_t i = 0; i < 12 * n; i++) {
+        enum tokenizer_kind kind = (enum tokenizer_kind)(i / n / 4);
+        int spm = kind != TOKENIZER_BPE, type = types[i / n % 4], mark = i % n < n_marks;
         const char *text = mark ? tok_marks[i % n] : tok_words[i % n - n_marks];
         if (spm && strstr(text, "\u2581")) continue; /* a space there */
         tok_vocab *v = spm ? tok_bytes_spm() : tok_bytes_bpe();
@@ -615,15 +661,15 @@ static void tok_test_marks(void)
         if (spm) v->tokens[0].len = v->tokens[1].len = v->tokens[2].len = 0; /* tested here */
         int id = tok_add(v, text, type, 0);
         tok_add(v, "<bos>", TOKEN_CONTROL, 0);
-        tokenizer *t = tok_make(v, spm ? TOKENIZER_SPM : TOKENIZER_BPE, "llama-bpe", -1);
+        tokenizer *t = tok_make(v, kind, "llama-bpe", -1);
         int found = tok_finds(v, t, id), same = 0;
         int wanted = mark || type == TOKEN_CONTROL || type == TOKEN_UNKNOWN ? 'm'
                      : type == TOKEN_USER_DEFINED                          ? 't'
                                                                            : 0;
         char out[64];
         same = tokenizer_decode(t, &id, 1, 0, out, sizeof out) == strlen(text);
-        check(!wanted || found == wanted, "%s of type %d in %s: %c, not %c", text, type,
-              spm ? "SPM" : "BPE", found, wanted);
+        check(!wanted || found == wanted, "%s of type %d in kind %d: %c, not %c", text, type, kind,
+              found, wanted);
         check(wanted || found == 'n' || found == 't', "%s: %c", text, found);
         check(type == TOKEN_CONTROL || type == TOKEN_UNKNOWN || same || strstr(text, "0x"),
               "%s of type %d doesn't decode to its text", text, type);
@@ -712,13 +758,17 @@ static void tok_test_bytes(void)
                                          "\xEF\xBB\xBFx\r\n",
                                          "\xF4\x90\x80\x80" };
     static const char *const rules[] = { "gpt-2",        "falcon",         "llama-bpe",  "gpt-4o",
-                                         "deepseek-llm", "deepseek-coder", "deepseek-v3" };
+                                         "deepseek-llm", "deepseek-coder", "deepseek-v3",
+                                         "laguna",       "tiny_aya",       "afmoe" };
     uint32_t random = 1;
-    for (size_t r = 0; r <= sizeof rules / sizeof *rules; r++) {
-        int spm = r == sizeof rules / sizeof *rules, bad = 0;
+    for (size_t r = 0, n = sizeof rules / sizeof *rules; r < n + 2; r++) {
+        int spm = r >= n, bad = 0;
+        enum tokenizer_kind kind = r == n ? TOKENIZER_SPM
+                                   : spm  ? TOKENIZER_CHARACTER_BPE
+                                          : TOKENIZER_BPE;
         tok_vocab *v = spm ? tok_bytes_spm() : tok_bytes_bpe();
         if (spm) tok_add(v, "\u2581", TOKEN_NORMAL, 0);
-        tokenizer *t = tok_make(v, spm ? TOKENIZER_SPM : TOKENIZER_BPE, spm ? NULL : rules[r], -1);
+        tokenizer *t = tok_make(v, kind, spm ? NULL : rules[r], -1);
         for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
             bad += !tok_round_trip(t, texts[i], strlen(texts[i]), TOKENIZER_BEGIN);
         }
@@ -732,8 +782,8 @@ static void tok_test_bytes(void)
             }
             bad += !tok_round_trip(t, text, sizeof text - (size_t)i % 7, TOKENIZER_BEGIN);
         }
-        check(bad == 0, "%d texts of odd bytes don't come back from %s", bad,
-              spm ? "SPM" : rules[r]);
+        check(bad == 0, "%d texts of odd bytes don't come back from %s, kind %d", bad,
+              spm ? "-" : rules[r], kind);
         tokenizer_free(t);
         tok_free(v);
     }
@@ -819,10 +869,14 @@ static double tok_seconds(const tokenizer *t, const char *unit, char last, size_
 /* Time grows with the length of the text, also for long runs and with many special tokens. */
 static void tok_test_time(void)
 {
-    static const char *const names[] = { "llama-bpe", "deepseek-llm", "qwen2", NULL };
+    static const char *const names[] = { "llama-bpe", "deepseek-llm", "qwen2",
+                                         "tiny_aya",  NULL,           NULL };
     static const char *const units[] = { "a",  " ", "\n",           "<",
                                          "<|", "1", "\xE4\xB8\xAD", "\u0301\u0323" };
-    for (int k = 0; k < 4; k++) {
+    for (int k = 0; k < 6; k++) {
+        enum tokenizer_kind kind = k == 5    ? TOKENIZER_CHARACTER_BPE
+                                   : names[k] ? TOKENIZER_BPE
+                                              : TOKENIZER_SPM;
         char name[80];
         tok_vocab *v = names[k] ? tok_bytes_bpe() : tok_bytes_spm();
         tok_add(v, names[k] ? "aa" : "a", TOKEN_NORMAL, 0);
@@ -836,13 +890,14 @@ static void tok_test_time(void)
                      "<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|", i);
             tok_add(v, name, TOKEN_CONTROL, 0);
         }
-        tokenizer *t = tok_make(v, names[k] ? TOKENIZER_BPE : TOKENIZER_SPM, names[k], -1);
+        tokenizer *t = tok_make(v, kind, names[k], -1);
         for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
             double large = tok_seconds(t, units[i], 'x', 1 << 20);
             double small = large < 2 ? 0
                                      : tok_seconds(t, units[i], 'x', 1 << 18); /* slow machine? */
-            check(large < 2 || large < 8 * small, "%s: 1 MB of %s takes %.1f s, a quarter %.1f s",
-                  names[k] ? names[k] : "SPM", units[i], large, small);
+            check(large < 2 || large < 8 * small,
+                  "%s, kind %d: 1 MB of %s takes %.1f s, a quarter %.1f s",
+                  names[k] ? names[k] : "-", kind, units[i], large, small);
         }
         tokenizer_free(t);
         tok_free(v);
@@ -882,6 +937,7 @@ static void test_tokenizer(void)
     tok_test_normal();
     tok_test_swallowing();
     tok_test_spm();
+    tok_test_characters();
     tok_test_prefix();
     tok_test_marked();
     tok_test_borders();
