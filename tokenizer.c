@@ -1,7 +1,7 @@
 /* tokenizer.c: text to tokens and back, and chat templates.
  *
  * A language model reads numbers. Its vocabulary is a list of pieces of text, the place of a
- * piece in the list is its token, and a tokenizer cuts text into pieces. Both kinds of vocabulary
+ * piece in the list is its token, and a tokenizer cuts text into pieces. All kinds of vocabulary
  * known here do it in the same way: begin with the smallest pieces and keep joining the two
  * neighbours that make the best one, until no two neighbours make any. They differ in this:
  *
@@ -9,6 +9,8 @@
  *   begins with       characters                  bytes
  *   the best piece    has the highest score       comes first in the list of merges
  *   text is split     nowhere                     into words beforehand, by regular expressions
+ *
+ * BPE of characters (Gemma 4's) begins like SPM and merges like BPE; text is split at newlines.
  *
  * Sections: Unicode, patterns (a small matcher of regular expressions), rules (which patterns split
  * text for which models), vocabulary, normalization, merging, encode, decode, making a tokenizer;
@@ -582,7 +584,8 @@ static int search(Search *s, const Pattern *p, const char *text, size_t len, siz
 
 enum {
     IGNORE_MERGES = 1, /* a word that is a token as a whole is that token, wherever merges lead */
-    NFC = 2            /* text is normalized to the canonical composed form first */
+    NFC = 2,           /* text is normalized to the canonical composed form first */
+    WHOLE_NEWLINES = 4 /* IGNORE_MERGES for words of newlines */
 };
 
 typedef struct {
@@ -606,6 +609,13 @@ typedef struct {
     "\U0001044F\U000104B0-\U000104D3\U000104D8-\U000104FB\U00010C80-\U00010CB2\U00010CC0-" \
     "\U00010CF2\U000118A0-\U000118DF\U0001E900-\U0001E943]+"
 
+/* The characters of \w besides letters, marks and decimal digits. */
+#define WORD_CHARS \
+    "_\u00B2\u00B3\u00B9\u00BC-\u00BE\u16EE-\u16F0\u203F\u2040\u2054\u2160-\u2182\u2185-\u2188" \
+    "\u24B6-\u24E9\u3007\u3021-\u3029\u3038-\u303A\uA6E6-\uA6EF\uFE33\uFE34\uFE4D-\uFE4F" \
+    "\uFF3F\U00010140-\U00010174\U00010341\U0001034A\U000103D1-\U000103D5\U00012400-" \
+    "\U0001246E\U0001F130-\U0001F149\U0001F150-\U0001F169\U0001F170-\U0001F189"
+
 #define CJK_WORDS "[\u4E00-\u9FA5\u0800-\u4E00\uAC00-\uD7FF]+"
 #define SPACES "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define ENDINGS "'s|'t|'re|'ve|'m|'ll|'d"
@@ -628,12 +638,19 @@ typedef struct {
     "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" ending "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER \
     "*" ending "|\\p{N}" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" SPACES
 
+#define DEEPSEEK3_WORDS \
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+" \
+    "|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*" SPACES
+
 /* To add one: a row with the names that files give it (tokenizer.ggml.pre) and the patterns from
  * the pre_tokenizer of the model's tokenizer.json, in order. There "Digits" means \p{N}+, or
  * \p{N} with individual_digits; "Punctuation" means PUNCTUATION, and "ByteLevel" with use_regex
  * means GPT2_WORDS. What comes behind ByteLevel sees bytes: (?-u). NFC is set where the
- * normalizer is NFC (exaone's is NFKC, of which this is the canonical part). The first row also
- * serves files that name no rule, or one that isn't here. */
+ * normalizer is NFC (exaone's is NFKC, of which this is the canonical part). As lookahead sees one
+ * character, \d{1,3}(?=(?:\d{3})*\b), digits in threes from the right, becomes several patterns, of
+ * which one splits off a multiple of three; with "MergedWithNext" the pattern also takes what is
+ * up to the next match. The first row also serves files that name no rule, or one that isn't
+ * here. */
 static const Rule rules[] = {
     { "default gpt-2 phi-2 gigachat a.x-4.0 mellum jais trillion", 0, { GPT2_WORDS } },
     { "gpt-neox olmo mpt exaone4", NFC, { GPT2_WORDS } },
@@ -645,8 +662,14 @@ static const Rule rules[] = {
       { GPT4_WORDS("\\p{L}", "{1,3}") } },
     { "dbrx lfm2 chatglm-bpe", 0, { GPT4_WORDS("\\p{L}", "{1,3}") } },
     { "qwen2 deepseek-r1-qwen stablelm2", NFC, { GPT4_WORDS("\\p{L}", "") } },
-    { "megrez kormo hunyuan solar-open grok-2", 0, { GPT4_WORDS("\\p{L}", "") } },
+    { "megrez kormo hunyuan bailingmoe bailingmoe2 solar-open grok-2",
+      0,
+      { GPT4_WORDS("\\p{L}", "") } },
     { "qwen35", NFC, { GPT4_WORDS("\\p{L}\\p{M}", "") } },
+    { "minicpm5", IGNORE_MERGES, { "\\p{N}{1,3}", GPT4_WORDS("\\p{L}", "+") } },
+    { "laguna",
+      0,
+      { "(?:\\r?\\n)+(?:[^\\r\\n]|\\r(?!\\n))*", GPT4_WORDS("\\p{L}", "") } },
     { "seed-coder",
       0,
       { "(?i:" ENDINGS
@@ -654,6 +677,10 @@ static const Rule rules[] = {
     { "gpt-4o llama4 kanana2 talkie",
       IGNORE_MERGES,
       { GPT4O_WORDS("(?i:" ENDINGS ")?", "{1,3}") } },
+    { "cohere2moe tiny_aya",
+      0,
+      { "\\d+(?![\\p{L}\\p{M}\\d" WORD_CHARS "])", "(?:\\d{3})+$",
+        GPT4O_WORDS("(?i:" ENDINGS ")?", "{1,3}") } },
     { "tekken", IGNORE_MERGES, { GPT4O_WORDS("", "") } },
     { "deepseek-llm",
       0,
@@ -663,15 +690,38 @@ static const Rule rules[] = {
     { "deepseek-coder", 0, { "[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", CJK_WORDS, "\\p{N}" } },
     { "deepseek-v3 hunyuan-dense joyai-llm",
       0,
-      { "\\p{N}{1,3}", "[\u4E00-\u9FA5\u3040-\u309F\u30A0-\u30FF]+",
-        "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+"
-        "|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*" SPACES } },
+      { "\\p{N}{1,3}", "[\u4E00-\u9FA5\u3040-\u309F\u30A0-\u30FF]+", DEEPSEEK3_WORDS } },
+    { "afmoe",
+      0,
+      { "(?:\\d{3})+(?!\\d)", "\\d{1,3}",
+        "[\u4E00-\u9FFF\u3040-\u30FF\u3400-\u4DBF\uF900-\uFAFF\uFF65-\uFF9F\u2F00-\u2FDF]+"
+        "|[\u0E00-\u0E7F]+|[\u0E80-\u0EFF]+|[\u1780-\u17FF]+"
+        "|[\u1000-\u109F\uAA60-\uAA7F\uA9E0-\uA9FF]+|[\uAC00-\uD7AF\u1100-\u11FF]+",
+        DEEPSEEK3_WORDS } },
 };
 
 /* SentencePiece has no rules. But where no piece goes on behind the end of a word, merging word by
  * word gives the same as merging the whole text, and takes less memory. */
+#define SPACED_WORDS "[ \u2581]+[^ \u2581]*|[^ \u2581]+"
 static const Rule whole_text = { "", 0, { NULL } };
-static const Rule spm_words = { "", 0, { "[ \u2581]+[^ \u2581]*|[^ \u2581]+" } };
+static const Rule text_words = { "", 0, { SPACED_WORDS } };
+static const Rule whole_lines = { "", WHOLE_NEWLINES, { "\n+" } };
+static const Rule line_words = { "", WHOLE_NEWLINES, { "\n+", SPACED_WORDS } };
+
+/* The kinds of vocabulary. To add one: a row. */
+typedef struct {
+    int characters; /* pieces are of characters, U+2581 is a space, and <0x0A> is a byte of what no
+                       piece spells; 0: pieces are of bytes in the spelling of byte-level BPE */
+    int merges;     /* the best piece comes first in the list of merges; 0: has the highest score */
+    const Rule *words, *joined; /* if no piece goes on behind a word, and if one does; NULL: the
+                                   rule that the file names */
+} VocabKind;
+
+static const VocabKind vocab_kinds[] = {
+    [TOKENIZER_SPM] = { 1, 0, &text_words, &whole_text },
+    [TOKENIZER_BPE] = { 0, 1, NULL, NULL },
+    [TOKENIZER_CHARACTER_BPE] = { 1, 1, &line_words, &whole_lines },
+};
 
 /* The rule of this name, or NULL. */
 static const Rule *find_rule(const char *name)
@@ -718,6 +768,7 @@ enum role {
 
 struct tokenizer {
     tokenizer_vocab vocab;
+    const VocabKind *kind;
     Table spellings;          /* hash of a spelling -> token */
     size_t longest;           /* spelling, in bytes */
     uint8_t *roles;           /* (n_tokens) enum role */
@@ -918,6 +969,8 @@ static int looks_like_mark(const tokenizer *t, const char *text, size_t len)
         { "<\uFF5C", "\uFF5C>", visible, visible, 1 }, /* DeepSeek's wide bars */
         { "[|", "|]", visible, visible, 1 },           /* [|endofturn|] */
         { "</", ">", "azAZ", name_chars, 1 },          /* </think> */
+        { "<|", ">", "azAZ", name_chars, 1 },          /* <|channel>, Gemma 4's, */
+        { "<", "|>", "azAZ", name_chars, 1 },          /* and its end <channel|> */
         { "<", ">", "azAZ", name_chars, 1 },           /* <end_of_turn> */
         { "[/", "]", "AZ__", "AZ__", 2 },              /* [/INST] */
         { "[", "]", "AZ__", "AZ__", 2 },               /* [TOOL_CALLS] */
@@ -941,10 +994,11 @@ static int looks_like_mark(const tokenizer *t, const char *text, size_t len)
 /* What a token is to encode; raw: what it stands for. In byte-level BPE <0x0A> may be text. */
 static enum role role_of(const tokenizer *t, int id, const char *raw, size_t len)
 {
-    int type = type_of(t, id), spm = t->vocab.kind == TOKENIZER_SPM;
-    int byte = byte_value(t->vocab.tokens[id]) >= 0;
+    int type = type_of(t, id), byte = byte_value(t->vocab.tokens[id]) >= 0;
     if (is_control(t, id)) return MARK;
-    if (byte && (type == TOKEN_BYTE || (type == TOKEN_NORMAL && spm))) return SINGLE_BYTE;
+    if (byte && (type == TOKEN_BYTE || (type == TOKEN_NORMAL && t->kind->characters))) {
+        return SINGLE_BYTE;
+    }
     if (type != TOKEN_NORMAL && type != TOKEN_USER_DEFINED) return UNREACHABLE;
     if (looks_like_mark(t, raw, len)) return MARK;
     return type == TOKEN_NORMAL ? PIECE : CUT_OUT;
@@ -955,13 +1009,13 @@ static enum role role_of(const tokenizer *t, int id, const char *raw, size_t len
 static size_t unpack_token(tokenizer *t, int id, char *raw)
 {
     tokenizer_text token = t->vocab.tokens[id];
-    int spm = t->vocab.kind == TOKENIZER_SPM, type = type_of(t, id);
-    int plain = is_control(t, id) || (type == TOKEN_USER_DEFINED && !spm);
+    int characters = t->kind->characters, type = type_of(t, id);
+    int plain = is_control(t, id) || (type == TOKEN_USER_DEFINED && !characters);
     size_t n = 0;
     for (size_t i = 0, len; i < token.len; i += len) {
         uint32_t code;
         len = read_char(token.data + i, token.len - i, &code);
-        int byte = plain ? -1 : spm ? (code == 0x2581 ? ' ' : -1) : char_to_byte(code);
+        int byte = plain ? -1 : characters ? (code == 0x2581 ? ' ' : -1) : char_to_byte(code);
         if (byte >= 0) {
             raw[n++] = (char)byte;
         } else {
@@ -993,7 +1047,7 @@ static int unpack_tokens(tokenizer *t)
     for (int byte = 0; byte < 256; byte++) {
         char spelling[2], raw = (char)byte;
         int id = find_piece(t, spelling, spell(spelling, &raw, 1));
-        t->byte_tokens[byte] = t->vocab.kind == TOKENIZER_BPE ? id : NO_TOKEN;
+        t->byte_tokens[byte] = t->kind->characters ? NO_TOKEN : id;
     }
     for (int id = 0; id < t->vocab.n_tokens; id++) {
         int byte = t->roles[id] == SINGLE_BYTE ? byte_value(t->vocab.tokens[id]) : -1;
@@ -1396,7 +1450,7 @@ static void propose(Work *w, int left)
     const Symbol *a = &w->symbols[left], *b = &w->symbols[a->next];
     Candidate candidate = { 0, a->len + b->len, NO_TOKEN };
     uint32_t rank = 0;
-    if (t->vocab.kind == TOKENIZER_SPM) {
+    if (!t->kind->merges) {
         candidate.id = find_piece(t, w->word + a->at, candidate.len);
         if (candidate.id >= 0 && t->vocab.scores) rank = score_rank(t->vocab.scores[candidate.id]);
     } else if (a->id >= 0 && b->id >= 0) {
@@ -1442,18 +1496,23 @@ static void merge_word(Work *w)
  * Special tokens are cut out of the text first; what lies between them is split and merged.
  */
 
+/* Puts out a word that is a token as a whole; returns whether it is one. */
+static int emit_whole(Work *w, const char *spelling, size_t len)
+{
+    int id = find_piece(w->t, spelling, len);
+    if (id >= 0) emit(w, id);
+    return id >= 0;
+}
+
 /* Encodes a word of byte-level BPE. As in Hugging Face tokenizers, bytes without a token are left
  * out, so that their neighbours may merge: some models have none for a few control characters. */
 static void encode_word(Work *w, const char *text, size_t len)
 {
     const tokenizer *t = w->t;
     if (begin_word(w, len) < 0) return;
-    if (t->rule->flags & IGNORE_MERGES && len <= t->longest) {
-        int id = find_piece(t, w->buffer, spell(w->buffer, text, len));
-        if (id >= 0) {
-            emit(w, id);
-            return;
-        }
+    if (t->rule->flags & IGNORE_MERGES && len <= t->longest &&
+        emit_whole(w, w->buffer, spell(w->buffer, text, len))) {
+        return;
     }
     w->word = text;
     for (size_t i = 0; i < len; i++) {
@@ -1463,7 +1522,7 @@ static void encode_word(Work *w, const char *text, size_t len)
     merge_word(w);
 }
 
-/* Encodes a word of SentencePiece: spaces become U+2581, with one more in front if w->prefix. */
+/* Encodes a word of characters: spaces become U+2581, with one more in front if w->prefix. */
 static void encode_pieces(Work *w, const char *text, size_t len)
 {
     if (begin_word(w, len + 1) < 0) return;
@@ -1478,6 +1537,7 @@ static void encode_pieces(Work *w, const char *text, size_t len)
         }
     }
     w->word = word;
+    if (w->t->rule->flags & WHOLE_NEWLINES && *word == '\n' && emit_whole(w, word, n)) return;
     for (size_t at = 0, length; at < n; at += length) {
         uint32_t code;
         length = read_char(word + at, n - at, &code);
@@ -1490,7 +1550,7 @@ static void encode_pieces(Work *w, const char *text, size_t len)
 static void encode_words(Work *w, int pattern, const char *text, size_t len)
 {
     if (pattern == w->t->n_patterns) {
-        w->t->vocab.kind == TOKENIZER_BPE ? encode_word(w, text, len) : encode_pieces(w, text, len);
+        w->t->kind->characters ? encode_pieces(w, text, len) : encode_word(w, text, len);
         return;
     }
     for (size_t at = 0, from, to; at < len && !w->failed; at = to) {
@@ -1599,8 +1659,7 @@ size_t tokenizer_decode(const tokenizer *t, const int *tokens, int n, int flags,
                         size_t size)
 {
     size_t total = 0;
-    int spm = t->vocab.kind == TOKENIZER_SPM;
-    int prefix = spm && flags & TOKENIZER_BEGIN && t->vocab.add_space_prefix;
+    int prefix = t->kind->characters && flags & TOKENIZER_BEGIN && t->vocab.add_space_prefix;
     for (int i = 0, begins = prefix; i < n; i++) {
         int id = tokens[i];
         if (id < 0 || id >= t->vocab.n_tokens) continue;
@@ -1625,7 +1684,7 @@ size_t tokenizer_decode(const tokenizer *t, const int *tokens, int n, int flags,
 
 /* ==== Making a tokenizer ====================================================================== */
 
-/* SPM: whether some piece has a space behind the end of a word. */
+/* Whether some piece of characters has a space behind the end of a word. */
 static int has_joined_words(const tokenizer *t)
 {
     for (int id = 0; id < t->vocab.n_tokens; id++) {
@@ -1691,11 +1750,9 @@ static int compile_rule(tokenizer *t)
 static void choose_rule(tokenizer *t)
 {
     const char *name = t->vocab.pre ? t->vocab.pre : "";
-    if (t->vocab.kind == TOKENIZER_SPM) {
-        t->rule = has_joined_words(t) ? &whole_text : &spm_words;
-        return;
-    }
-    t->rule = find_rule(name);
+    t->rule = !t->kind->words      ? find_rule(name)
+              : has_joined_words(t) ? t->kind->joined
+                                    : t->kind->words;
     if (t->rule) return;
     t->rule = &rules[0];
     snprintf(t->warning, sizeof t->warning, "%s%.80s%s, so words are split as for GPT-2",
@@ -1719,11 +1776,11 @@ static int make_tables(tokenizer *t)
     if (index_spellings(t) < 0 || unpack_tokens(t) < 0) return -1;
     choose_rule(t);
     t->swallowing = find_swallowing(t);
-    int result = compile_rule(t), bpe = t->vocab.kind == TOKENIZER_BPE;
-    if (result == 0 && bpe) result = index_merges(t, &unfit);
+    int result = compile_rule(t), merges = t->kind->merges;
+    if (result == 0 && merges) result = index_merges(t, &unfit);
     if (result == 0) result = index_special(t); /* merges tell what is none */
     size_t n = strlen(t->warning);
-    if (bpe && (unfit > 0 || t->vocab.n_merges == 0)) {
+    if (merges && (unfit > 0 || t->vocab.n_merges == 0)) {
         snprintf(t->warning + n, sizeof t->warning - n, "%s%d of %d merges fit the tokens",
                  n ? "; " : "", t->vocab.n_merges - unfit, t->vocab.n_merges);
     }
@@ -1740,6 +1797,7 @@ tokenizer *tokenizer_new(const tokenizer_vocab *vocab, char *error, size_t size)
     int result = -1;
     if (t) {
         t->vocab = *vocab;
+        t->kind = &vocab_kinds[vocab->kind];
         if (vocab->bos >= vocab->n_tokens) t->vocab.bos = -1;
         if (vocab->unknown >= vocab->n_tokens) t->vocab.unknown = -1;
         if (vocab->n_merges < 0 || !vocab->merges) t->vocab.n_merges = 0;

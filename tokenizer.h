@@ -1,7 +1,8 @@
 /* tokenizer.h: text to tokens and back.
  *
- * Two kinds of vocabulary are known: SentencePiece (merges by score, unknown characters become byte
- * tokens) and byte-level BPE (text is first split into words by a rule, then merged by rank).
+ * Three kinds of vocabulary are known: SentencePiece (merges by score, unknown characters become
+ * byte tokens), byte-level BPE (text is first split into words by a rule, then merged by rank), and
+ * BPE of characters (spelt like SentencePiece, merged by rank in each line).
  * A tokenizer is made from plain arrays and knows nothing of files. It is read-only once made, so
  * any number of threads may use it at once. Nothing here prints, exits or aborts.
  */
@@ -23,7 +24,7 @@ typedef struct {
     size_t len;
 } tokenizer_text;
 
-enum tokenizer_kind { TOKENIZER_SPM, TOKENIZER_BPE };
+enum tokenizer_kind { TOKENIZER_SPM, TOKENIZER_BPE, TOKENIZER_CHARACTER_BPE };
 
 /* What a token is; the numbers are those of SentencePiece and of GGUF.
  *
@@ -31,7 +32,7 @@ enum tokenizer_kind { TOKENIZER_SPM, TOKENIZER_BPE };
  * and UNKNOWN, and one of the types NORMAL and USER_DEFINED that looks like a mark, as many files
  * don't tell the type: <|im_end|>, [|endofturn|], <think>, </s>, [INST], but not <0x0A>, the tags
  * of HTML, or what a merge of byte-level BPE makes. Text becomes a mark only where a flag says so.
- * Byte tokens of SPM are known by their form too. */
+ * Byte tokens are known by their form too, but not in byte-level BPE. */
 enum tokenizer_type {
     TOKEN_NORMAL = 1,   /* text */
     TOKEN_UNKNOWN,      /* stands for what the vocabulary can't spell */
@@ -58,19 +59,19 @@ typedef struct {
     enum tokenizer_kind kind;
     int n_tokens;
     const tokenizer_text
-        *tokens;          /* (n_tokens) as files store them: U+2581 for space in SPM, GPT-2's
-                                     characters for bytes in BPE; special tokens are plain text */
+        *tokens;          /* (n_tokens) as files store them: GPT-2's characters for bytes in BPE,
+                                     else U+2581 for space; special tokens are plain text */
     const float *scores;  /* (n_tokens) SPM: higher merges first; NULL: all 0 */
     const int32_t *types; /* (n_tokens) enum tokenizer_type; NULL: all TOKEN_NORMAL */
     int n_merges;
-    const tokenizer_text *merges; /* (n_merges) BPE: "left right", best first */
+    const tokenizer_text *merges; /* (n_merges) but SPM: "left right", best first */
     const char *pre;      /* BPE: name of the rule that splits words and says whether text is
                                      normalized; NULL or unknown: GPT-2's rule, with a warning */
     int bos;              /* id that TOKENIZER_BOS puts in front, -1: none */
-    int unknown;          /* SPM: id for what can't be spelt, -1: it is an error in encode;
-                                     BPE leaves out the bytes that have no token */
-    int add_space_prefix; /* SPM: a space goes in front of text that begins, and of each piece of
-                                     text behind a special token */
+    int unknown;          /* id for what can't be spelt, -1: it is an error in encode; BPE leaves
+                                     out the bytes that have no token */
+    int add_space_prefix; /* but BPE: a space goes in front of text that begins, and of each
+                                     piece of text behind a special token */
 } tokenizer_vocab;
 
 /* Makes a tokenizer. On failure returns NULL and writes one sentence into error (size bytes). */

@@ -36,11 +36,11 @@ sections run.c "290 0. Public API
 1540 11. Appendix: kernels by instruction set"
 sections tokenizer.c "195 Unicode
 350 Patterns
-115 Rules
+159 Rules
 370 Vocabulary
 220 Normalization
 180 Merging
-160 Encode
+161 Encode
 35 Decode
 155 Making a tokenizer
 520 Templates: values

@@ -287,9 +287,18 @@ static const struct {
     { "qwen2", "A\u030A e\u0327\u0301 \uFB1D\u05B4", "\u00C5| \u0229|\u0301| \u05D9|\u05B4\u05B4" },
     { "hunyuan", "A\u030A12", "A|\u030A|1|2" },
     { "qwen35", "x\u0324y 12 \u0947!", "x\u0324y| |1|2| \u0947|!" },
+    { "bailingmoe", "I'm he'LL A\u030A12\n\n x", "I|'m| he|'LL| A|\u030A|1|2|\n\n| x" },
+    { "bailingmoe2", "(don't)!\n 7", "(don|'t|)!\n| |7" },
+    { "minicpm5", "I'm he'LL 12345 x", "I|'m| he|'LL| |123|45| x" },
+    { "minicpm5", "x1234\u00BD\n", "x|123|4\u00BD|\n" },
+    { "laguna", "f(x):\n\n  y = 12 \n", "f|(x|):|\n\n| | y| =| |1|2| |\n" },
+    { "laguna", "!\r\n\r\n a\n\r \r b", "!|\r\n\r\n| a|\n\r \r| b" },
     { "seed-coder", "Hi!!\n\n 12", "Hi|!!|\n\n| |1|2" },
     { "gpt-4o", "HTMLParser's 12345 a/b/\n", "HTMLParser's| |123|45| a|/b|/\n" },
     { "llama4", "DON'T helloWorld", "DON'T| hello|World" },
+    { "tiny_aya", "HTMLParser's 1234567 12345", "HTMLParser's| |1|234|567| |12|345" },
+    { "tiny_aya", "1234abc 1234_ 1234\u00E9", "123|4|abc| |123|4|_| |123|4|\u00E9" },
+    { "cohere2moe", "\u00BD1234, 1234\u00BD 123456", "\u00BD|1|234|,| |123|4\u00BD| |123|456" },
     { "tekken", "HTMLParser's 123", "HTMLParser|'s| |1|2|3" },
     { "deepseek-llm", "I'm he'LL don't 12345 x", "I|'|m| he|'|LL| don|'|t| |1|2|3|4|5| x" },
     { "deepseek-llm", "a  b   \n\n c \t\n", "a| | b|   |\n|\n| c| \t|\n" },
@@ -298,6 +307,9 @@ static const struct {
     { "deepseek-v3", "I'm he'LL 12345 x", "I|'m| he|'LL| |123|45| x" },
     { "deepseek-v3", "x2 \u65E5\u672C\u304B", "x|2| |\u65E5\u672C\u304B" },
     { "deepseek-v3", "Hi!! (ok)\r\n\r\n  end  ", "Hi|!!| (|ok|)\r\n\r\n| | end|  " },
+    { "hunyuan-dense", "x1234 \u65E5\u672C", "x|123|4| |\u65E5\u672C" },
+    { "afmoe", "I'm 1234567a 12 123", "I|'m| |1|234|567|a| |12| |123" },
+    { "afmoe", "12345\u00BD\u65E5\u30AB\u0E01 x", "12|345|\u00BD|\u65E5\u30AB|\u0E01| x" },
 };
 
 static void tok_test_rules(void)
@@ -433,6 +445,51 @@ static void tok_test_spm(void)
     tok_free(v);
 }
 
+/* BPE of characters: ranks and not scores, lines, runs of newlines, bytes, no prefix; in a
+ * vocabulary whose last two pieces go on behind a word, and in one without them. */
+static void tok_test_characters(void)
+{
+    static const char *const pieces[] = {
+        "\u2581", "h", "e", "l", "o", "he", "ll", "llo", "hole", "lo", "\u2581he", "\u2581\u2581",
+        "\n", "\n\n", "\n\n\n\n", "\u65E5\u672C", "\u65E5", "\u672C", "\u2581h", "o\u2581h",
+    };
+    static const char *const merges[] = {
+        "l l", "h e", "l o", "ll o", "\u2581 he", "\u2581 \u2581", "\n \n", "\u65E5 \u672C",
+        "<0x0A> l", "\u2581 h", "o \u2581h",
+    };
+    int n_pieces = sizeof pieces / sizeof *pieces, n_merges = sizeof merges / sizeof *merges;
+    for (int joined = 0; joined < 2; joined++) {
+        int ids[16], gone = joined ? 0 : 2, n;
+        char text[16];
+        tok_vocab *v = tok_bytes_spm();
+        for (int i = 0; i < n_pieces - gone; i++) tok_add(v, pieces[i], TOKEN_NORMAL, (float)i);
+        for (int i = 0; i < n_merges - gone; i++) tok_merge(v, merges[i]);
+        int mark = tok_add(v, "<|channel>", TOKEN_USER_DEFINED, 0);
+        int bos = tok_add(v, "<bos>", TOKEN_CONTROL, 0);
+        tokenizer *t = tok_make(v, TOKENIZER_CHARACTER_BPE, NULL, -1);
+        const char *warning = tokenizer_warning(t);
+        check(warning && strstr(warning, joined ? "10 of 11 merges" : "8 of 9 merges"), "%s",
+              warning ? warning : "no warning");
+        TOK_PIECES(t, "hello", TOKENIZER_BEGIN, "he|llo");
+        TOK_PIECES(t, "hello   hello", 0, "he|llo|  | he|llo");
+        TOK_PIECES(t, "lo hole", 0, joined ? "lo| h|o|l|e" : "lo| |h|o|l|e");
+        TOK_PIECES(t, "eo h hole", 0, joined ? "e|o h| h|o|l|e" : "e|o| |h| |h|o|l|e");
+        TOK_PIECES(t, "ho\ne", 0, "h|o|\n|e");
+        TOK_PIECES(t, "\n\n\n\n\nh\n\n\n\n", 0, "\n\n|\n\n|\n|h|\n\n\n\n");
+        TOK_PIECES(t, "\u65E5\u672C\u00E9\r", 0, "\u65E5\u672C|\xC3|\xA9|\r");
+        TOK_PIECES(t, "<0x0A>l", 0, "<|0|x|0|A|>|l");
+        TOK_PIECES(t, "<|channel>", 0, "<|||c|h|a|n|n|e|l|>");
+        TOK_PIECES(t, "h\u2581\xFF", 0, "h| |\xFF");
+        n = tokenizer_encode(t, "<|channel> he l", 15, TOKENIZER_BOS | TOKENIZER_SPECIAL, ids, 16,
+                             NULL, 0);
+        tokenizer_decode(t, ids, n, TOKENIZER_BEGIN, text, sizeof text);
+        check(n == 5 && ids[0] == bos && ids[1] == mark, "%d tokens, %d and %d", n, ids[0], ids[1]);
+        check(strcmp(text, "<|channel> he l") == 0, "decode: %s", text);
+        tokenizer_free(t);
+        tok_free(v);
+    }
+}
+
 /* The space prefix stands in front of each piece of text between special tokens, and decode takes
  * it away again. */
 static void tok_test_prefix(void)
@@ -562,12 +619,12 @@ static const char *const tok_marks[] = {
     "<|im_end|>", "<|a|>", "<\uFF5CUser\uFF5C>", "<\uFF5Ctool\u2581call\uFF5C>", "[|endofturn|]",
     "<think>", "</think>", "<end_of_turn>", "<unused12>", "<tool\u2581call>", "<pad>", "</s>",
     "<s>", "<unk>", "<fim-prefix>", "<seed:think>", "<EOT>", "[INST]", "[/INST]", "[TOOL_CALLS]",
-    "[gMASK]",
+    "[gMASK]", "<|channel>", "<tool_call|>", "<|\"|>",
 };
 static const char *const tok_words[] = {
     "<0x0A>", "<table>", "</h1>", "<strong>", "</ul>", "<|>", "<||>", "<|a b|>", "<>", "</>",
     "<1>", "<a b>", "<a", "a>", "[|]", "[I]", "[Inst]", "[/]", "[]", "[gMASKS]", "\n\n", "word",
-    "<\uFF5C>",
+    "<\uFF5C>", "<|1>", "<|b c>", "<b c|>", "<a|b>", "<|", "|>",
 };
 
 /* Says what the text of a token gives: 'm': the token where it is special, 't': the token also in
@@ -594,8 +651,9 @@ static void tok_test_marks(void)
     static const int types[] = { TOKEN_NORMAL, TOKEN_USER_DEFINED, TOKEN_CONTROL, TOKEN_UNKNOWN };
     size_t n_marks = sizeof tok_marks / sizeof *tok_marks;
     size_t n = n_marks + sizeof tok_words / sizeof *tok_words;
-    for (size_t i = 0; i < 8 * n; i++) {
-        int spm = i / n / 4 != 0, type = types[i / n % 4], mark = i % n < n_marks;
+    for (size_t i = 0; i < 12 * n; i++) {
+        enum tokenizer_kind kind = (enum tokenizer_kind)(i / n / 4);
+        int spm = kind != TOKENIZER_BPE, type = types[i / n % 4], mark = i % n < n_marks;
         const char *text = mark ? tok_marks[i % n] : tok_words[i % n - n_marks];
         if (spm && strstr(text, "\u2581")) continue; /* a space there */
         tok_vocab *v = spm ? tok_bytes_spm() : tok_bytes_bpe();
@@ -603,15 +661,15 @@ static void tok_test_marks(void)
         if (spm) v->tokens[0].len = v->tokens[1].len = v->tokens[2].len = 0; /* tested here */
         int id = tok_add(v, text, type, 0);
         tok_add(v, "<bos>", TOKEN_CONTROL, 0);
-        tokenizer *t = tok_make(v, spm ? TOKENIZER_SPM : TOKENIZER_BPE, "llama-bpe", -1);
+        tokenizer *t = tok_make(v, kind, "llama-bpe", -1);
         int found = tok_finds(v, t, id), same = 0;
         int wanted = mark || type == TOKEN_CONTROL || type == TOKEN_UNKNOWN ? 'm'
                      : type == TOKEN_USER_DEFINED                          ? 't'
                                                                            : 0;
         char out[64];
         same = tokenizer_decode(t, &id, 1, 0, out, sizeof out) == strlen(text);
-        check(!wanted || found == wanted, "%s of type %d in %s: %c, not %c", text, type,
-              spm ? "SPM" : "BPE", found, wanted);
+        check(!wanted || found == wanted, "%s of type %d in kind %d: %c, not %c", text, type, kind,
+              found, wanted);
         check(wanted || found == 'n' || found == 't', "%s: %c", text, found);
         check(type == TOKEN_CONTROL || type == TOKEN_UNKNOWN || same || strstr(text, "0x"),
               "%s of type %d doesn't decode to its text", text, type);
@@ -700,13 +758,17 @@ static void tok_test_bytes(void)
                                          "\xEF\xBB\xBFx\r\n",
                                          "\xF4\x90\x80\x80" };
     static const char *const rules[] = { "gpt-2",        "falcon",         "llama-bpe",  "gpt-4o",
-                                         "deepseek-llm", "deepseek-coder", "deepseek-v3" };
+                                         "deepseek-llm", "deepseek-coder", "deepseek-v3",
+                                         "laguna",       "tiny_aya",       "afmoe" };
     uint32_t random = 1;
-    for (size_t r = 0; r <= sizeof rules / sizeof *rules; r++) {
-        int spm = r == sizeof rules / sizeof *rules, bad = 0;
+    for (size_t r = 0, n = sizeof rules / sizeof *rules; r < n + 2; r++) {
+        int spm = r >= n, bad = 0;
+        enum tokenizer_kind kind = r == n ? TOKENIZER_SPM
+                                   : spm  ? TOKENIZER_CHARACTER_BPE
+                                          : TOKENIZER_BPE;
         tok_vocab *v = spm ? tok_bytes_spm() : tok_bytes_bpe();
         if (spm) tok_add(v, "\u2581", TOKEN_NORMAL, 0);
-        tokenizer *t = tok_make(v, spm ? TOKENIZER_SPM : TOKENIZER_BPE, spm ? NULL : rules[r], -1);
+        tokenizer *t = tok_make(v, kind, spm ? NULL : rules[r], -1);
         for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
             bad += !tok_round_trip(t, texts[i], strlen(texts[i]), TOKENIZER_BEGIN);
         }
@@ -720,8 +782,8 @@ static void tok_test_bytes(void)
             }
             bad += !tok_round_trip(t, text, sizeof text - (size_t)i % 7, TOKENIZER_BEGIN);
         }
-        check(bad == 0, "%d texts of odd bytes don't come back from %s", bad,
-              spm ? "SPM" : rules[r]);
+        check(bad == 0, "%d texts of odd bytes don't come back from %s, kind %d", bad,
+              spm ? "-" : rules[r], kind);
         tokenizer_free(t);
         tok_free(v);
     }
@@ -807,10 +869,14 @@ static double tok_seconds(const tokenizer *t, const char *unit, char last, size_
 /* Time grows with the length of the text, also for long runs and with many special tokens. */
 static void tok_test_time(void)
 {
-    static const char *const names[] = { "llama-bpe", "deepseek-llm", "qwen2", NULL };
+    static const char *const names[] = { "llama-bpe", "deepseek-llm", "qwen2",
+                                         "tiny_aya",  NULL,           NULL };
     static const char *const units[] = { "a",  " ", "\n",           "<",
                                          "<|", "1", "\xE4\xB8\xAD", "\u0301\u0323" };
-    for (int k = 0; k < 4; k++) {
+    for (int k = 0; k < 6; k++) {
+        enum tokenizer_kind kind = k == 5    ? TOKENIZER_CHARACTER_BPE
+                                   : names[k] ? TOKENIZER_BPE
+                                              : TOKENIZER_SPM;
         char name[80];
         tok_vocab *v = names[k] ? tok_bytes_bpe() : tok_bytes_spm();
         tok_add(v, names[k] ? "aa" : "a", TOKEN_NORMAL, 0);
@@ -824,13 +890,14 @@ static void tok_test_time(void)
                      "<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|<|", i);
             tok_add(v, name, TOKEN_CONTROL, 0);
         }
-        tokenizer *t = tok_make(v, names[k] ? TOKENIZER_BPE : TOKENIZER_SPM, names[k], -1);
+        tokenizer *t = tok_make(v, kind, names[k], -1);
         for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
             double large = tok_seconds(t, units[i], 'x', 1 << 20);
             double small = large < 2 ? 0
                                      : tok_seconds(t, units[i], 'x', 1 << 18); /* slow machine? */
-            check(large < 2 || large < 8 * small, "%s: 1 MB of %s takes %.1f s, a quarter %.1f s",
-                  names[k] ? names[k] : "SPM", units[i], large, small);
+            check(large < 2 || large < 8 * small,
+                  "%s, kind %d: 1 MB of %s takes %.1f s, a quarter %.1f s",
+                  names[k] ? names[k] : "-", kind, units[i], large, small);
         }
         tokenizer_free(t);
         tok_free(v);
@@ -870,6 +937,7 @@ static void test_tokenizer(void)
     tok_test_normal();
     tok_test_swallowing();
     tok_test_spm();
+    tok_test_characters();
     tok_test_prefix();
     tok_test_marked();
     tok_test_borders();

@@ -8,8 +8,9 @@ BPE vocabulary is trained on texts made here, with the normalizer and pre_tokeni
 tokenizer.json, and compared on `texts` texts (default 20000). Where the real vocabularies are
 (../shared/data/vocab beside the project), they are compared too, and the SentencePiece ones against
 BPE with byte fallback: as Llama 2 has it, like Gemma without a space in front and with tokens for
-runs of spaces, and like Phi-3 with special tokens that take the white space behind them. The texts
-mix code, scripts, emoji, digits, contractions, decomposed characters, white space and control
+runs of spaces, like Phi-3 with special tokens that take the white space behind them, and like Gemma
+4 with merges instead of scores. Vocabularies like Gemma 4's are trained here too. The texts mix
+code, scripts, emoji, digits, contractions, decomposed characters, white space and control
 characters, the same ones for a seed. Both sides must give the same tokens, and decoding them must
 give the text back, or its normal form. export.py must name every rule.
 """
@@ -38,7 +39,8 @@ from tokenizers import (
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 VOCABULARIES = ROOT.parent / "shared" / "data" / "vocab"
-SPM, BPE, BEGIN, SPECIAL, DEFINED = 0, 1, 1, 4, 8
+SPM, BPE, CHARACTER_BPE = range(3)
+BEGIN, SPECIAL, DEFINED = 1, 4, 8
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
 
@@ -76,6 +78,11 @@ GPT4O = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+DEEPSEEK3 = (
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"""
+    r"""|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+    r"""| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
+)
 RULES = {
     "gpt-2": rule(GPT2),
     "gpt-neox": rule(GPT2, normalizer=NFC),
@@ -106,6 +113,13 @@ RULES = {
         ),
         BYTES,
     ),
+    "minicpm5": rule(
+        split(r"\p{N}{1,3}"), split(LLAMA3.replace("{1,3}", "+")), BYTES, ignore_merges=True
+    ),
+    "laguna": rule(
+        split(r"(?:\r?\n)+(?!\r?\n)", "merged_with_next"), split(QWEN2), BYTES
+    ),
+    "tiny_aya": rule(split(r"\d{1,3}(?=(?:\d{3})*\b)"), split(GPT4O), BYTES),
     "gpt-4o": rule(split(GPT4O), BYTES, ignore_merges=True),
     "tekken": rule(
         split(GPT4O.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", "").replace("{1,3}", "")),
@@ -132,10 +146,35 @@ RULES = {
     "deepseek-v3": rule(
         split(r"\p{N}{1,3}"),
         split("[一-龥\u3040-ゟ゠-ヿ]+"),
+        split(DEEPSEEK3),
+        BYTES,
+    ),
+    "afmoe": rule(
+        split(r"\p{Nd}{1,510}(?=(?>\p{Nd}{510})*(?:\P{Nd}|$))|\G\p{Nd}{510}"),
+        split(r"\A\p{Nd}{1,2}(?=\p{Nd}{3}+\z)"),
+        split(r"\A\p{Nd}{3}|\G\p{Nd}{3}"),
         split(
-            r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"""
-            r"""|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
-            r"""| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
+            r"(?:[\u4E00-\u9FFF\u3040-\u309F\u30A0-\u30FF\u3400-\u4DBF\uf900-\uFAFF\uFF65-\uFF9F"
+            r"\u2F00-\u2FDF]+|[\u0E00-\u0E7F]+|[\u0E80-\u0EFF]+|[\u1780-\u17FF]+"
+            r"|[\u1000-\u109F\uAA60-\uAA7F\uA9E0-\uA9FF]+|[\uAC00-\uD7AF\u1100-\u11FF]+)"
+        ),
+        split(DEEPSEEK3),
+        BYTES,
+    ),
+}
+# Rules of a row in tokenizer.c that their tokenizer.json spells in another way
+SPELLINGS = {
+    "bailingmoe": rule(
+        split(
+            r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*"
+            r"|\s*[\r\n]|\s+(?!\S)|\s+"
+        ),
+        BYTES,
+    ),
+    "lfm2": rule(
+        split(
+            r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+            r"|\s*[\r\n]|\s+(?!\S)|\s"
         ),
         BYTES,
     ),
@@ -156,7 +195,7 @@ def aliases():
 
 def hugging_face(vocab, merges, name, user_defined=()):
     """The tokenizer of Hugging Face for a byte-level BPE vocabulary."""
-    normalizer, pre_tokenizer, ignore_merges = RULES[name]
+    normalizer, pre_tokenizer, ignore_merges = {**RULES, **SPELLINGS}[name]
     made = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=ignore_merges))
     if normalizer:
         made.normalizer = normalizer
@@ -294,9 +333,15 @@ def random_text(rng):
     return text
 
 
+# Long runs of digits, what may stand behind one, and runs of newlines
+EDGES = ["x" + "1" * n + "y " + "٣" * n for n in (3, 7, 509, 510, 511, 1021, 1531)]
+EDGES += ["1234567" + c for c in "x_é\u0301.-½²①ⅧⒶ🅐🆊〇〆‿٣\n\r "]
+EDGES += ["a \n" + "\n" * n + " b\n\n" for n in (0, 1, 2, 5, 15, 29, 30, 31, 32, 33, 61, 62, 100)]
+
+
 def random_texts(n, seed):
     rng = random.Random(seed)
-    return [random_text(rng) for _ in range(n)]
+    return [random_text(rng) for _ in range(n)] + EDGES
 
 
 # ---- Our side, through ctypes ----
@@ -475,8 +520,8 @@ def check_names():
     return passed, failed
 
 
-def sentencepiece(tokens, scores, types, prefix=True, swallowing=(), marks=False):
-    """Hugging Face's side of a SentencePiece vocabulary, made as transformers converts one."""
+def all_merges(tokens, scores, types):
+    """The merges of a SentencePiece vocabulary, made as transformers converts one."""
     vocab = {t: i for i, t in enumerate(tokens)}
     pieces = {t for t, kind in zip(tokens, types) if kind in (NORMAL, USER_DEFINED)}
     merges = []
@@ -488,7 +533,13 @@ def sentencepiece(tokens, scores, types, prefix=True, swallowing=(), marks=False
         ]
         found.sort(key=lambda pair: (vocab[pair[0]], vocab[pair[1]]))
         merges += [(-scores[vocab[piece]], pair) for pair in found]
-    merges = [pair for _, pair in sorted(merges, key=lambda merge: merge[0])]
+    return [pair for _, pair in sorted(merges, key=lambda merge: merge[0])]
+
+
+def sentencepiece(tokens, scores, types, prefix=True, swallowing=(), marks=False, merges=None):
+    """Hugging Face's side of a vocabulary of characters."""
+    vocab = {t: i for i, t in enumerate(tokens)}
+    merges = merges or all_merges(tokens, scores, types)
     made = Tokenizer(
         models.BPE(vocab=vocab, merges=merges, byte_fallback=True, fuse_unk=True, unk_token="<unk>")
     )
@@ -497,6 +548,7 @@ def sentencepiece(tokens, scores, types, prefix=True, swallowing=(), marks=False
         made.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), spaces])
     else:
         made.normalizer = spaces
+        made.pre_tokenizer = split(" ", "merged_with_previous")
     special = [CONTROL, USER_DEFINED] if marks else [USER_DEFINED]
     made.add_tokens(
         [
@@ -517,11 +569,27 @@ def compare_sentencepiece(library, name, tokens, scores, types, texts):
         theirs = sentencepiece(tokens, scores, types, prefix, swallowing, bool(swallowing))
         return compare(name + label, ours, theirs, texts, flags, not swallowing)
 
+    def by_merges(label, tokens, scores, types):
+        merges = all_merges(tokens, scores, types)
+        stored = [t.encode("utf-8", "surrogateescape") for t in tokens]
+        spelt = [" ".join(m).encode() for m in merges]
+        ours = Ours(library, CHARACTER_BPE, stored, types, spelt)
+        theirs = sentencepiece(tokens, scores, types, prefix=False, merges=merges)
+        return compare(name + label, ours, theirs, texts)
+
+    lines = ["\n" * n for n in range(1, 32)]
     runs = {"\u2581" * n: " " * n for n in range(2, 17)}
     gemma = [USER_DEFINED if t in runs else kind for t, kind in zip(tokens, types)]
     results = [
         compared("", tokens, types, texts),
         compared(" like gemma", [runs.get(t, t) for t in tokens], gemma, texts, prefix=False),
+        by_merges(" by merges", tokens, scores, types),
+        by_merges(
+            " like gemma 4",
+            tokens + lines,
+            scores + [float(100 - len(t)) for t in lines],
+            types + [NORMAL] * len(lines),
+        ),
     ]
     if "<|placeholder1|>" in tokens:
         marks = [t for t, kind in zip(tokens, types) if kind == CONTROL]
@@ -535,33 +603,69 @@ def compare_sentencepiece(library, name, tokens, scores, types, texts):
     return results
 
 
+def train_characters(joined):
+    """A small vocabulary like Gemma 4's, and its merges: no piece goes on behind a newline, and
+    behind a word if joined only."""
+    steps = [split("\n+")] if joined else [split("\n+"), split("\u2581+[^\u2581]*|[^\u2581]+")]
+    made = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
+    made.normalizer = normalizers.Replace(" ", "\u2581")
+    made.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    rng = random.Random(1)
+    special = ["<unk>"] + ["<0x%02X>" % i for i in range(256)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=4000, show_progress=False, limit_alphabet=1000, special_tokens=special
+    )
+    made.train_from_iterator((random_text(rng) for _ in range(4000)), trainer)
+    model = json.loads(made.to_str())["model"]
+    tokens = sorted(model["vocab"], key=model["vocab"].get)
+    tokens += [t for t in ("\n" * n for n in range(1, 32)) if t not in tokens]
+    newlines = [("\n" * (n - i), "\n" * i) for n in range(2, 32) for i in range(1, n)]
+    merges = newlines + [m for m in map(tuple, model["merges"]) if m not in newlines]
+    return tokens, [UNKNOWN] + [BYTE] * 256 + [NORMAL] * (len(tokens) - 257), merges
+
+
+def compare_characters(library, joined, texts):
+    tokens, types, merges = train_characters(joined)
+    spelt = [" ".join(m).encode() for m in merges]
+    ours = Ours(library, CHARACTER_BPE, [t.encode() for t in tokens], types, spelt)
+    theirs = sentencepiece(tokens, None, types, prefix=False, merges=merges)
+    return compare("trained characters" + ", joined" * joined, ours, theirs, texts)
+
+
 MARKS = ["<s>", "</s>", "<|im_start|>", "<|im_end|>", "[INST]", "<think>", "</think>", "<h1>"]
+MARKS = ["<|turn>", "<channel|>"] + MARKS
 
 
-def compare_marks(library, texts):
-    """A small SentencePiece vocabulary with a space prefix, on texts that mix marks and words. The
-    marks have all types that files give them, and the byte tokens have none."""
+def compare_marks(library, kind, texts):
+    """A small vocabulary of characters, that of SentencePiece with a space prefix, on texts that
+    mix marks and words. The marks have all types that files give them, and the byte tokens have
+    none."""
     words = ["user", "assistant", "hello", "the", "  ", "\n\n", "INST", "im", "think"]
     pieces = dict.fromkeys("\u2581\n<>|[]/_.,:!?etaoinshrdlucmfwypvbgkINST")
     for word in words:
         for spelling in (word.replace(" ", "\u2581"), "\u2581" + word.replace(" ", "\u2581")):
-            pieces.update(dict.fromkeys(spelling[:n] for n in range(1, len(spelling) + 1)))
+            starts = [spelling[:n] for n in range(1, len(spelling) + 1)]
+            pieces.update(dict.fromkeys(t for t in starts if kind == SPM or "\u2581\n" not in t))
     tokens = ["<unk>"] + ["<0x%02X>" % i for i in range(256)] + list(pieces) + MARKS
     types = [UNKNOWN] + [NORMAL] * (256 + len(pieces)) + [CONTROL] * 2
-    types += [USER_DEFINED, NORMAL] * 3
+    types += [USER_DEFINED, NORMAL] * 4
     types = types[: len(tokens) - 1] + [USER_DEFINED]
     scores = [-float(i) for i in range(len(tokens))]
     theirs_types = [CONTROL if t in MARKS else BYTE if 0 < i < 257 else k
                     for i, (t, k) in enumerate(zip(tokens, types))]
-    ours = Ours(library, SPM, [t.encode() for t in tokens], types, scores=scores, prefix=1)
-    theirs = sentencepiece(tokens, scores, theirs_types, marks=True)
+    merges = [" ".join(m).encode() for m in all_merges(tokens, scores, theirs_types)]
+    spm = kind == SPM
+    ours = Ours(
+        library, kind, [t.encode() for t in tokens], types, merges, scores=scores, prefix=int(spm)
+    )
+    theirs = sentencepiece(tokens, scores, theirs_types, prefix=spm, marks=True)
     rng = random.Random(2)
     mixed = [
         "".join(rng.choice([rng.choice(MARKS), rng.choice(words), " ", "\n", text[:9]])
                 for _ in range(rng.randint(1, 12)))
         for text in texts
     ]
-    return compare("marks and words", ours, theirs, mixed, flags=BEGIN | SPECIAL)
+    return compare("marks and words, kind %d" % kind, ours, theirs, mixed, flags=BEGIN | SPECIAL)
 
 
 def compare_real(library, path, texts):
@@ -602,8 +706,10 @@ def main():
     texts = random_texts(n, seed)
     with tempfile.TemporaryDirectory() as folder:
         library = build_library(folder)
-        results = [check_names(), compare_marks(library, texts)]
-        results += [compare_trained(library, pre, texts) for pre in RULES]
+        results = [check_names()]
+        results += [compare_marks(library, kind, texts) for kind in (SPM, CHARACTER_BPE)]
+        results += [compare_characters(library, joined, texts) for joined in (False, True)]
+        results += [compare_trained(library, pre, texts) for pre in [*RULES, *SPELLINGS]]
         paths = sorted(VOCABULARIES.glob("*.gguf"))
         if not paths:
             print("real vocabularies: skipped, ../shared/data/vocab is absent")
