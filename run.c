@@ -1478,6 +1478,7 @@ typedef struct {
     int single;        /* a layer is a mixer or a feed-forward part */
     int some_dense;    /* layers without a router have no experts */
     int dense_beside;  /* experts, whose shared one has the names of a dense part */
+    int has_senses;    /* tensors for pictures and sound may lie in the file */
     int value_norm;    /* values of heads are normed, without weights */
     int tuned_rope;    /* no rotation where .rope.scaling.finetuned is 0 */
     float score_scale; /* of attention; 0: by the size of heads */
@@ -1516,12 +1517,13 @@ static const Arch archs[] = {
     { "lfm2", .halves = 1, .other = SHORT_CONV, .output_norm = "token_embd_norm" },
     { "lfm2moe", .halves = 1, .renormalize = 1, .other = SHORT_CONV,
       .output_norm = "token_embd_norm" },
-    { "qwen35", .halves = 1, .ffn_norm = "post_attention_norm.weight", .gate = BESIDE_QUERY,
-      .other = DELTA_NET },
-    { "qwen35moe", .halves = 1, .ffn_norm = "post_attention_norm.weight", .renormalize = 1,
+    { "qwen35", .halves = 1, .has_senses = 1, .ffn_norm = "post_attention_norm.weight",
       .gate = BESIDE_QUERY, .other = DELTA_NET },
+    { "qwen35moe", .halves = 1, .has_senses = 1, .ffn_norm = "post_attention_norm.weight",
+      .renormalize = 1, .gate = BESIDE_QUERY, .other = DELTA_NET },
     { "gemma4", .halves = 1, .activation = GEGLU, .root = 1, .period = 6, .local_base = 1e4f,
-      .local_unscaled = 1, .renormalize = 1, .dense_beside = 1, .value_norm = 1, .score_scale = 1 },
+      .local_unscaled = 1, .renormalize = 1, .dense_beside = 1, .has_senses = 1, .value_norm = 1,
+      .score_scale = 1 },
     { "granitehybrid", .logits_divided = 1, .renormalize = 1, .tuned_rope = 1, .other = MAMBA2 },
     { "nemotron_h", .activation = RELU_SQUARED, .unrotated = 1, .other = MAMBA2, .single = 1 },
     { "nemotron_h_moe", .activation = RELU_SQUARED, .unrotated = 1, .other = MAMBA2, .single = 1,
@@ -1578,6 +1580,8 @@ struct llm_model {
     Mat output;           /* (vocab_size, dim); may be the embedding */
     tokenizer *tokenizer; /* NULL: the file has no vocabulary */
     int stops[MAX_STOPS], n_stops;
+    const int32_t *suppressed; /* (n_suppressed) tokens that are never drawn */
+    int n_suppressed;
     size_t max_piece; /* bytes of the longest token */
 };
 
@@ -2522,12 +2526,17 @@ static void load_kept(llm_model *m)
     if (m->kept) m->kept[n].before = before;
 }
 
-/* Whether a tensor belongs to the layers behind the model's own that predict further tokens. */
-static int is_draft(const llm_model *m, const Tensor *t)
+/* Whether a tensor belongs to the layers behind the model's own that predict further tokens, or to
+ * what sees and hears, which some files hold too. */
+static int is_beside(const llm_model *m, const Tensor *t)
 {
+    static const char *const senses[] = { "v.", "a.", "mm." };
     char name[64];
     int layer;
     snprintf(name, sizeof name, "%.*s", SHOW(t->name));
+    for (size_t i = 0; i < ARRAY_LEN(senses) && m->arch->has_senses; i++) {
+        if (!strncmp(name, senses[i], strlen(senses[i]))) return 1;
+    }
     return sscanf(name, "blk.%d.", &layer) == 1 && layer >= m->facts.n_layers &&
            layer < m->facts.n_layers + m->n_drafts;
 }
@@ -2569,7 +2578,7 @@ static void load_weights(llm_model *m)
     if (!m->failed) load_kept(m);
     for (uint64_t i = 0; i < m->file.n_tensors && !m->failed; i++) {
         const Tensor *t = &m->file.tensors[i];
-        if (!t->used && !is_draft(m, t)) {
+        if (!t->used && !is_beside(m, t)) {
             m->failed = fail("tensor %.*s is not known in a %s model", SHOW(t->name),
                              m->arch->name);
         }
@@ -2590,10 +2599,11 @@ static void load_stops(llm_model *m)
 {
     static const char *const keys[] = { "bos", "eos", "eot", "eom" };
     static const char *const names[] = {
-        "<|endoftext|>", "<|im_end|>",    "<|eot_id|>",
-        "<|eom_id|>",    "<|end|>",       "<|end_of_text|>",
-        "<|return|>",    "<|call|>",      "<|END_OF_TURN_TOKEN|>",
-        "<end_of_turn>", "<|endofturn|>", "<｜end▁of▁sentence｜>",
+        "<|endoftext|>", "<|im_end|>",       "<|eot_id|>",
+        "<|eom_id|>",    "<|end|>",          "<|end_of_text|>",
+        "<|return|>",    "<|call|>",         "<|END_OF_TURN_TOKEN|>",
+        "<end_of_turn>", "<|endofturn|>",    "<｜end▁of▁sentence｜>",
+        "<turn|>",       "<|tool_response>",
     };
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
         char key[64];
@@ -2609,21 +2619,34 @@ static void load_stops(llm_model *m)
     }
 }
 
+/* To add one: its name in tokenizer.ggml.model, whose kind tokenizer.c knows. */
+static const struct {
+    const char *name;
+    enum tokenizer_kind kind;
+} vocabularies[] = {
+    { "llama", TOKENIZER_SPM },
+    { "gpt2", TOKENIZER_BPE },
+    { "gemma4", TOKENIZER_CHARACTER_BPE },
+};
+
 static void load_vocabulary(llm_model *m)
 {
     llm_facts *c = &m->facts;
     const char *kind = key_string(m, "tokenizer.ggml.model");
-    int spm = !strcmp(kind, "llama"), n_scores, n_types;
+    int n_scores, n_types, found = 0;
     tokenizer_vocab v = { 0 };
     c->bos = c->eos = -1;
     c->chat_template = key_string(m, "tokenizer.chat_template");
     m->tools_template = key_string(m, "tokenizer.chat_template.tool_use");
     if (m->failed || !*kind || !strcmp(kind, "no_vocab") || !strcmp(kind, "none")) return;
-    if (!spm && strcmp(kind, "gpt2")) {
-        m->failed = fail("key tokenizer.ggml.model is %s, expected llama or gpt2", kind);
+    for (size_t i = 0; i < ARRAY_LEN(vocabularies); i++) {
+        if (!strcmp(kind, vocabularies[i].name)) v.kind = vocabularies[i].kind, found = 1;
+    }
+    if (!found) {
+        m->failed = fail("key tokenizer.ggml.model is %s, expected llama, gpt2 or gemma4", kind);
         return;
     }
-    v.kind = spm ? TOKENIZER_SPM : TOKENIZER_BPE;
+    int spm = v.kind == TOKENIZER_SPM, characters = v.kind == TOKENIZER_CHARACTER_BPE;
     v.tokens = key_array(m, "tokenizer.ggml.tokens", STRING, -1, &v.n_tokens);
     if (!m->failed && v.n_tokens == 0) {
         m->failed = fail("key tokenizer.ggml.tokens is missing or empty");
@@ -2639,8 +2662,13 @@ static void load_vocabulary(llm_model *m)
     c->eos = special_id(m, "tokenizer.ggml.eos_token_id", spm ? 2 : -1, v.n_tokens);
     v.unknown = special_id(m, "tokenizer.ggml.unknown_token_id", spm ? 0 : -1, v.n_tokens);
     int add_bos = spm || !strncmp(v.pre, "llama", 5); /* where the file doesn't say */
-    v.bos = key_int(m, "tokenizer.ggml.add_bos_token", add_bos, 0, 1) ? c->bos : -1;
+    v.bos = key_int(m, "tokenizer.ggml.add_bos_token", add_bos, 0, 1) || characters ? c->bos : -1;
     m->adds_bos = v.bos >= 0;
+    m->suppressed = key_array(m, "tokenizer.ggml.suppress_tokens", I32, -1, &m->n_suppressed);
+    for (int i = 0; i < m->n_suppressed; i++) {
+        if (m->suppressed[i] >= 0 && m->suppressed[i] < v.n_tokens) continue;
+        m->failed = fail("key tokenizer.ggml.suppress_tokens holds %d", m->suppressed[i]);
+    }
     v.add_space_prefix = key_int(m, "tokenizer.ggml.add_space_prefix", spm, 0, 1);
     for (int i = 0; i < v.n_tokens; i++) {
         if (v.tokens[i].len > m->max_piece) m->max_piece = v.tokens[i].len;
@@ -5334,6 +5362,7 @@ int llm_sample(llm_session *s, const llm_sampling *sampling)
     if (check_sampling(p) || !llm_logits(s)) return -1;
     for (int i = 0; i < n; i++) c[i] = (Choice){ s->logits[i], i };
     penalize(s, c, p->repeat_penalty);
+    for (int i = 0; i < s->model->n_suppressed; i++) c[s->model->suppressed[i]].p = -INFINITY;
     for (int i = 1; i < n; i++) {
         if (c[i].p > c[best].p || c[best].p != c[best].p) best = i;
     }
