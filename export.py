@@ -224,7 +224,8 @@ FORMATS = {
 Mix = collections.namedtuple("Mix", "file_type most")
 MIXES = {"q4_k_m": Mix(15, "q4_k"), "q5_k_m": Mix(17, "q5_k")}
 TYPES = dict(FORMATS, **MIXES)
-EXACT = ("_norm.weight", "ffn_gate_inp.weight", "position_embd.weight")  # f32 in all types
+EXACT = ("_norm.weight", "ffn_gate_inp.weight", "position_embd.weight", "ssm_conv1d.weight",
+         "shortconv.conv.weight")  # f32 in all types
 VALUES = ("attn_v", "attn_qkv", "attn_kv_b")  # weights that have attention's values in them
 
 
@@ -354,12 +355,13 @@ def columns_from(start):
 def then(first, second, factor=1):
     """Two changes in turn, the first to a shape of so many times the rows."""
     def change(tensor, shape, sizes):
-        middle = (*shape[:-2], shape[-2] * factor, shape[-1])
+        middle = shape if factor == 1 else (*shape[:-2], shape[-2] * factor, shape[-1])
         return second(first(tensor, middle, sizes), shape, sizes)
     return change
 
 
-def as_vector(tensor, shape, sizes):
+def reshaped(tensor, shape, sizes):
+    """The same rows, counted otherwise."""
     return Tensor(shape, tensor.read)
 
 
@@ -367,6 +369,44 @@ first_rows = rows_of(lambda shape: slice(0, shape[-2]))
 last_rows = rows_of(lambda shape: slice(-shape[-2], None))
 even_rows = rows_of(lambda shape: slice(0, None, 2))
 odd_rows = rows_of(lambda shape: slice(1, None, 2))
+
+
+def minus_exp(tensor, shape, sizes):
+    """How fast a state decays is stored as a logarithm."""
+    return Tensor(shape, lambda index: -np.exp(tensor.read(index)))
+
+
+def folded(tensor, shape, sizes):
+    """A vector as a matrix."""
+    return Tensor(shape, lambda index: tensor.read(slice(0, 1)).reshape(shape)[index])
+
+
+def times(word):
+    """Returns a change that multiplies by a number, or each row by its own."""
+    def change(tensor, shape, sizes):
+        factor = np.broadcast_to(np.float32(sizes["times"][word]), shape[:1])
+        return Tensor(shape, lambda index: tensor.read(index) * factor[index, None])
+    return change
+
+
+def turned_values(tensor, shape, sizes):
+    """Several heads of values share one of keys. Hugging Face has those that do side by side, GGUF
+    puts the first of each key before the second of each: the last rows of a matrix, or all, or the
+    elements of a vector."""
+    rows = shape[0] if shape[0] != sizes["ssm_conv"] else sizes["inner"]
+    values = np.arange(rows).reshape(sizes["groups"], sizes["ssm_heads"] // sizes["groups"], -1)
+    order = np.arange(shape[0])
+    order[-rows:] = order[-rows:][values.swapaxes(0, 1).reshape(-1)]
+    if len(shape) == 1:
+        return Tensor(shape, lambda index: tensor.read(index)[:, order])
+    return Tensor(shape, lambda index: tensor.read(order[index]))
+
+
+def turned_value_columns(tensor, shape, sizes):
+    """The same for what takes the values."""
+    order = np.arange(shape[1]).reshape(sizes["groups"], sizes["ssm_heads"] // sizes["groups"], -1)
+    order = order.swapaxes(0, 1).reshape(-1)
+    return Tensor(shape, lambda index: tensor.read(index)[:, order])
 
 
 def key_part(tensor, shape, sizes):
@@ -417,8 +457,8 @@ def pad(size):
 WIDTH, HEAD, POSITIONS, TOKENS = 1 << 20, 640, 1 << 24, 1 << 24
 BOUNDS = {
     "block_count": (1, 1024), "context_length": (1, POSITIONS), "embedding_length": (1, WIDTH),
-    "feed_forward_length": (1, WIDTH), "vocab_size": (1, TOKENS),
-    "attention.head_count": (1, 1024), "attention.head_count_kv": (1, "attention.head_count"),
+    "feed_forward_length": (0, WIDTH), "vocab_size": (1, TOKENS),
+    "attention.head_count": (0, 1024), "attention.head_count_kv": (1, "attention.head_count"),
     "attention.key_length": (1, HEAD), "attention.value_length": (1, HEAD),
     "attention.kv_lora_rank": (1, HEAD), "attention.q_lora_rank": (0, WIDTH),
     "attention.layer_norm_epsilon": (0, 1), "attention.layer_norm_rms_epsilon": (0, 1),
@@ -446,15 +486,17 @@ def check_bounds(source, metadata, tensors):
     """What run.c would refuse must not be written. source is for messages."""
     arch = metadata["general.architecture"]
     facts = {key.removeprefix(f"{arch}."): value for key, value in metadata.items()}
-    heads, kv_heads, dim, experts, groups = (facts.get(key, 0) for key in (
+    heads, kv_heads, dim, experts, groups = (np.max(facts.get(key, 0)) for key in (
         "attention.head_count", "attention.head_count_kv", "embedding_length", "expert_count",
         "expert_group_count"))
-    size = facts.setdefault("attention.key_length", dim // heads)
+    size = facts.setdefault("attention.key_length", dim // max(heads, 1))
     for key, (least, most) in BOUNDS.items():
         most = facts.get(most, 0) if isinstance(most, str) else most
-        require(least <= facts.get(key, least) <= most or key not in facts,
+        values = np.atleast_1d(facts.get(key, least))
+        least = 0 if len(values) > 1 else least  # layers of another kind have none
+        require(least <= values.min() and values.max() <= most or key not in facts,
                 f"{source}: {key} is {facts.get(key)}, which run can't take: {least} to {most}")
-    require(heads // kv_heads <= 128, f"{source}: {heads} heads share {kv_heads} key/value heads, "
+    require(heads <= 128 * kv_heads, f"{source}: {heads} heads share {kv_heads} key/value heads, "
             "which run can't take: at most 128 each")
     for width in (heads * size, *(heads * facts.get(f"attention.{word}_length_mla", 0)
                                   for word in ("key", "value")),
@@ -1048,9 +1090,10 @@ def vocabulary_keys(candidates, rows, config):
 # The shape of each weight by GGUF name, without "blk.N." and ".weight"; the words are sizes, see
 # read_sizes. A bias has as many values as its weight has rows.
 SHAPES = {
-    "token_embd": ("vocab", "dim"), "attn_norm": ("dim",), "attn_q": ("q_dim", "dim"),
-    "attn_k": ("kv_dim", "dim"), "attn_v": ("kv_dim", "dim"), "attn_output": ("dim", "q_dim"),
-    "ffn_norm": ("dim",), "ffn_gate": ("hidden", "dim"), "ffn_up": ("hidden", "dim"),
+    "token_embd": ("vocab", "dim"), "token_embd_norm": ("dim",), "attn_norm": ("dim",),
+    "attn_q": ("q_dim", "dim"), "attn_k": ("kv_dim", "dim"), "attn_v": ("kv_dim", "dim"),
+    "attn_output": ("dim", "q_dim"), "ffn_norm": ("dim",),
+    "ffn_gate": ("hidden", "dim"), "ffn_up": ("hidden", "dim"),
     "ffn_down": ("dim", "hidden"), "output_norm": ("dim",), "output": ("vocab", "dim"),
     "attn_q_norm": ("head_dim",), "attn_k_norm": ("head_dim",), "attn_qkv": ("qkv_dim", "dim"),
     "post_attention_norm": ("dim",), "post_ffw_norm": ("dim",), "position_embd": ("context", "dim"),
@@ -1064,13 +1107,30 @@ SHAPES = {
     "attn_q_b": ("heads*qk_dim", "q_rank"), "attn_kv_a_mqa": ("latent", "dim"),
     "attn_kv_a_norm": ("kv_rank",), "attn_k_b": ("heads", "kv_rank", "plain"),
     "attn_v_b": ("heads", "value", "kv_rank"),
+    "shortconv.in_proj": ("3*conv", "dim"), "shortconv.conv": ("conv", "kernel"),
+    "shortconv.out_proj": ("dim", "conv"), "attn_gate": ("q_dim", "dim"),
+    "ssm_in": ("ssm_in", "dim"), "ssm_conv1d": ("ssm_conv", "kernel"),
+    "ssm_alpha": ("ssm_heads", "dim"), "ssm_beta": ("ssm_heads", "dim"), "ssm_dt": ("ssm_heads",),
+    "ssm_a": ("ssm_heads", "1"), "ssm_d": ("ssm_heads", "1"), "ssm_norm": ("groups", "group_inner"),
+    "ssm_out": ("dim", "inner"), "per_layer_token_embd": ("vocab", "layers*per_layer"),
+    "per_layer_model_proj": ("layers*per_layer", "dim"), "per_layer_proj_norm": ("per_layer",),
+    "inp_gate": ("per_layer", "dim"), "proj": ("dim", "per_layer"), "post_norm": ("per_layer_dim",),
+    "layer_output_scale": ("1",), "ffn_gate_inp.scale": ("router",), "pre_ffw_norm_2": ("router",),
+    "post_ffw_norm_1": ("router",), "post_ffw_norm_2": ("router",),
+    "ffn_down_exps.scale": ("experts",), "ffn_gate_up_exps": ("experts", "2*expert_hidden", "dim"),
+    "ffn_latent_down": ("latent_dim", "dim"), "ffn_latent_up": ("dim", "latent_dim"),
 }
+# What the names of these end with instead of ".weight".
+ENDINGS = {"exp_probs_b": ".bias", "ssm_dt": ".bias",
+           **dict.fromkeys(("ssm_a", "ssm_d", "ffn_gate_inp.scale", "ffn_down_exps.scale"), "")}
 # Sizes that only some families have, and their names in config.json.
 MORE_SIZES = {
     "experts": "num_experts", "expert_hidden": "moe_intermediate_size",
     "shared_hidden": "shared_expert_intermediate_size", "shared": "n_shared_experts",
     "plain": "qk_nope_head_dim", "rope": "qk_rope_head_dim", "value": "v_head_dim",
-    "q_rank": "q_lora_rank", "kv_rank": "kv_lora_rank",
+    "q_rank": "q_lora_rank", "kv_rank": "kv_lora_rank", "kernel": "conv_kernel",
+    "ssm_heads": "ssm_heads", "ssm_head_dim": "ssm_head_dim", "groups": "ssm_groups",
+    "state": "ssm_state_size", "latent_dim": "moe_latent_size", "per_layer": "hidden_size_per_layer_input",
 }
 # Settings that some families have, by GGUF's key for them: the name in config.json and the kind.
 KEYS = {
@@ -1090,7 +1150,12 @@ KEYS = {
     "expert_weights_scale": ("routed_scaling_factor", float),
     "expert_weights_norm": ("norm_topk_prob", bool),
     "leading_dense_block_count": ("first_k_dense_replace", int),
+    "full_attention_interval": ("full_attention_interval", int),
+    "shortconv.l_cache": ("conv_kernel", int), "ssm.conv_kernel": ("conv_kernel", int),
+    "ssm.state_size": ("ssm_state_size", int), "ssm.group_count": ("ssm_groups", int),
+    "ssm.time_step_rank": ("ssm_heads", int), "moe_latent_size": ("moe_latent_size", int),
 }
+EXPERT_KEYS = [key for key in KEYS if key.startswith("expert_")]
 # What config.json calls otherwise in some families.
 ALIASES = {
     "n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads",
@@ -1099,6 +1164,17 @@ ALIASES = {
     "norm_epsilon": "layer_norm_eps", "logits_scaling": "logit_scale",
     "num_local_experts": "num_experts", "n_routed_experts": "num_experts",
     "shared_intermediate_size": "shared_expert_intermediate_size",
+    "norm_eps": "rms_norm_eps", "conv_L_cache": "conv_kernel",
+    "tie_embedding": "tie_word_embeddings",
+    "num_dense_layers": "first_k_dense_replace",
+    "linear_conv_kernel_dim": "conv_kernel", "linear_num_value_heads": "ssm_heads",
+    "linear_value_head_dim": "ssm_head_dim", "linear_num_key_heads": "ssm_groups",
+    "linear_key_head_dim": "ssm_state_size", "top_k_experts": "num_experts_per_tok",
+    "mamba_d_conv": "conv_kernel", "mamba_n_heads": "ssm_heads", "mamba_num_heads": "ssm_heads",
+    "mamba_d_head": "ssm_head_dim", "mamba_head_dim": "ssm_head_dim", "n_groups": "ssm_groups",
+    "mamba_n_groups": "ssm_groups", "mamba_d_state": "ssm_state_size",
+    "mamba_conv_bias": "use_conv_bias", "layers_block_type": "layer_types",
+    "moe_shared_expert_intermediate_size": "shared_expert_intermediate_size",
 }
 HUGGINGFACE_NAMES = {
     "token_embd": "model.embed_tokens",
@@ -1134,6 +1210,22 @@ GPT2_NAMES = {
     "blk.{}.ffn_norm": "h.{}.ln_2", "blk.{}.ffn_up": "h.{}.mlp.c_fc",
     "blk.{}.ffn_down": "h.{}.mlp.c_proj", "output_norm": "ln_f", "output": "lm_head",
 }
+LFM2_NAMES = {
+    "token_embd": "model.embed_tokens", "token_embd_norm": "model.embedding_norm",
+    "output": "lm_head", **{f"blk.{{}}.{word}": f"model.layers.{{}}.{name}" for word, name in {
+        "attn_norm": "operator_norm", "ffn_norm": "ffn_norm", "attn_q": "self_attn.q_proj",
+        "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
+        "attn_output": "self_attn.out_proj", "attn_q_norm": "self_attn.q_layernorm",
+        "attn_k_norm": "self_attn.k_layernorm", "shortconv.in_proj": "conv.in_proj",
+        "shortconv.conv": "conv.conv", "shortconv.out_proj": "conv.out_proj",
+        "ffn_gate": "feed_forward.w1", "ffn_up": "feed_forward.w3", "ffn_down": "feed_forward.w2",
+    }.items()}}
+LFM2_EXPERTS = {
+    "ffn_gate_inp": "feed_forward.gate", "exp_probs_b": "feed_forward.expert_bias",
+    "ffn_gate_exps": "feed_forward.experts.{}.w1", "ffn_up_exps": "feed_forward.experts.{}.w3",
+    "ffn_down_exps": "feed_forward.experts.{}.w2"}
+LFM2MOE_NAMES = dict(LFM2_NAMES, **{f"blk.{{}}.{word}": f"model.layers.{{}}.{name}"
+                                    for word, name in LFM2_EXPERTS.items()})
 QKV, FFN = ("attn_q", "attn_k", "attn_v"), ("ffn_gate", "ffn_up", "ffn_down")
 LAYER_NORMS = ("attn_norm", "ffn_norm", "output_norm")
 
@@ -1160,6 +1252,20 @@ def shared_expert(source):
 
 GEMMA2_NAMES = names(**POST_NORMS, ffn_norm="pre_feedforward_layernorm")
 GEMMA3_NAMES = names(**POST_NORMS, ffn_norm="pre_feedforward_layernorm", **HEAD_NORMS)
+PER_LAYER = {"inp_gate": "per_layer_input_gate", "proj": "per_layer_projection",
+             "post_norm": "post_per_layer_input_norm"}
+GEMMA4_EXPERTS = {
+    "ffn_gate_inp": "router.proj", "ffn_gate_inp.scale": "router.scale",
+    "ffn_gate_up_exps": "experts.gate_up_proj", "ffn_down_exps": "experts.down_proj",
+    "ffn_down_exps.scale": "router.per_expert_scale",
+    "pre_ffw_norm_2": "pre_feedforward_layernorm_2",
+    "post_ffw_norm_1": "post_feedforward_layernorm_1",
+    "post_ffw_norm_2": "post_feedforward_layernorm_2"}
+GEMMA4_NAMES = dict(
+    names(**POST_NORMS, ffn_norm="pre_feedforward_layernorm", **HEAD_NORMS, **PER_LAYER,
+          **GEMMA4_EXPERTS, layer_output_scale="layer_scalar"),
+    per_layer_token_embd="model.embed_tokens_per_layer", per_layer_proj_norm=
+    "model.per_layer_projection_norm", per_layer_model_proj="model.per_layer_model_projection")
 OLMO2_NAMES = names(("attn_norm", "ffn_norm"), **HEAD_NORMS, **POST_NORMS)
 PHI3_NAMES = names(QKV + FFN[:2], attn_qkv="self_attn.qkv_proj", ffn_up="mlp.gate_up_proj")
 MIXTRAL_NAMES = names(
@@ -1176,6 +1282,38 @@ GLM4_NAMES = names(
     post_ffw_norm="post_mlp_layernorm")
 
 
+def mamba(where):
+    return {"ssm_in": f"{where}.in_proj", "ssm_conv1d": f"{where}.conv1d", "ssm_dt": f"{where}.dt",
+            "ssm_a": f"{where}.A_log", "ssm_d": f"{where}.D", "ssm_norm": f"{where}.norm",
+            "ssm_out": f"{where}.out_proj"}
+
+
+def backbone_names(**words):
+    return {"token_embd": "backbone.embeddings", "output_norm": "backbone.norm_f",
+            "output": "lm_head", "blk.{}.attn_norm": "backbone.layers.{}.norm",
+            **{f"blk.{{}}.{word}": f"backbone.layers.{{}}.{name}" for word, name in words.items()}}
+
+
+MAMBA2_NAMES = backbone_names(**mamba("mixer"))
+NEMOTRON_NAMES = backbone_names(
+    **mamba("mixer"), attn_q="mixer.q_proj", attn_k="mixer.k_proj", attn_v="mixer.v_proj",
+    attn_output="mixer.o_proj", ffn_up="mixer.up_proj", ffn_down="mixer.down_proj",
+    ffn_gate_inp="mixer.gate", exp_probs_b="mixer.gate.e_score_correction",
+    ffn_up_exps="mixer.experts.{}.up_proj", ffn_down_exps="mixer.experts.{}.down_proj",
+    ffn_up_shexp="mixer.shared_experts.up_proj", ffn_down_shexp="mixer.shared_experts.down_proj",
+    ffn_latent_down="mixer.fc1_latent_proj", ffn_latent_up="mixer.fc2_latent_proj")
+DELTA = {
+    "attn_qkv": "linear_attn.in_proj_qkv", "attn_gate": "linear_attn.in_proj_z",
+    "ssm_alpha": "linear_attn.in_proj_a", "ssm_beta": "linear_attn.in_proj_b",
+    "ssm_dt": "linear_attn.dt", "ssm_a": "linear_attn.A_log", "ssm_norm": "linear_attn.norm",
+    "ssm_conv1d": "linear_attn.conv1d", "ssm_out": "linear_attn.out_proj"}
+QWEN35_NAMES = names(("ffn_norm",), **DELTA, **HEAD_NORMS,
+                     post_attention_norm="post_attention_layernorm")
+QWEN35MOE_NAMES = dict(QWEN2MOE_NAMES, **QWEN35_NAMES)
+for unused in ("ffn_norm", *FFN):
+    QWEN35MOE_NAMES.pop(f"blk.{{}}.{unused}")
+
+
 def granite_names(config):
     experts, shared = "block_sparse_moe.input_linear", "shared_mlp.input_linear"
     shared = {"ffn_gate_shexp": shared, "ffn_up_shexp": shared,
@@ -1183,6 +1321,25 @@ def granite_names(config):
     return names(FFN, ffn_gate_inp="block_sparse_moe.router.layer", ffn_gate_exps=experts,
                  ffn_up_exps=experts, ffn_down_exps="block_sparse_moe.output_linear",
                  **shared if config.get("shared_expert_intermediate_size") else {})
+
+
+def hybrid_names(config):
+    """As granite_names, where what is called shared is all there is without experts, and attention
+    may be."""
+    stateful = mamba("mamba") if config.get("ssm_heads") else {}
+    if config.get("num_experts"):
+        return dict(granite_names(config), **names(FFN, **stateful))
+    both = "shared_mlp.input_linear"
+    return names(**stateful, ffn_gate=both, ffn_up=both, ffn_down="shared_mlp.output_linear")
+
+
+def falcon_names(config):
+    state = mamba("mamba")
+    if not config.get("mamba_rms_norm"):
+        del state["ssm_norm"]
+    return dict(names(**state, ffn_norm="pre_ff_layernorm", ffn_gate="feed_forward.gate_proj",
+                      ffn_up="feed_forward.up_proj", ffn_down="feed_forward.down_proj"),
+                output_norm="model.final_layernorm")
 
 
 def deepseek_names(config):
@@ -1205,6 +1362,107 @@ def stablelm_names(config):
 
 def cohere_names(config):
     return names(("ffn_norm",), **HEAD_NORMS if config.get("use_qk_norm") else {})
+
+
+# For the column "arch" of ARCHS, where the class does not say it: functions of the config.
+
+
+def granite_arch(config):
+    if config.get("ssm_heads"):
+        return "granitehybrid"
+    return "granitemoe" if config.get("num_experts") else "granite"
+
+
+def nemotron_arch(config):
+    return "nemotron_h_moe" if "moe" in config["layer_types"] else "nemotron_h"
+
+
+# For the column "settle" of ARCHS: functions of a name for messages and the config, which return
+# settings that follow from others.
+
+
+def lfm2_settings(source, config):
+    """How wide the feed-forward network is was decided by code, and once called otherwise."""
+    hidden = number(source, config, "block_ff_dim", config.get("intermediate_size"))
+    if config["block_auto_adjust_ff_dim"]:
+        step = number(source, config, "block_multiple_of", 256)
+        hidden = int(2 * hidden / 3)
+        if config.get("block_ffn_dim_multiplier", 1.0) is not None:
+            hidden = int(number(source, config, "block_ffn_dim_multiplier", 1.0, float, 0) * hidden)
+            hidden = -(-hidden // step) * step
+    attention = config.get("full_attn_idxs") or range(config.get("num_hidden_layers") or 0)
+    return {"intermediate_size": hidden, "layer_types": config.get("layer_types") or [
+        "full_attention" if layer in attention else "conv"
+        for layer in range(number(source, config, "num_hidden_layers"))]}
+
+
+def linear_in_fourths(source, config):
+    """Layers are linear attention but for each fourth, or as often as another setting says."""
+    period = number(source, config, "full_attention_interval", 4)
+    return {"full_attention_interval": period, "layer_types": config.get("layer_types") or [
+        "linear_attention" if (layer + 1) % period else "full_attention"
+        for layer in range(number(source, config, "num_hidden_layers"))]}
+
+
+KINDS_OF_LAYERS = {
+    "mamba": "linear_attention", "M": "linear_attention", "attention": "full_attention",
+    "*": "full_attention", "E": "moe", "-": "mlp"}
+
+
+def layer_kinds_today(source, config):
+    """Older files have other names for kinds of layers, or letters in a row."""
+    kinds = config.get("hybrid_override_pattern") or config.get("layer_types") or []
+    return {"layer_types": [KINDS_OF_LAYERS.get(kind, kind) for kind in kinds],
+            "num_hidden_layers": config.get("num_hidden_layers") or len(kinds)}
+
+
+def hybrid_settings(source, config):
+    """A model of attention only is one of another family in GGUF."""
+    settings = layer_kinds_today(source, config)
+    if "linear_attention" not in settings["layer_types"]:
+        settings["ssm_heads"] = None
+    if not config.get("num_experts"):
+        settings["intermediate_size"] = config.get("shared_expert_intermediate_size")
+    return settings
+
+
+def mamba2_settings(source, config):
+    """It has no attention, and as long a context as wanted."""
+    return {"ssm_heads": config.get("num_heads"), "ssm_head_dim": config.get("head_dim"),
+            "ssm_state_size": config.get("state_size"), "num_attention_heads": 1, "head_dim": None,
+            "num_key_value_heads": 1, "intermediate_size": 0, "max_position_embeddings": 1 << 20}
+
+
+def gemma4_settings(source, config):
+    """Layers without a window have other heads than those with one, and in GGUF they come first.
+    Newer files say so layer by layer."""
+    kinds = config.get("layer_types") or [
+        "sliding_attention" if (layer + 1) % 6 else "full_attention"
+        for layer in range(number(source, config, "num_hidden_layers"))]
+    of_full = [settings for layer, settings in (config.get("per_layer_config") or {}).items()
+               if kinds[int(layer)] == "full_attention"]
+    require(not of_full or of_full.count(of_full[0]) == kinds.count("full_attention")
+            == len(config["per_layer_config"]) and of_full[0].keys() <= {"head_dim",
+                                                                         "num_key_value_heads"},
+            f"{source}: per_layer_config has others than all layers of full_attention, or other "
+            "settings than head_dim and num_key_value_heads")
+    full = {"head_dim": config.get("global_head_dim", 512)}
+    if config.get("attention_k_eq_v") and config.get("num_global_key_value_heads"):
+        full["num_key_value_heads"] = config["num_global_key_value_heads"]
+    full = dict({key: config.get(key) for key in ("head_dim", "num_key_value_heads")},
+                **of_full[0] if of_full else full)
+    return {"layer_types": kinds, "window_head_dim": config.get("head_dim"),
+            "window_kv_heads": config.get("num_key_value_heads"), **full,
+            **({} if config.get("enable_moe_block") else {"num_experts": None})}
+
+
+def gemma4_ignored(config):
+    """The eyes and ears of models that have them, and what layers don't use that have keys and
+    values of earlier ones."""
+    layers, shared = config["num_hidden_layers"], config.get("num_kv_shared_layers") or 0
+    late = "|".join(map(str, range(layers - shared, layers))) or "none"
+    return (r"^(model\.)?(vision_tower|audio_tower|embed_vision|embed_audio)\.|"
+            rf"layers\.({late})\.self_attn\.(k_proj|v_proj|k_norm)\.")
 
 
 # For the column "also" of ARCHS: functions of a name for messages, the config and the sizes, which
@@ -1266,6 +1524,56 @@ def expert_choice(source, config, sizes):
     return keys
 
 
+def hybrid_keys(source, config, sizes):
+    """The key by which llama.cpp knows whether it has to rotate."""
+    if "ssm_heads" not in sizes:
+        require(config.get("position_embedding_type") == "rope",
+                f"{source}: attention only without rope is not known of this family")
+        return {}
+    return {"ssm.inner_size": sizes["inner"], "rope.scaling.finetuned":
+            config.get("position_embedding_type") == "rope"}
+
+
+def no_attention(source, config, sizes):
+    return {"attention.head_count": 0, "attention.head_count_kv": None, "feed_forward_length": 0}
+
+
+def nemotron_keys(source, config, sizes):
+    """llama.cpp wants the epsilon under the name for LayerNorm, too."""
+    return {"attention.layer_norm_epsilon": number(source, config, "rms_norm_eps", 1e-5, float, 0)}
+
+
+def gemma4_keys(source, config, sizes):
+    """What the two kinds of layers have, and what is shared."""
+    heads = number(source, config, "window_head_dim")
+    keys = {f"attention.{word}_length_swa": heads for word in ("key", "value")}
+    keys.update({"rope.dimension_count_swa": heads, "embedding_length_per_layer_input":
+                 sizes["per_layer"], "attention.shared_kv_layers": sizes["shared_layers"],
+                 "final_logit_softcapping": number(  # which is 30 where no key is
+                     source, config, "final_logit_softcapping", 0.0, float, 0)})
+    return keys
+
+
+def recurrent_layers(source, config, sizes):
+    return {"attention.recurrent_layers": np.array([own["q_dim"] == 0 for own in sizes["own"]])}
+
+
+def rope_sections(source, config, sizes):
+    """Places in images turn some of these pairs; in text all turn alike."""
+    sections = (config.get("rope_parameters") or {}).get("mrope_section") or [11, 11, 10]
+    require(len(sections) in (3, 4) and all(type(n) is int for n in sections),
+            f"{source}: mrope_section is {json.dumps(sections)[:40]}, expected three numbers")
+    return {"rope.dimension_sections": np.array([*sections, 0][:4], np.int32)}
+
+
+def inner_size(source, config, sizes):
+    return {"ssm.inner_size": sizes["inner"]}
+
+
+def sigmoid_choice(source, config, sizes):
+    return {"expert_gating_func": 2}
+
+
 def query_growth(source, config, sizes):
     """Queries grow with the logarithm of how many contexts of the first training came before."""
     rope = config.get("rope_parameters") or {}
@@ -1277,8 +1585,124 @@ def query_growth(source, config, sizes):
         source, rope, "llama_4_scaling_beta", kind=float, least=0)}
 
 
+# For the column "layers": functions of the same, which return a list of the sizes that each layer
+# has of its own. A weight is not in the layers where its shape has a 0.
+
+
+def leading_dense(source, config, sizes):
+    """Experts begin behind so many layers, and only they are in these."""
+    dense = number(source, config, "first_k_dense_replace", 0, least=0)
+    return [{"experts": 0, "shared": 0, "shared_hidden": 0} if layer < dense else {"hidden": 0}
+            for layer in range(sizes["layers"])]
+
+
+def layer_kinds(source, config, sizes, known):
+    """layer_types, which must be there and among those known."""
+    kinds = config.get("layer_types")
+    require(kinds and len(kinds) == sizes["layers"] and set(kinds) <= set(known),
+            f"{source}: layer_types {json.dumps(kinds)[:80]}, expected {sizes['layers']} of "
+            f"{', '.join(known)}")
+    return kinds
+
+
+NO_ATTENTION = {"q_dim": 0, "kv_dim": 0, "head_dim": 0, "kv_heads": 0}
+
+
+def convolutions(source, config, sizes):
+    """Layers mix neighbours either by attention or by a short convolution."""
+    kinds = layer_kinds(source, config, sizes, ("conv", "full_attention"))
+    return [dict(NO_ATTENTION, conv=sizes["dim"]) if kind == "conv" else {"conv": 0}
+            for kind in kinds]
+
+
+NO_STATE = dict.fromkeys(("inner", "ssm_conv", "ssm_in", "ssm_heads", "ssm_head_dim", "groups"), 0)
+
+
+def states(source, config, sizes):
+    """Layers have either attention or a state of what was."""
+    kinds = layer_kinds(source, config, sizes, ("linear_attention", "full_attention"))
+    return [NO_ATTENTION if kind == "linear_attention" else dict(NO_STATE, q_dim=sizes["q_dim"])
+            for kind in kinds]
+
+
+def gemma4_layers(source, config, sizes):
+    """The last ones take keys and values from earlier ones, those without a window may take their
+    values from the keys, and there may be experts beside the feed-forward network."""
+    kinds = layer_kinds(source, config, sizes, ("sliding_attention", "full_attention"))
+    shared = number(source, config, "num_kv_shared_layers", 0, least=0)
+    require(shared < sizes["layers"] and set(kinds[sizes["layers"] - shared:]) <= set(
+        kinds[:sizes["layers"] - shared]),
+            f"{source}: {shared} layers share keys and values that no earlier one has")
+    sizes.update(shared_layers=shared, per_layer=sizes.get("per_layer", 0))
+    routed, wide = "experts" in sizes, config.get("use_double_wide_mlp")
+    layers = []
+    for layer, kind in enumerate(kinds):
+        head_dim, kv_heads = sizes["head_dim"], sizes["kv_heads"]
+        if kind == "sliding_attention":
+            head_dim, kv_heads = (number(source, config, f"window_{word}")
+                                  for word in ("head_dim", "kv_heads"))
+        late = layer >= sizes["layers"] - shared
+        keys = 0 if late else kv_heads * head_dim
+        layers.append({
+            "kv_heads": kv_heads, "head_dim": head_dim, "q_dim": sizes["heads"] * head_dim,
+            "kv_dim": keys, "key_norm": head_dim if keys else 0,
+            "v_dim": 0 if kind == "full_attention" and config.get("attention_k_eq_v") else keys,
+            "hidden": sizes["hidden"] * (2 if late and wide else 1),
+            "per_layer_dim": sizes["dim"] if sizes["per_layer"] else 0,
+            **({"router": sizes["dim"]} if routed else {"router": 0, "experts": 0})})
+    return layers
+
+
+def states_or_none(source, config, sizes):
+    return states(source, config, sizes) if "ssm_heads" in sizes else []
+
+
+NOTHING = {**NO_ATTENTION, **NO_STATE, **dict.fromkeys(
+    ("hidden", "experts", "shared_hidden", "latent_dim", "width"), 0)}
+
+
+def one_part(source, config, sizes):
+    """Layers are one of four parts. width is what GGUF says of those that are no mixer."""
+    kinds = layer_kinds(source, config, sizes, ("linear_attention", "full_attention", "moe", "mlp"))
+    kept = {"linear_attention": NO_STATE, "full_attention": NO_ATTENTION, "mlp": ("hidden",),
+            "moe": ("experts", "shared_hidden", "latent_dim")}
+    widths = {"mlp": sizes["hidden"], "moe": sizes["expert_hidden"]}
+    sizes.setdefault("latent_dim", 0)
+    sizes.update(width=0, expert_dim=sizes["latent_dim"] or sizes["dim"])
+    return [dict({word: 0 for word in NOTHING if word not in kept[kind]},
+                 width=widths.get(kind, 0)) for kind in kinds]
+
+
+def falcon_factors(source, config, sizes):
+    """Numbers by which parts are multiplied go into the weights."""
+    factor = {word: number(source, config, f"{word}_multiplier", 1.0, float, -math.inf)
+              for word in ("embedding", "lm_head", "key", "attention_in", "attention_out", "ssm_in",
+                           "ssm_out")}
+    gate, down = config.get("mlp_multipliers") or (1.0, 1.0)
+    state = sizes["groups"] * sizes["state"]
+    parts = np.repeat(np.float32(config.get("ssm_multipliers") or [1.0] * 5),
+                      [sizes["inner"], sizes["inner"], state, state, sizes["ssm_heads"]])
+    require(not config.get("tie_word_embeddings") or factor["embedding"] == factor["lm_head"],
+            f"{source}: one weight for embedding and output with other multipliers is not known")
+    sizes["times"] = {
+        "token_embd": factor["embedding"], "output": factor["lm_head"],
+        "attn_q": factor["attention_in"], "attn_k": factor["attention_in"] * factor["key"],
+        "attn_v": factor["attention_in"], "attn_output": factor["attention_out"],
+        "ssm_in": parts * np.float32(factor["ssm_in"]), "ssm_out": factor["ssm_out"],
+        "ffn_gate": gate, "ffn_down": down}
+    return []
+
+
+def listed(key, word):
+    """Returns a function for "also" that gives a size of each layer where they differ."""
+    def keys(source, config, sizes):
+        found = [own.get(word, sizes[word]) for own in sizes["own"]]
+        return {key: found[0] if len(set(found)) == 1 else np.array(found, np.int32)}
+    return keys
+
+
 COLUMNS = {
-    "biases": {}, "shapes": {}, "stored": {}, "change": {}, "keys": (), "also": (), "rope": {},
+    "settle": lambda source, config: {}, "layers": (), "biases": {}, "endings": ENDINGS, "shapes": {}, "stored": {}, "change": {}, "keys": (), "also": (), "rope": {},
     "rename": (), "ignore": "$^"}
 
 
@@ -1290,7 +1714,7 @@ def family(arch, names, only={}, defaults={}, **columns):
 
 # What several rows have in common.
 PAIRS = dict.fromkeys(("attn_q", "attn_k", "attn_q.bias", "attn_k.bias"), halves_to_pairs)
-ONE_MORE = {word: one_more for word in SHAPES if word.endswith("norm")}
+ONE_MORE = {word: one_more for word in SHAPES if word.endswith("norm") and word != "ssm_norm"}
 WHOLE_NORMS = {"attn_q_norm": ("q_dim",), "attn_k_norm": ("kv_dim",)}
 EACH_HEAD_NORMS = {"attn_q_norm": ("heads", "head_dim"), "attn_k_norm": ("kv_heads", "head_dim")}
 CHOICE = ("expert_count", "expert_used_count")
@@ -1320,7 +1744,7 @@ GRANITE_MOE = dict(
             "ffn_up_shexp": last_rows, **PAIRS})
 TURNED_EXPERTS, SHARED = ("experts", "dim", "2*expert_hidden"), ("shared*expert_hidden", "dim")
 DEEPSEEK = {
-    "arch": "deepseek2", "names": deepseek_names, "also": (latent_keys, expert_choice),
+    "arch": "deepseek2", "names": deepseek_names, "layers": (leading_dense,), "also": (latent_keys, expert_choice),
     "rope": {"log_multiplier": 0.1}, "ignore": r"model\.layers\.@\.",
     "rename": ((r"e_score_correction_bias$", "e_score_correction.bias"),),
     "shapes": {"attn_q": ("heads*qk_dim", "dim"), "attn_output": ("dim", "heads*value"),
@@ -1330,6 +1754,44 @@ DEEPSEEK = {
     "keys": (*CHOICE, "expert_feed_forward_length", "expert_shared_count", "expert_weights_scale",
              "expert_weights_norm", "leading_dense_block_count"),
 }
+LFM2 = {
+    "layers": (convolutions,), "keys": ("shortconv.l_cache",),
+    "also": (listed("attention.head_count_kv", "kv_heads"),),
+    "only": {"conv_bias": (None, False), "sliding_window": None},
+    "stored": {"shortconv.conv": ("conv", "1", "kernel")}, "change": {"shortconv.conv": reshaped},
+    "defaults": {"conv_kernel": 3, "rms_norm_eps": 1e-5, "rope_theta": 1e6,
+                 "tie_word_embeddings": True, "first_k_dense_replace": 2},
+}
+QWEN35 = {
+    "settle": linear_in_fourths, "layers": (states,), "ignore": r"^mtp\.",
+    "rename": ((r"\.dt_bias$", ".dt.bias"), (r"\.A_log$", ".A_log.weight")),
+    "shapes": {"attn_q": ("2*q_dim", "dim"), "attn_qkv": ("ssm_conv", "dim"), "ssm_a": ("ssm_heads",),
+               "attn_gate": ("inner", "dim"), "ssm_norm": ("ssm_head_dim",)},
+    "stored": {"ssm_conv1d": ("ssm_conv", "1", "kernel")},
+    "change": {
+        **ONE_MORE, "ssm_conv1d": then(reshaped, turned_values), "ssm_out": turned_value_columns,
+        **dict.fromkeys(("attn_qkv", "attn_gate", "ssm_alpha", "ssm_beta", "ssm_dt"), turned_values),
+        "ssm_a": then(minus_exp, turned_values)},
+    "keys": ("ssm.conv_kernel", "ssm.state_size", "ssm.group_count", "ssm.time_step_rank",
+             "full_attention_interval"),
+    "also": (recurrent_layers, rope_sections, inner_size), "only": {**NO_BIAS, "mlp_only_layers": (None, [])},
+    "defaults": {"partial_rotary_factor": 0.25, "conv_kernel": 4, "head_dim": 256},
+}
+NO_LIMIT = (None, [0.0, math.inf], [0.0, {"__float__": "Infinity"}])
+MAMBA = {
+    "rename": ((r"\.dt_bias$", ".dt.bias"), (r"\.(A_log|D)$", r".\1.weight"),
+               (r"e_score_correction_bias$", "e_score_correction.bias"),
+               (r"^model\.(?=backbone|lm_head)", "")),
+    "stored": {"ssm_conv1d": ("ssm_conv", "1", "kernel"), "ssm_norm": ("inner",),
+               **dict.fromkeys(("ssm_a", "ssm_d"), ("ssm_heads",))},
+    "change": {"ssm_conv1d": reshaped, "ssm_a": then(minus_exp, folded), "ssm_d": folded,
+               "ssm_norm": folded},
+    "biases": {"use_conv_bias": ("ssm_conv1d",)},
+    "keys": ("ssm.conv_kernel", "ssm.state_size", "ssm.group_count", "ssm.time_step_rank"),
+    "only": {"use_bias": (None, False), "mamba_proj_bias": (None, False),
+             "mamba_hidden_act": (None, "silu"), "time_step_limit": NO_LIMIT, **NO_BIAS},
+    "defaults": {"use_conv_bias": True, "conv_kernel": 4},
+}
 GLM = {
     "shapes": {"ffn_up": ("2*hidden", "dim")}, "biases": {"attention_bias": QKV}, "defaults": {
         "attention_bias": True, "partial_rotary_factor": 0.5, "rms_norm_eps": 1.5625e-07},
@@ -1337,9 +1799,12 @@ GLM = {
 
 # By the class in config.json's "architectures". To add one: a row here, new weights in SHAPES, new
 # sizes in MORE_SIZES.
-#   arch      the family's name in GGUF
+#   arch      the family's name in GGUF, or a function of the config for that
 #   names     the weights, GGUF name: name in the source; or a function of the config for that
+#   settle    a function that returns settings that follow from others
+#   layers    functions that return the sizes that each layer has of its own
 #   biases    setting: the weights that have a bias where it is true; None: that always have
+#   endings   what names end with, where not as in ENDINGS
 #   shapes    where they are not those of SHAPES
 #   stored    the shapes in the source where they are not those in GGUF
 #   change    weight: the function that makes it what GGUF wants
@@ -1350,7 +1815,8 @@ GLM = {
 #   defaults  what the class assumes where config.json is silent; a function of the config says it
 #             for null as well
 #   rename    pairs of a pattern in the source's names and what to put in its place
-#   ignore    pattern of names that are not part of the model; @ is the number of layers
+#   ignore    pattern of names that are not part of the model; @ is the number of layers; or a
+#             function of the config for that
 ARCHS = {
     "LlamaForCausalLM": family("llama", HUGGINGFACE_NAMES, change=PAIRS, biases=BIASES),
     "MistralForCausalLM": family(
@@ -1368,7 +1834,7 @@ ARCHS = {
         defaults={"qkv_bias": True}),
     "Qwen2MoeForCausalLM": family(
         "qwen2moe", QWEN2MOE_NAMES, biases={"qkv_bias": QKV},
-        stored={"ffn_gate_inp_shexp": ("1", "dim")}, change={"ffn_gate_inp_shexp": as_vector},
+        stored={"ffn_gate_inp_shexp": ("1", "dim")}, change={"ffn_gate_inp_shexp": reshaped},
         only={**ALL_ROUTED, "norm_topk_prob": (None, False)}, defaults={"qkv_bias": True},
         keys=(*CHOICE, "expert_feed_forward_length", "expert_shared_feed_forward_length")),
     "Qwen3ForCausalLM": family("qwen3", names(**HEAD_NORMS), only={**NO_WINDOW, **NO_BIAS}),
@@ -1376,6 +1842,48 @@ ARCHS = {
         "qwen3moe", names(FFN, **EXPERTS, **HEAD_NORMS),
         only={**ALL_ROUTED, **NO_BIAS, "norm_topk_prob": True},
         keys=(*CHOICE, "expert_feed_forward_length")),
+    "Qwen3_5ForCausalLM": family("qwen35", QWEN35_NAMES, **QWEN35),
+    "Qwen3_5MoeForCausalLM": family("qwen35moe", QWEN35MOE_NAMES, **dict(
+        QWEN35, stored={**QWEN35["stored"], "ffn_gate_inp_shexp": ("1", "dim")},
+        change={**QWEN35["change"], "ffn_gate_inp_shexp": reshaped},
+        defaults={**QWEN35["defaults"], "intermediate_size": 0},
+        keys=(*QWEN35["keys"], *CHOICE, "expert_feed_forward_length",
+              "expert_shared_feed_forward_length"))),
+    "GraniteMoeHybridForCausalLM": family(
+        granite_arch, hybrid_names, settle=hybrid_settings, layers=(states_or_none,),
+        rename=MAMBA["rename"], biases={**BIASES, **MAMBA["biases"]},
+        stored={**GRANITE_MOE["stored"], **MAMBA["stored"], **dict.fromkeys(
+            ("ffn_gate", "ffn_up"), ("2*hidden", "dim"))},
+        change={**GRANITE_MOE["change"], **MAMBA["change"], "ffn_gate": first_rows,
+                "ffn_up": last_rows},
+        keys=(*GRANITE_MOE["keys"], *MAMBA["keys"]), only=dict(MAMBA["only"], **{
+            "attention_bias": (None, False, True), "position_embedding_type": (None, "nope", "rope")}),
+        also=(hybrid_keys, listed("attention.head_count_kv", "kv_heads")),
+        defaults={**GRANITE["defaults"], **MAMBA["defaults"]}),
+    "NemotronHForCausalLM": family(nemotron_arch, NEMOTRON_NAMES, rope=None, **dict(
+        MAMBA, settle=layer_kinds_today, layers=(one_part,), ignore=r"^mtp\.",
+        also=(inner_size, nemotron_keys, listed("attention.head_count_kv", "kv_heads"),
+              listed("feed_forward_length", "width")),
+        keys=(*MAMBA["keys"], *CHOICE, "expert_feed_forward_length", "expert_shared_count",
+              "expert_shared_feed_forward_length", "expert_weights_norm", "expert_weights_scale",
+              "moe_latent_size"),
+        shapes={"ffn_up_exps": ("experts", "expert_hidden", "expert_dim"),
+                "ffn_down_exps": ("experts", "expert_dim", "expert_hidden")},
+        only={**MAMBA["only"], "sliding_window": None, "n_group": (None, 1),
+              "topk_group": (None, 1), "mlp_hidden_act": (None, "relu2")},
+        defaults={**MAMBA["defaults"], "head_dim": 128, "norm_topk_prob": True,
+                  "rms_norm_eps": lambda config: config.get("layer_norm_eps")})),
+    "FalconH1ForCausalLM": family("falcon-h1", falcon_names, **dict(
+        MAMBA, layers=(falcon_factors,), also=(inner_size,),
+        endings={**ENDINGS, "ffn_norm": ""}, defaults={**MAMBA["defaults"], "rms_norm_eps": 1e-5},
+        only={**MAMBA["only"], "projectors_bias": (None, False)},
+        change={**MAMBA["change"], **{word: times(word) for word in (
+            "token_embd", "output", "attn_q", "attn_k", "attn_v", "attn_output", "ssm_in",
+            "ssm_out", "ffn_gate", "ffn_down")}})),
+    "Mamba2ForCausalLM": family("mamba2", MAMBA2_NAMES, rope=None, **dict(
+        MAMBA, settle=mamba2_settings, also=(inner_size, no_attention),
+        only={**MAMBA["only"], "use_conv_bias": True},
+        defaults={**MAMBA["defaults"], "rms_norm_eps": lambda config: config.get("layer_norm_eps")})),
     "GemmaForCausalLM": family(**GEMMA),
     "Gemma2ForCausalLM": family(**dict(
         GEMMA, arch="gemma2", names=GEMMA2_NAMES, also=(sliding_windows(2), gemma_scale),
@@ -1387,6 +1895,21 @@ ARCHS = {
                   "max_position_embeddings": 131072, "num_attention_heads": 8,
                   "num_key_value_heads": 4, "query_pre_attn_scalar": 256, "sliding_window": 4096,
                   "rope_theta": 1e6, "rope_local_base_freq": 10000.0})),
+    "Gemma4ForCausalLM": family(
+        "gemma4", GEMMA4_NAMES, settle=gemma4_settings, layers=(gemma4_layers,),
+        ignore=gemma4_ignored, rope={"proportional": True},
+        rename=((r"(layer_scalar|router\.(per_expert_)?scale|experts\.\w+_proj)$", r"\1.weight"),),
+        shapes={"attn_v": ("v_dim", "dim"), "attn_k_norm": ("key_norm",)},
+        keys=(*CHOICE, "expert_feed_forward_length"),
+        also=(sliding_windows(6, listed=True), gemma4_keys,
+              listed("attention.head_count_kv", "kv_heads"),
+              listed("feed_forward_length", "hidden")),
+        only={"attention_bias": (None, False), "hidden_activation": "gelu_pytorch_tanh",
+              "use_bidirectional_attention": (None, "vision")},
+        defaults={"hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": True,
+                  "partial_rotary_factor": 1.0, "head_dim": 256, "sliding_window": 512,
+                  "hidden_size_per_layer_input": 256, "vocab_size": 262144,
+                  "max_position_embeddings": 131072}),
     "Phi3ForCausalLM": family(
         "phi3", PHI3_NAMES, shapes={"ffn_up": ("2*hidden", "dim")}, only=NO_BIAS,
         keys=("attention.sliding_window",),
@@ -1461,6 +1984,14 @@ ARCHS = {
         "stablelm", stablelm_names, biases={"use_qkv_bias": QKV, None: LAYER_NORMS},
         shapes=EACH_HEAD_NORMS, keys=("use_parallel_residual",),
         defaults={"layer_norm_eps": 1e-5, "partial_rotary_factor": 0.25}),
+    "Lfm2ForCausalLM": family("lfm2", LFM2_NAMES, settle=lfm2_settings, **dict(
+        LFM2, defaults={**LFM2["defaults"], "block_auto_adjust_ff_dim": True})),
+    "Lfm2MoeForCausalLM": family("lfm2moe", LFM2MOE_NAMES, **dict(
+        LFM2, layers=(convolutions, leading_dense), also=(*LFM2["also"], sigmoid_choice),
+        only={**LFM2["only"], "use_expert_bias": (None, True), "norm_topk_prob": (None, True),
+              "routed_scaling_factor": (None, 1)},
+        rename=((r"expert_bias$", "expert_bias.bias"),),
+        keys=(*LFM2["keys"], *CHOICE, "expert_feed_forward_length", "leading_dense_block_count"))),
     "Starcoder2ForCausalLM": family(
         "starcoder2", names(FFN, ffn_up="mlp.c_fc", ffn_down="mlp.c_proj"),
         biases={None: QKV + LAYER_NORMS + ("attn_output", "ffn_up", "ffn_down")},
@@ -1494,10 +2025,12 @@ def number(source, table, key, default=None, kind=int, least=1):
 
 def read_sizes(source, config):
     """The words of SHAPES and a few more, from a config in Hugging Face's words."""
-    sizes = {word: number(source, config, key) for word, key in (
-        ("dim", "hidden_size"), ("hidden", "intermediate_size"), ("layers", "num_hidden_layers"),
+    sizes = {"hidden": number(source, config, "intermediate_size",
+                              least=0 if {"num_experts", "ssm_heads"} & config.keys() else 1)}
+    sizes.update((word, number(source, config, key)) for word, key in (
+        ("dim", "hidden_size"), ("layers", "num_hidden_layers"),
         ("heads", "num_attention_heads"), ("vocab", "vocab_size"),
-        ("context", "max_position_embeddings"))}
+        ("context", "max_position_embeddings")))
     heads, head_dim = sizes["heads"], config.get("head_dim")
     kv_heads = number(source, config, "num_key_value_heads", heads)
     require((head_dim or sizes["dim"] % heads == 0) and heads % kv_heads == 0,
@@ -1509,6 +2042,12 @@ def read_sizes(source, config):
                  qkv_dim=q_dim + 2 * kv_dim, expert_hidden=sizes["hidden"])
     sizes.update((word, number(source, config, key)) for word, key in MORE_SIZES.items()
                  if config.get(key))
+    if "ssm_heads" in sizes:
+        inner, keys = sizes["ssm_heads"] * sizes["ssm_head_dim"], sizes["groups"] * sizes["state"]
+        require(sizes["ssm_heads"] % sizes["groups"] == 0, f"{source}: {sizes['ssm_heads']} heads "
+                f"of a state do not go with {sizes['groups']} of keys")
+        sizes.update(inner=inner, ssm_conv=inner + 2 * keys, group_inner=inner // sizes["groups"],
+                     ssm_in=2 * inner + 2 * keys + sizes["ssm_heads"])
     if "kv_rank" in sizes:
         plain, rope, value = (number(source, config, MORE_SIZES[word])
                               for word in ("plain", "rope", "value"))
@@ -1594,7 +2133,17 @@ def longrope_scaling(source, rope, sizes):
             }, tensors
 
 
-SCALINGS = {"default": lambda *_: ({}, {}), "linear": linear_scaling, "yarn": yarn_scaling,
+def proportional_scaling(source, rope, sizes):
+    """Only the first pairs of numbers that are half a head apart turn, as if all did."""
+    require(rope.get("proportional") and rope.get("factor") in (None, 1),
+            f"{source}: rope of type proportional is not known of this family, or not with a factor")
+    pairs = sizes["rotated"] // 2
+    turning = int(sizes["rotated"] * number(
+        source, rope, "partial_rotary_factor", 1.0, float, 0) // 2)
+    return {}, {"rope_freqs.weight": vector([1.0] * turning + [1e30] * (pairs - turning))}
+
+
+SCALINGS = {"default": lambda *_: ({}, {}), "proportional": proportional_scaling, "linear": linear_scaling, "yarn": yarn_scaling,
             "llama3": llama3_scaling, "longrope": longrope_scaling, "su": longrope_scaling}
 
 
@@ -1607,7 +2156,8 @@ def read_rope(source, row, config, sizes):
     rope = dict(rope.get("full_attention") or rope)
     theta = rope["rope_theta"] = number(source, dict(config, **rope), "rope_theta", 10000.0, float)
     kind = rope.get("rope_type") or rope.get("type") or "default"
-    part = number(source, dict(config, **rope), "partial_rotary_factor", 1.0, float, 0)
+    part = 1.0 if kind == "proportional" else number(
+        source, dict(config, **rope), "partial_rotary_factor", 1.0, float, 0)
     rotated = sizes["rotated"] = int(sizes["head_dim"] * part)
     require(rotated % 2 == 0, f"{source}: rope of {rotated} numbers of each head, expected an even "
             "size")
@@ -1626,9 +2176,6 @@ def read_rope(source, row, config, sizes):
     local = number(source, dict({"rope_theta": config.get("rope_local_base_freq")}, **local),
                    "rope_theta", theta, float)
     return dict(keys, **{"rope.freq_base_swa": local} if local != theta else {}), tensors
-
-
-ROUTED = re.compile("_exps|_shexp|ffn_gate_inp|exp_probs_b")  # layers with experts have these
 
 
 def take_weight(source, original, shape, found, used):
@@ -1659,8 +2206,7 @@ def take_tensors(source, row, config, sizes, found):
     the rest. found is {name in the source: its shards}."""
     stems = row["names"](config) if callable(row["names"]) else dict(row["names"])
     embedding, output = (f"{stems[stem]}.weight" for stem in ("token_embd", "output"))
-    tensors, used, dense = {}, set(), number(source, config, "first_k_dense_replace", 0, least=0)
-    dense = dense if any("_exps" in stem for stem in stems) else sizes["layers"]
+    tensors, used = {}, set()
     if config.get("tie_word_embeddings"):
         found.setdefault(embedding, found.get(output, []))
         if output in found and not found[embedding]:
@@ -1676,20 +2222,21 @@ def take_tensors(source, row, config, sizes, found):
     blocks = ((stem, layer) for layer in range(sizes["layers"]) for stem in stems if "{}" in stem)
     for stem, layer in itertools.chain(plain[:1], blocks, plain[1:]):
         word = stem.replace("blk.{}.", "")
-        if ROUTED.search(word) and layer < dense or word in FFN and layer >= dense:
-            continue
-        kinds = ("weight", "bias") if word in biased else ("weight",)
-        for kind in ("bias",) if word == "exp_probs_b" else kinds:
-            name = f"{stem.format(layer)}.{kind}"
-            original = f"{stems[stem].replace('{}', str(layer), 1)}.{kind}"
+        here = dict(sizes, **sizes["own"][layer]) if "{}" in stem else sizes
+        for kind in ("weight", "bias") if word in biased else ("weight",):
             shape, own = row["shapes"].get(word, SHAPES[word]), word
             if kind == "bias":
                 shape, own = shape[:-1] or shape, f"{word}.bias"
-            stored = measure(source, row["stored"].get(own, shape), sizes)
+            ending = row["endings"].get(word, ".weight") if own == word else ".bias"
+            name = stem.format(layer) + ending
+            original = stems[stem].replace("{}", str(layer), 1) + (ending or ".weight")
+            shape, stored = (measure(source, words, here)
+                             for words in (shape, row["stored"].get(own, shape)))
+            if 0 in shape:
+                continue
             tensors[name] = take_weight(source, original, stored, found, used)
             if own in row["change"]:
-                shape = measure(source, shape, sizes)
-                tensors[name] = row["change"][own](tensors[name], shape, sizes)
+                tensors[name] = row["change"][own](tensors[name], shape, here)
     unknown = found.keys() - used
     require(not unknown, f"{source} has {len(unknown)} tensors that this architecture does not "
             f"know, such as {min(unknown, default='')}")
@@ -1703,9 +2250,14 @@ def assemble(source, name, row, config, found):
     rope, extra = ({}, {}) if row["rope"] is None else read_rope(source, row, config, sizes)
     eps, kind = ("layer_norm_eps", "layer_norm") if "layer_norm_eps" in row["defaults"] else (
         "rms_norm_eps", "layer_norm_rms")
+    sizes["own"] = [{} for _ in range(sizes["layers"])]
+    for layers in row["layers"]:
+        for own, more in zip(sizes["own"], layers(source, config, sizes)):
+            own.update(more)
     tensors = dict(extra, **take_tensors(source, row, config, sizes, found))
     name = name.encode("utf-8", "replace").decode()  # names of folders may have any bytes
-    metadata = {"general.architecture": row["arch"], "general.name": name,
+    arch = row["arch"](config) if callable(row["arch"]) else row["arch"]
+    metadata = {"general.architecture": arch, "general.name": name,
                 "general.alignment": ALIGNMENT, "general.quantization_version": 2}
     values = {
         "context_length": sizes["context"], "embedding_length": sizes["dim"],
@@ -1715,14 +2267,19 @@ def assemble(source, name, row, config, found):
         **rope, "vocab_size": sizes["vocab"]}
     if config.get("head_dim"):
         values.update({f"attention.{word}_length": sizes["head_dim"] for word in ("key", "value")})
+    if not sizes["hidden"]:  # experts are all there is
+        del values["feed_forward_length"]
+    routed = any("_exps." in name for name in tensors)
     for key, (setting, kind) in ((key, KEYS[key]) for key in row["keys"]):
+        if key in EXPERT_KEYS and not routed:
+            continue
         if kind is bool:
             values[key] = bool(config.get(setting))
         elif config.get(setting) is not None or key in CHOICE:
             values[key] = number(source, config, setting, kind=kind, least=0)
     for keys in row["also"]:
         values.update(keys(source, config, sizes))
-    metadata.update((f"{row['arch']}.{key}", value) for key, value in values.items())
+    metadata.update((f"{arch}.{key}", value) for key, value in values.items() if value is not None)
     return metadata, tensors
 
 
@@ -2028,12 +2585,13 @@ def complete(source, row, config):
             config.setdefault(key, value)
         elif config.get(key) is None:
             config[key] = value(config)
-    return config
+    return dict(config, **row["settle"](source, config))
 
 
 def take_names(row, config, found):
     """found with the names and without the tensors that the row's columns say."""
-    ignored = row["ignore"].replace("@", str(config.get("num_hidden_layers")))
+    ignored = row["ignore"](config) if callable(row["ignore"]) else row["ignore"]
+    ignored = ignored.replace("@", str(config.get("num_hidden_layers")))
     named = {}
     for name, shards in found.items():
         if not re.search(ignored + r"|rotary_emb\.inv_freq$", name):  # theta says the same

@@ -6,12 +6,12 @@ To add a family: its cases in family_cases, and one in golden_cases.
 from dataclasses import dataclass, field
 
 import torch
-from transformers import (Cohere2Config, CohereConfig, DeepseekV2Config, DeepseekV3Config,
-                          Exaone4Config, Gemma2Config, Gemma3TextConfig, GemmaConfig, Glm4Config,
+from transformers import (Cohere2Config, CohereConfig, DeepseekV2Config, DeepseekV3Config, FalconH1Config, GraniteMoeHybridConfig, Mamba2Config, NemotronHConfig,
+                          Exaone4Config, Gemma2Config, Gemma3TextConfig, Gemma4TextConfig, GemmaConfig, Glm4Config,
                           GlmConfig, GPT2Config, GptOssConfig, GraniteConfig, GraniteMoeConfig,
-                          GraniteMoeSharedConfig, LlamaConfig, Ministral3Config, MistralConfig,
+                          GraniteMoeSharedConfig, Lfm2Config, Lfm2MoeConfig, LlamaConfig, Ministral3Config, MistralConfig,
                           MixtralConfig, Olmo2Config, Olmo3Config, OlmoeConfig, Phi3Config,
-                          Qwen2Config, Qwen2MoeConfig, Qwen3Config, Qwen3MoeConfig, SmolLM3Config,
+                          Qwen2Config, Qwen2MoeConfig, Qwen3_5MoeTextConfig, Qwen3_5TextConfig, Qwen3Config, Qwen3MoeConfig, SmolLM3Config,
                           StableLmConfig, Starcoder2Config)
 
 ALL_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
@@ -191,6 +191,20 @@ def dense_cases():
              {"query_pre_attn_scalar": 18, "final_logit_softcapping": None,
               "layer_types": [SLIDING, SLIDING, FULL]},
              other_llama="it reads no attention.scale"),
+        case("gemma4/dense", Gemma4TextConfig(
+            **shape(64, 96, 4, 2, 128, layers=6), head_dim=16, global_head_dim=32,
+            sliding_window=24, hidden_size_per_layer_input=0, layer_types=[SLIDING, SLIDING, FULL] * 2,
+            final_logit_softcapping=4.0, **text),
+             {"sliding_window": 25, "final_logit_softcapping": None, "/layer_scalar": 1.0,
+              **QK_NORMS, "rope_parameters": layered(rope("proportional", 1e6, partial_rotary_factor=0.5))}),
+        case("gemma4/shared", Gemma4TextConfig(
+            **shape(60, 51, 5, 5, 131, layers=6, eps=0.1), head_dim=10, global_head_dim=24,
+            sliding_window=17, layer_types=[SLIDING, SLIDING, FULL] * 2, num_kv_shared_layers=3,
+            use_double_wide_mlp=True, hidden_size_per_layer_input=8, vocab_size_per_layer_input=131,
+            **text, rope_parameters=layered(
+                rope("proportional", 1e5, partial_rotary_factor=0.5), theta=5000.0)),
+             {"rms_norm_eps": 0.01, "/embed_tokens_per_layer": 0.0, "/per_layer_model": 0.0,
+              "/post_per_layer_input_norm": 0.0}, dtype=torch.bfloat16),
         case("llama/window", MistralConfig(**shape(72, 51, 4, 2, 131, layers=3), head_dim=18,
                                            sliding_window=20), {"sliding_window": 21},
              other_llama="it reads no window of this family"),
@@ -279,6 +293,14 @@ def routed_cases():
             num_experts_per_tok=3, moe_intermediate_size=33, norm_topk_prob=True,
             tie_word_embeddings=True, rope_parameters=yarn(4.0, 1024)),
                {"num_experts_per_tok": 2, "rope_parameters": rope()}, old_config="rope_type"),
+        routed("gemma4/experts", Gemma4TextConfig(
+            **shape(64, 96, 4, 2, 128, layers=6), head_dim=16, global_head_dim=32, sliding_window=24,
+            layer_types=[SLIDING, SLIDING, FULL] * 2, attention_k_eq_v=True,
+            num_global_key_value_heads=1, enable_moe_block=True, num_experts=6, top_k_experts=3,
+            moe_intermediate_size=32, hidden_size_per_layer_input=0,
+            final_logit_softcapping=8.0, **text),
+               {"top_k_experts": 2, "/per_expert_scale": 1.0, "/router.scale": 1.0,
+                "/feedforward_layernorm_[12]": 1.0}),
         routed("olmoe/mha", OlmoeConfig(**shape(64, 96, 4, 4, 128), **text, num_experts=8,
                                         num_experts_per_tok=3),
                {"norm_topk_prob": True, **QK_NORMS}, dtype=torch.bfloat16),
@@ -435,6 +457,153 @@ def other_cases():
     ]
 
 
+CONV, LINEAR = "conv", "linear_attention"
+
+
+def delta(key_heads, key_dim, value_heads, value_dim, kernel=4):
+    return dict(linear_num_key_heads=key_heads, linear_key_head_dim=key_dim,
+                linear_num_value_heads=value_heads, linear_value_head_dim=value_dim,
+                linear_conv_kernel_dim=kernel)
+
+
+def mamba(heads, head_dim, groups, state, kernel=4, **more):
+    return dict(mamba_n_heads=heads, mamba_d_head=head_dim, mamba_n_groups=groups,
+                mamba_d_state=state, mamba_d_conv=kernel, **more)
+
+
+def stateful(heads, head_dim, groups, state, kernel=4):
+    """The same in the words of another family."""
+    return dict(mamba_num_heads=heads, mamba_head_dim=head_dim, n_groups=groups,
+                ssm_state_size=state, conv_kernel=kernel)
+
+
+def nemotron(dim, hidden, heads, kv_heads, vocab, layers, **more):
+    """layers has a letter for each. A least time step that is of any size would be the reference's
+    alone."""
+    kinds = {"M": LINEAR, "*": FULL, "E": "moe", "-": "mlp"}
+    return NemotronHConfig(
+        hidden_size=dim, intermediate_size=hidden, num_attention_heads=heads, vocab_size=vocab,
+        num_key_value_heads=kv_heads, layers_block_type=[kinds[letter] for letter in layers],
+        max_position_embeddings=128, time_step_min=1e-9, bos_token_id=1, eos_token_id=2, **more)
+
+
+def unfed(sizes):
+    """The shape of a family of experts only."""
+    return {key: value for key, value in sizes.items() if key != "intermediate_size"}
+
+
+def recurrent_cases():
+    """Layers that keep a state of the past, beside or instead of attention."""
+    text = dict(pad_token_id=0)
+    return [
+        case("lfm2/gqa", Lfm2Config(
+            **normed(64, 96, 4, 2, 128, layers=5), norm_eps=1e-5, block_auto_adjust_ff_dim=False,
+            layer_types=[CONV, CONV, FULL, CONV, FULL]),
+             {"/layernorm": 1.0, "/embedding_norm": 1.0, "rope_parameters": rope(theta=1e4)}),
+        case("lfm2/adjusted", Lfm2Config(
+            **normed(72, 90, 4, 4, 131, layers=3), norm_eps=0.1, conv_L_cache=5,
+            block_multiple_of=16, block_ffn_dim_multiplier=1.3, layer_types=[FULL, CONV, FULL],
+            tie_word_embeddings=False, rope_parameters=rope(theta=5e4)),
+             {"norm_eps": 0.01}, dtype=torch.bfloat16),
+        routed("lfm2moe/gqa", Lfm2MoeConfig(
+            **normed(64, 96, 4, 2, 128, layers=4), norm_eps=1e-5, moe_intermediate_size=64,
+            num_experts=8, num_experts_per_tok=3, num_dense_layers=1,
+            layer_types=[CONV, FULL, CONV, FULL]),
+               {"/expert_bias": 0.0, "norm_topk_prob": False}),
+        routed("lfm2moe/mha", Lfm2MoeConfig(
+            **normed(72, 90, 4, 4, 131, layers=3), norm_eps=0.1, moe_intermediate_size=33,
+            num_experts=5, num_experts_per_tok=2, num_dense_layers=2, conv_L_cache=2,
+            layer_types=[CONV, FULL, CONV], tie_word_embeddings=False),
+               {"/expert_bias": 0.0, "norm_eps": 0.01}, dtype=torch.bfloat16),
+        case("qwen35/tied", Qwen3_5TextConfig(
+            **shape(64, 96, 4, 2, 128, layers=6), head_dim=32, **delta(2, 16, 4, 16), **text,
+            layer_types=[LINEAR, LINEAR, FULL] * 2, tie_word_embeddings=True,
+            rope_parameters=rope(theta=1e5, partial_rotary_factor=0.25, mrope_section=[2, 1, 1])),
+             {"/A_log": -9.0, "/dt_bias": 0.0, "/linear_attn.norm": 1.0, "/conv1d": 0.3,
+              **QK_NORMS, "rope_parameters": rope(theta=1e5, partial_rotary_factor=0.5)}),
+        case("qwen35/fourths", Qwen3_5TextConfig(
+            **shape(72, 51, 4, 1, 131, layers=4, eps=0.1), head_dim=18, **delta(3, 10, 9, 10, 2),
+            **text, rope_parameters=rope(partial_rotary_factor=0.34, mrope_section=[1, 1, 1])),
+             {"rms_norm_eps": 0.01, "/in_proj_b": 0.0, "/in_proj_a": 0.0}, dtype=torch.bfloat16),
+        routed("qwen35moe/gqa", Qwen3_5MoeTextConfig(
+            **unfed(shape(64, 0, 4, 2, 128, layers=4)), head_dim=32, **delta(2, 16, 4, 16), **text,
+            num_experts=6, num_experts_per_tok=2, moe_intermediate_size=64,
+            shared_expert_intermediate_size=96, layer_types=[LINEAR, FULL, LINEAR, FULL],
+            rope_parameters=rope(theta=1e5, partial_rotary_factor=0.25, mrope_section=[2, 1, 1])),
+               {"/shared_expert_gate": 0.0, "/shared_expert.down": 0.0, "num_experts_per_tok": 3,
+                "/dt_bias": 0.0}),
+        routed("qwen35moe/tied", Qwen3_5MoeTextConfig(
+            **unfed(shape(72, 0, 4, 1, 131, layers=3)), head_dim=18, **delta(2, 12, 2, 12, 3),
+            **text, num_experts=9, num_experts_per_tok=3, moe_intermediate_size=25,
+            shared_expert_intermediate_size=41, layer_types=[FULL, LINEAR, LINEAR],
+            rope_parameters=rope(partial_rotary_factor=0.34, mrope_section=[1, 1, 1])),
+               {"/shared_expert_gate": 0.0, "/A_log": -9.0}, dtype=torch.bfloat16),
+        case("granitehybrid/dense", GraniteMoeHybridConfig(
+            **shape(64, 96, 4, 2, 128, layers=4), layer_types=[LINEAR, LINEAR, FULL, LINEAR],
+            **mamba(8, 16, 2, 8), num_local_experts=0, shared_intermediate_size=72,
+            embedding_multiplier=1.5, logits_scaling=8.0, residual_multiplier=0.6,
+            attention_multiplier=0.1),
+             {"/A_log": -9.0, "/mamba.D": 0.0, "/dt_bias": 0.0, "/conv1d.bias": 0.0,
+              "/mamba.norm": 1.0, "position_embedding_type": "rope", "residual_multiplier": 1.0,
+              "attention_multiplier": 0.25}),
+        routed("granitehybrid/experts", GraniteMoeHybridConfig(
+            **shape(72, 41, 4, 4, 131, layers=3), layer_types=[FULL, LINEAR, FULL],
+            **mamba(6, 24, 3, 5, 3), num_local_experts=7,
+            num_experts_per_tok=3, shared_intermediate_size=25, tie_word_embeddings=True,
+            embedding_multiplier=3.0, logits_scaling=0.5, residual_multiplier=0.7,
+            attention_multiplier=0.3, position_embedding_type="rope"),
+               {"/shared_mlp.output": 0.0, "position_embedding_type": None, "/mamba.D": 0.0},
+               dtype=torch.bfloat16),
+        case("granite/hybrid", GraniteMoeHybridConfig(
+            **shape(64, 96, 4, 2, 128), layer_types=[FULL, FULL], **mamba(8, 16, 2, 8),
+            num_local_experts=0, shared_intermediate_size=72, embedding_multiplier=6.0,
+            logits_scaling=8.0, residual_multiplier=0.4, attention_multiplier=0.1,
+            position_embedding_type="rope"), {"attention_multiplier": 0.25}),
+        case("nemotron_h/dense", nemotron(
+            64, 96, 4, 2, 128, "M-M*-", **stateful(8, 16, 2, 8), head_dim=16),
+             {"/A_log": -9.0, "/mixer.D": 0.0, "/dt_bias": 0.0, "/mixer.up": 0.0,
+              "/mixer.v_proj": 0.0}),
+        routed("nemotron_h_moe/shared", nemotron(
+            72, 51, 4, 1, 131, "ME*EM", **stateful(6, 10, 3, 5, 3), head_dim=22,
+            n_routed_experts=7, num_experts_per_tok=3, moe_intermediate_size=25, moe_latent_size=37,
+            moe_shared_expert_intermediate_size=41, routed_scaling_factor=2.5,
+            layer_norm_epsilon=0.1, tie_word_embeddings=True),
+               {"routed_scaling_factor": 1.0, "/e_score": 0.0, "/latent": 0.0, "norm_topk_prob": False,
+                "/shared_experts.down": 0.0, "layer_norm_epsilon": 0.01}, dtype=torch.bfloat16),
+        routed("nemotron_h_moe/all", nemotron(
+            64, 96, 4, 2, 128, "ME*-", **stateful(8, 16, 2, 8), head_dim=32, n_routed_experts=6,
+            num_experts_per_tok=2, moe_intermediate_size=64, norm_topk_prob=False,
+            use_conv_bias=False, moe_shared_expert_intermediate_size=96),
+               {"/e_score": 0.0, "norm_topk_prob": True},
+               other_llama="its layers without a mixer all have experts or none have"),
+        case("falcon-h1/plain", FalconH1Config(
+            **shape(64, 96, 4, 2, 128, layers=3), mamba_d_ssm=96, **mamba(6, 16, 2, 8),
+            key_multiplier=0.7, attention_in_multiplier=1.2, attention_out_multiplier=0.8,
+            ssm_in_multiplier=1.3, ssm_out_multiplier=0.6, embedding_multiplier=0.9,
+            lm_head_multiplier=0.5, mlp_multipliers=[1.4, 0.7],
+            ssm_multipliers=[0.8, 1.2, 0.7, 1.3, 0.9], **text),
+             {"key_multiplier": 1.0, "attention_in_multiplier": 1.0, "ssm_in_multiplier": 1.0,
+              "lm_head_multiplier": 1.0, "mlp_multipliers": [1.0, 0.7], "/mamba.D": 0.0,
+              "attention_out_multiplier": 1.0, "ssm_out_multiplier": 1.0,
+              "embedding_multiplier": 1.1}),
+        case("falcon-h1/norm", FalconH1Config(
+            **shape(72, 51, 4, 4, 131, eps=0.1), head_dim=22, mamba_d_ssm=60,
+            **mamba(6, 10, 3, 5, 3), mamba_rms_norm=True,
+            mamba_norm_before_gate=False, tie_word_embeddings=True, **text,
+            rope_parameters=rope(theta=1e11)), {"rms_norm_eps": 0.01, "/mamba.norm": 1.0},
+             dtype=torch.bfloat16),
+        case("mamba2/groups", Mamba2Config(
+            hidden_size=64, num_heads=8, head_dim=16, n_groups=2, state_size=8, vocab_size=128,
+            num_hidden_layers=3, bos_token_id=1, eos_token_id=2),
+             {"/A_log": -9.0, "/mixer.D": 0.0, "/dt_bias": 0.0, "/mixer.norm": 1.0}),
+        case("mamba2/tied", Mamba2Config(
+            hidden_size=72, num_heads=6, head_dim=24, n_groups=1, state_size=5, vocab_size=131,
+            num_hidden_layers=2, conv_kernel=3, layer_norm_epsilon=0.1, tie_word_embeddings=True,
+            bos_token_id=1, eos_token_id=2), {"layer_norm_epsilon": 0.01, "/conv1d.bias": 0.0},
+             dtype=torch.bfloat16),
+    ]
+
+
 def wide_cases():
     """Rows of whole superblocks, for the formats that have them."""
     text, more = dict(pad_token_id=0), dict(layers=2, context=128)
@@ -478,7 +647,8 @@ def wide_cases():
 
 
 def cases():
-    return basic_cases() + dense_cases() + routed_cases() + other_cases() + wide_cases()
+    return basic_cases() + dense_cases() + routed_cases() + other_cases() + recurrent_cases() \
+        + wide_cases()
 
 
 def wrapped_texts():

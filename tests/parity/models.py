@@ -95,16 +95,24 @@ def randomize(model, case, seed):
     """
     rng = torch.Generator().manual_seed(seed)
     turned = model.config.model_type == "gpt_oss"  # experts that are columns of their matrices
-    gemma = model.config.model_type.startswith("gemma")  # norms add 1, the embedding is scaled
+    kind = model.config.model_type
+    gemma = re.match("gemma", kind)  # the embedding is scaled
+    one_more = re.match("gemma(2|3_text)?$|qwen3_5", kind)  # norms add 1 to their weights
     gpt2 = model.config.model_type == "gpt2"  # matrices have a row for each input
     with torch.no_grad():
         for name, p in model.named_parameters():
             noise = torch.randn(p.shape, generator=rng)
             if re.search(r"norm|ln_", name) and not name.endswith("bias"):
-                p.copy_((0 if gemma else 1) + 0.3 * noise)
+                p.copy_((0 if one_more and "linear_attn" not in name else 1) + 0.3 * noise)
+            elif re.search(r"\.((per_expert_)?scale|D)$", name):
+                p.copy_(1 + 0.3 * noise)
+            elif name.endswith("router.proj.weight"):  # which is given a vector of length 1
+                p.copy_(2 * noise)
+            elif name.endswith("A_log"):
+                p.copy_(noise - 2)  # half of a state is there after some five tokens
             elif name.endswith("bias"):
                 p.copy_(0.5 * noise)
-            elif re.search(r"embed_tokens|wte|wpe", name):
+            elif re.search(r"embed_tokens|embeddings|wte|wpe", name):
                 soft = not case.paper and model.config.tie_word_embeddings
                 p.copy_(noise / math.sqrt(p.shape[1]) if gemma else noise * (0.3 if soft else 1.0))
             elif name.endswith("sinks"):
@@ -114,17 +122,19 @@ def randomize(model, case, seed):
                 inputs = p.shape[0 if gpt2 else 1 if p.dim() == 2 or turned else -1]
                 p.copy_(noise * gain / math.sqrt(inputs))
         for name, p in model.named_buffers():
-            if name.endswith("e_score_correction_bias"):
+            if name.endswith(("e_score_correction_bias", "expert_bias")):
                 p.copy_(0.2 * torch.randn(p.shape, generator=rng))
+            elif name.endswith("layer_scalar"):
+                p.copy_(1 + 0.2 * torch.randn(p.shape, generator=rng))
 
 
-def router_scores(module, states):
+def router_scores(module, states, bias=None):
     """(positions, experts) What a router of transformers chooses by, or what is in the same order.
-    A sigmoid changes by a quarter at most of what its argument changes."""
+    A sigmoid changes by a quarter at most of what its argument changes. Some routers have the bias
+    of the choice, others are called with it."""
     logits = torch.nn.functional.linear(states, module.weight, getattr(module, "bias", None))
-    if hasattr(module, "e_score_correction_bias"):
-        return 4 * (logits.sigmoid() + module.e_score_correction_bias)
-    return logits
+    bias = getattr(module, "e_score_correction_bias", bias)
+    return logits if bias is None else 4 * (logits.sigmoid() + bias)
 
 
 def lead(scores, chosen):
@@ -140,9 +150,13 @@ def leads(model, tokens):
     is next to nothing, the order of a sum decides."""
     smallest = torch.full((len(tokens),), math.inf)
 
-    def watch(module, arguments, _):
+    def watch(module, arguments, output):
         nonlocal smallest
-        scores = router_scores(module, arguments[0].reshape(len(tokens), -1))
+        states, *bias = arguments
+        if hasattr(module, "proj"):  # Gemma 4
+            smallest = torch.minimum(smallest, lead(output[0].log(), module.config.top_k_experts))
+            return
+        scores = router_scores(module, states.reshape(len(tokens), -1), *bias)
         if getattr(module, "topk_group", None) and getattr(module, "topk_method", "") != "greedy":
             groups = scores.reshape(len(scores), module.num_group, -1)
             best = groups.topk(2).values.sum(-1) if hasattr(module, "e_score_correction_bias") \
