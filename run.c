@@ -1369,6 +1369,7 @@ typedef struct {
 typedef struct {
     const float *weight, *bias;
     int length, width;
+    float eps; /* 0: the model's */
 } Norm;
 
 typedef struct {
@@ -1393,6 +1394,7 @@ typedef struct {
     Mat router;                 /* (n_experts, dim) */
     const float *expert_bias;   /* (n_experts) is added to the scores by which experts are chosen */
     Mat *gates, *ups, *downs;   /* (n_experts) of (expert_dim, dim) and (dim, expert_dim) */
+    Mat experts_in, experts_out; /* (low, dim) (dim, low) where experts have shorter vectors */
     const float *expert_scales; /* (n_experts) of what an expert gives */
     Norm router_norm, experts_norm;           /* (dim) of x for them, where they have their own */
     Norm shared_post_norm, experts_post_norm; /* (dim) */
@@ -1436,8 +1438,17 @@ typedef struct {
     int64_t before;
 } Kept;
 
-enum { SWIGLU, GEGLU, SWIGLU_OAI, GELU, RELU_SQUARED, SILU, SIGLU }; /* see activate_row */
-enum { NO_GATE, BESIDE_QUERY };                        /* see gate_heads */
+enum {
+    SWIGLU,
+    GEGLU,
+    SWIGLU_OAI,
+    GELU,
+    RELU_SQUARED,
+    SILU,
+    SIGLU,
+    SOFTPLUS
+};                                                           /* see activate_row */
+enum { NO_GATE, BESIDE_QUERY, SIGMOID_GATE, SOFTPLUS_GATE }; /* see gate_heads */
 enum { SOFTMAX = 1, SIGMOID, SOFTMAX_OF_CHOSEN }; /* .expert_gating_func, see route */
 enum { ROPE, LOCAL_ROPE, LONG_ROPE, N_ROPES };
 
@@ -1476,10 +1487,15 @@ typedef struct {
     int mixer, other;  /* what layers have, and those without key/value heads, or which are not
                                 the last ones of .full_attention_interval */
     int single;        /* a layer is a mixer or a feed-forward part */
+    int lead_rotates;  /* so do layers without experts in front of those with them */
+    int mean_shared;   /* the shared expert's result and that of the others are averaged */
     int some_dense;    /* layers without a router have no experts */
     int dense_beside;  /* experts, whose shared one has the names of a dense part */
     int has_senses;    /* tensors for pictures and sound may lie in the file */
     int value_norm;    /* values of heads are normed, without weights */
+    int norm_behind;   /* queries and keys are normed behind the rotation */
+    int embedding_norm; /* embeddings are normed, without weights */
+    float post_eps;     /* of the norms behind a part, 0: as of the others */
     int tuned_rope;    /* no rotation where .rope.scaling.finetuned is 0 */
     float score_scale; /* of attention; 0: by the size of heads */
     const char *output_norm; /* NULL: output_norm */
@@ -1530,6 +1546,29 @@ static const Arch archs[] = {
       .some_dense = 1, .gating = SIGMOID },
     { "falcon-h1", .halves = 1, .mixer = ATTENTION_AND_MAMBA2, .ffn_norm = "ffn_norm" },
     { "mamba2", .other = MAMBA2, .single = 1 },
+    { "qwen2vl", .halves = 1 },
+    { "qwen3vl", .halves = 1 },
+    { "qwen3vlmoe", .halves = 1, .renormalize = 1 },
+    { "hunyuan-dense", .halves = 1, .norm_behind = 1 },
+    { "ernie4_5", .halves = 0 },
+    { "ernie4_5-moe", .renormalize = 1, .some_dense = 1 },
+    { "internlm2", .halves = 0 },
+    { "arcee", .activation = RELU_SQUARED },
+    { "seed_oss", .halves = 1, .ffn_norm = "post_attention_norm.weight" },
+    { "glm4moe", .halves = 1, .ffn_norm = "post_attention_norm.weight", .renormalize = 1,
+      .gating = SIGMOID },
+    { "bailingmoe2", .halves = 1, .renormalize = 1, .gating = SIGMOID },
+    { "dots1", .halves = 1, .renormalize = 1, .gating = SIGMOID },
+    { "hy_v3", .halves = 1, .renormalize = 1, .gating = SIGMOID },
+    { "mellum", .halves = 1, .renormalize = 1, .period = 4, .local_unscaled = 1 },
+    { "cohere2moe", .centered = 1, .parallel = 1, .period = 4, .rotates_local = 1,
+      .lead_rotates = 1, .mean_shared = 1, .renormalize = 1 },
+    { "muse-glimmer", .period = 4, .rotates_local = 1, .gate = SIGMOID_GATE, .embedding_norm = 1,
+      .post_eps = 1e-8f },
+    { "laguna", .halves = 1, .period = 4, .local_unscaled = 1, .renormalize = 1, .gating = SIGMOID,
+      .gate = SOFTPLUS_GATE },
+    { "afmoe", .halves = 1, .root = 1, .period = 4, .rotates_local = 1, .renormalize = 1,
+      .gating = SIGMOID, .gate = SIGMOID_GATE },
 };
 
 struct llm_model {
@@ -1546,6 +1585,7 @@ struct llm_model {
     char *special;                /* texts of special tokens, as JSON, for templates */
     int adds_bos;                 /* a text begins with that token */
     float norm_eps;
+    int centered; /* norms subtract the mean */
     int n_drafts; /* layers behind the last that predict further tokens; they are not used */
     int n_rot;    /* dimensions of a head that are rotated, 0: none; the most of any layer */
     Rope ropes[N_ROPES];
@@ -1568,9 +1608,11 @@ struct llm_model {
     int n_groups, n_groups_chosen; /* of experts */
     int gating, renormalize;
     float expert_scale;
-    int first_routed; /* layers below it have no experts */
+    int first_routed;  /* layers below it have no experts */
+    int experts_apart; /* what these give is not added up in what the shared one gives */
     int widest;       /* numbers between up and down, of any layer or expert */
     Mat embedding;    /* (vocab_size, dim) */
+    Norm embedding_norm; /* (dim) */
     Mat positions;    /* (context, dim) or none */
     int n_inject;     /* numbers of each token that are put into a layer, see inject; 0: none */
     Mat inject_embedding, inject_mat; /* (vocab_size, n_layers n_inject) (n_layers n_inject, dim) */
@@ -1851,7 +1893,7 @@ static const float *load_vec(llm_model *m, int n, int need, const char *name, in
 static Norm load_norm(llm_model *m, int n, int need, const char *name, int layer)
 {
     char full[96];
-    Norm w = { NULL, NULL, n, n };
+    Norm w = { NULL, NULL, n, n, 0 };
     snprintf(full, sizeof full, "%s.weight", name);
     w.weight = load_vec(m, n, need, full, layer);
     snprintf(full, sizeof full, "%s.bias", name);
@@ -1864,7 +1906,7 @@ static Norm even_norm(llm_model *m, int n, const float *scales, float scale)
 {
     float *w = take(&m->arena, (size_t)n, sizeof *w);
     for (int i = 0; w && i < n; i++) w[i] = scale * (scales ? scales[i] : 1);
-    return (Norm){ w, NULL, n, n };
+    return (Norm){ w, NULL, n, n, 0 };
 }
 
 /* A norm of queries or keys: with one weight for all heads, with one for each, or of all heads
@@ -1872,9 +1914,9 @@ static Norm even_norm(llm_model *m, int n, const float *scales, float scale)
 static Norm load_head_norm(llm_model *m, int heads, int dim, const char *name, int layer)
 {
     const Tensor *t = model_tensor(m, OPTIONAL, name, layer);
-    Norm w = { NULL, NULL, dim, dim };
+    Norm w = { NULL, NULL, dim, dim, 0 };
     if (t && t->shape[1] > 1) {
-        w = (Norm){ load_floats(m, heads, dim, REQUIRED, name, layer), NULL, heads * dim, dim };
+        w = (Norm){ load_floats(m, heads, dim, REQUIRED, name, layer), NULL, heads * dim, dim, 0 };
     } else if (t) {
         if (t->shape[0] != dim) w.length = w.width = heads * dim;
         w.weight = load_vec(m, w.length, REQUIRED, name, layer);
@@ -2119,10 +2161,15 @@ static void load_hyperparameters(llm_model *m)
     m->value_dim = key_int(m, ".attention.value_length", c->head_dim, 1, MAX_HEAD_DIM);
     m->local_dim = key_int(m, ".attention.key_length_swa", c->head_dim, 1, MAX_HEAD_DIM);
     m->value_at = -1;
-    m->norm_eps = key_float(m,
-                            m->arch->centered ? ".attention.layer_norm_epsilon"
-                                              : ".attention.layer_norm_rms_epsilon",
-                            NAN, 0, 1);
+    static const char *const eps[] = { ".attention.layer_norm_rms_epsilon",
+                                       ".attention.layer_norm_epsilon" };
+    char full[128];
+    int centered = m->arch->centered; /* unless the file has only the other key */
+    if (!model_key(m, full, sizeof full, eps[centered]) &&
+        model_key(m, full, sizeof full, eps[!centered]))
+        centered = !centered;
+    m->norm_eps = key_float(m, eps[centered], NAN, 0, 1);
+    m->centered = centered && m->arch->centered;
     m->score_scale = 1;
     m->window = key_int(m, ".attention.sliding_window", m->arch->window, 0, MAX_CONTEXT);
     m->short_context = key_int(m, ".rope.scaling.original_context_length", c->context, 1,
@@ -2139,7 +2186,9 @@ static void load_shape(llm_model *m, Layer *w, int l)
     int window = m->window && is_local(m, l);
     w->window = window ? m->window : 0;
     w->rope = window ? LOCAL_ROPE : ROPE;
-    if (m->n_rot == 0 || (m->arch->rotates_local && m->window && !window) ||
+    if (m->n_rot == 0 ||
+        (m->arch->rotates_local && m->window && !window &&
+         !(m->arch->lead_rotates && l < m->first_routed)) ||
         (m->arch->unrotated && (l + 1) % m->arch->unrotated == 0)) {
         w->rope = -1;
     }
@@ -2167,6 +2216,17 @@ static void load_shape(llm_model *m, Layer *w, int l)
     }
     if (l >= first_shared && !w->shares) m->failed = fail("layer %d has no keys to share", l);
     if (!w->shares) m->n_kept += 2 * w->kv_heads;
+}
+
+/* Rows of a tensor, where no key says how many there are; 0 without the tensor. */
+static int tensor_rows(llm_model *m, int need, const char *name, int l)
+{
+    const Tensor *t = model_tensor(m, need, name, l);
+    if (t && t->shape[1] > MAX_DIM) {
+        m->failed = fail("tensor %.*s has %lld rows, expected at most %d", SHOW(t->name),
+                         (long long)t->shape[1], MAX_DIM);
+    }
+    return t && !m->failed ? (int)t->shape[1] : 0;
 }
 
 /* Queries, keys and values; these may lie in one tensor. */
@@ -2210,6 +2270,9 @@ static void load_attention(llm_model *m, Layer *w, int l)
         m->failed = fail("values of %d dimensions, but keys of %d", w->value_dim, w->head_dim);
     }
     w->sinks = load_vec(m, w->heads, OPTIONAL, "attn_sinks.weight", l);
+    if (m->arch->gate <= BESIDE_QUERY || m->failed) return;
+    int gates = tensor_rows(m, REQUIRED, "attn_gate.weight", l) == w->heads ? 1 : w->value_dim;
+    w->out_gate = load_mat(m, w->heads * gates, dim, REQUIRED, "attn_gate", l);
 }
 
 /* Queries and keys by way of shorter vectors, see latent_queries. */
@@ -2261,17 +2324,6 @@ static void load_dense(llm_model *m, Mat *gate, Mat *up, Mat *down, int l)
     *down = load_mat(m, dim, hidden, REQUIRED, "ffn_down", l);
 }
 
-/* Rows of a tensor, where no key says how many there are; 0 without the tensor. */
-static int tensor_rows(llm_model *m, int need, const char *name, int l)
-{
-    const Tensor *t = model_tensor(m, need, name, l);
-    if (t && t->shape[1] > MAX_DIM) {
-        m->failed = fail("tensor %.*s has %lld rows, expected at most %d", SHOW(t->name),
-                         (long long)t->shape[1], MAX_DIM);
-    }
-    return t && !m->failed ? (int)t->shape[1] : 0;
-}
-
 /* Experts that have tensors of their own: "name.0.weight" and so on. */
 static Mat *load_single(llm_model *m, int rows, int cols, const char *name, int l)
 {
@@ -2290,6 +2342,12 @@ static void load_expert_mats(llm_model *m, Layer *w, int l)
 {
     int dim = m->facts.dim, n = m->facts.n_experts;
     int hidden = tensor_rows(m, ROUTED | OPTIONAL, "ffn_up.0.weight", l);
+    int low = tensor_rows(m, ROUTED | OPTIONAL, "ffn_latent_down.weight", l);
+    if (low) {
+        w->experts_in = load_mat(m, low, dim, ROUTED, "ffn_latent_down", l);
+        w->experts_out = load_mat(m, dim, low, ROUTED, "ffn_latent_up", l);
+        dim = low;
+    }
     if (hidden) {
         w->gates = load_single(m, hidden, dim, "ffn_gate", l);
         w->ups = load_single(m, hidden, dim, "ffn_up", l);
@@ -2336,6 +2394,7 @@ static void load_experts(llm_model *m, Layer *w, int l)
         w->shared_post_norm = load_norm(m, dim, ROUTED, "post_ffw_norm_1", l);
         w->experts_post_norm = load_norm(m, dim, ROUTED, "post_ffw_norm_2", l);
     }
+    m->experts_apart |= m->arch->dense_beside || w->experts_in.data;
     if (!shared) return;
     w->shared_router = load_mat(m, 1, dim, ROUTED | OPTIONAL, "ffn_gate_inp_shexp", l);
     if (has_no_gate(m)) {
@@ -2478,12 +2537,13 @@ static void load_layer(llm_model *m, int l)
     if (arch->ffn_norm) is_post_norm = strncmp(arch->ffn_norm, "post_attention_norm", 19) != 0;
     if (is_post_norm) w->attn_post_norm = load_norm(m, dim, OPTIONAL, "post_attention_norm", l);
     w->ffn_post_norm = load_norm(m, dim, OPTIONAL, "post_ffw_norm", l);
+    w->attn_post_norm.eps = w->ffn_post_norm.eps = arch->post_eps;
     /* A norm may be missing in front of a part where there is one behind it. */
     int need = w->attn_post_norm.weight ? OPTIONAL : REQUIRED;
     *(kind == NOTHING ? &w->ffn_norm : &w->attn_norm) = load_norm(m, dim, need, "attn_norm", l);
     need = w->ffn_post_norm.weight || arch->parallel ? OPTIONAL : REQUIRED;
     if (arch->ffn_norm)
-        w->ffn_norm = (Norm){ load_vec(m, dim, REQUIRED, arch->ffn_norm, l), NULL, dim, dim };
+        w->ffn_norm = (Norm){ load_vec(m, dim, REQUIRED, arch->ffn_norm, l), NULL, dim, dim, 0 };
     else if (!arch->single)
         w->ffn_norm = load_norm(m, dim, need, "ffn_norm", l);
     w->parallel = arch->parallel && !w->ffn_norm.weight;
@@ -2551,6 +2611,7 @@ static void load_weights(llm_model *m)
     }
     m->embedding = load_mat(m, c->vocab_size, c->dim, REQUIRED, "token_embd", -1);
     m->output = load_mat(m, c->vocab_size, c->dim, OPTIONAL, "output", -1);
+    if (m->arch->embedding_norm) m->embedding_norm = even_norm(m, c->dim, NULL, 1);
     if (m->embedding.bias) m->failed = fail("tensor token_embd.bias is not known");
     if (!m->output.data) {
         m->output = m->embedding;
@@ -3001,7 +3062,8 @@ typedef struct Buffers {
     float *decay, *beta;    /* (rows, state_heads) */
     float *scores;          /* (rows, n_experts) */
     float *shared;          /* (rows) share of the shared expert */
-    float *router_in, *routed;    /* (rows, dim) what the router is given; what the experts give */
+    float *aside, *routed; /* (rows, dim) what the router or experts are given, if it is not h; what
+                               these give, if it is not added up in change */
     float *injections, *injected; /* (rows, n_layers n_inject) (rows, n_inject) see inject */
     float *table;                 /* (n_layers n_inject) a row of their embedding */
     Route *chosen, *routes; /* (rows, n_experts_used) by row of the batch, with the expert in the
@@ -3259,8 +3321,8 @@ static Buffers *new_buffers(const llm_session *s)
     b->beta = take(&b->arena, rows, (size_t)m->state_heads * f);
     b->scores = take(&b->arena, rows, (size_t)m->facts.n_experts * f);
     b->shared = take(&b->arena, rows, f);
-    b->router_in = take(&b->arena, m->arch->dense_beside ? rows : 0, dim * f);
-    b->routed = take(&b->arena, m->arch->dense_beside ? rows : 0, dim * f);
+    b->aside = take(&b->arena, m->experts_apart ? rows : 0, dim * f);
+    b->routed = take(&b->arena, m->experts_apart ? rows : 0, dim * f);
     b->injections = take(&b->arena, rows, (size_t)m->n_inject * (size_t)c->n_layers * f);
     b->injected = take(&b->arena, rows, (size_t)m->n_inject * f);
     b->table = take(&b->arena, (size_t)m->n_inject * (size_t)c->n_layers, f);
@@ -4020,11 +4082,12 @@ static void norm_vector(const llm_model *m, float *y, const float *x, const Norm
 {
     int width = w->width;
     for (int at = 0; at < w->length; at += width) {
-        double mean = m->arch->centered ? total(x + at, width, 0, 1) / width : 0;
+        double mean = m->centered ? total(x + at, width, 0, 1) / width : 0;
         /* a mean that is known to be 0 costs nothing */
         double square = (mean != 0 ? total(x + at, width, mean, 2) : total(x + at, width, 0, 2)) /
                         width;
-        float scale = 1 / sqrtf((float)square + m->norm_eps), middle = (float)mean;
+        float eps = w->eps > 0 ? w->eps : m->norm_eps;
+        float scale = 1 / sqrtf((float)square + eps), middle = (float)mean;
         for (int i = at; i < at + width; i++) {
             y[i] = (x[i] - middle) * scale * w->weight[i] + (w->bias ? w->bias[i] : 0);
         }
@@ -4219,6 +4282,11 @@ BODY float gelu(float x)
     return gated(x, 1.5957691216f * (1 + 0.044715f * x * x));
 }
 
+static float softplus(float x)
+{
+    return x > 20 ? x : log1pf(expf(x));
+}
+
 /* What stands between the matrices of a feed-forward part (arxiv.org/abs/2002.05202), into gate:
  * SWIGLU silu(gate) up; GEGLU gelu(gate) up; GELU gelu(gate); SWIGLU_OAI, of gpt-oss, bounds both
  * and has (up + 1) instead of up. */
@@ -4232,6 +4300,8 @@ BODY void activate_row(int kind, float *restrict gate, const float *restrict up,
         for (int i = 0; i < n; i++) gate[i] = gelu(gate[i]);
     } else if (kind == RELU_SQUARED) {
         for (int i = 0; i < n; i++) gate[i] = gate[i] > 0 ? gate[i] * gate[i] : 0 * gate[i];
+    } else if (kind == SOFTPLUS) {
+        for (int i = 0; i < n; i++) gate[i] = softplus(gate[i]) * up[i];
     } else if (kind == SIGLU) {
         for (int i = 0; i < n; i++) gate[i] = up[i] / (1 + exponential(-gate[i]));
     } else if (kind == SILU) {
@@ -4492,13 +4562,17 @@ static void attend(llm_session *s, const Layer *w, int n)
 /* Attention of n rows, whose queries, keys and values are projected, into b->a. */
 static void attention(llm_session *s, const Layer *w, int n)
 {
-    norm(s, s->b->q, s->b->q, &w->q_norm, n, w->heads * w->head_dim);
-    rope(s->b->q, s, w, n, w->heads);
+    float *q = s->b->q, *k = s->b->k, *v = s->b->v;
+    int behind = s->model->arch->norm_behind;
+    if (behind) rope(q, s, w, n, w->heads);
+    norm(s, q, q, &w->q_norm, n, w->heads * w->head_dim);
+    if (!behind) rope(q, s, w, n, w->heads);
     temper(s, w, n);
     if (!w->shares) {
-        norm(s, s->b->k, s->b->k, &w->k_norm, n, w->kv_heads * w->head_dim);
-        norm(s, s->b->v, s->b->v, &w->v_norm, n, w->kv_heads * w->value_dim);
-        rope(s->b->k, s, w, n, w->kv_heads);
+        if (behind) rope(k, s, w, n, w->kv_heads);
+        norm(s, k, k, &w->k_norm, n, w->kv_heads * w->head_dim);
+        if (!behind) rope(k, s, w, n, w->kv_heads);
+        norm(s, v, v, &w->v_norm, n, w->kv_heads * w->value_dim);
         remember(s, w, n);
     }
     attend(s, w, n);
@@ -4527,28 +4601,42 @@ static void gate_row(void *with, int t, int thread)
     kernels->activate(r->kind, r->y + at, r->x + at, r->dim);
 }
 
-/* y(n, dim) are gates of x: SWIGLU y = x silu(y), SIGLU y = x sigmoid(y). */
+/* y(n, dim) are gates of x: SWIGLU y = x silu(y), SIGLU y = x sigmoid(y), SOFTPLUS
+ * y = x softplus(y). */
 static void gate(llm_session *s, int kind, float *y, const float *x, int n, int dim)
 {
     by_row(&(Rowwise){ s, y, x, .dim = dim, .kind = kind }, n, gate_row);
 }
 
+/* Gates of what attention found, into b->gates: one for each number, or for each head. */
+static void gate_heads(llm_session *s, const Layer *w, int n)
+{
+    Buffers *b = s->b;
+    int dim = w->heads * w->value_dim, soft = s->model->arch->gate == SOFTPLUS_GATE;
+    if (w->out_gate.data) multiply(s, b->gates, &w->out_gate, b->h, n);
+    for (int i = n * w->heads - 1; i >= 0 && w->out_gate.rows == w->heads; i--) {
+        float g = b->gates[i]; /* from the end, as each takes the place of several */
+        for (int j = 0; j < w->value_dim; j++) b->gates[i * w->value_dim + j] = g;
+    }
+    gate(s, soft ? SOFTPLUS : SIGLU, b->gates, b->a, n, dim);
+}
+
 static void run_attention(llm_session *s, const Layer *w, int n)
 {
     Buffers *b = s->b;
-    int gated = w->wq_gated.data != NULL;
+    int beside = w->wq_gated.data != NULL, gated = beside || w->out_gate.data;
     size_t dim = (size_t)w->head_dim, bytes = dim * sizeof(float);
-    Product qkv[] = { { gated ? b->q_gated : b->q, gated ? w->wq_gated : w->wq, 0, n, NULL },
+    Product qkv[] = { { beside ? b->q_gated : b->q, beside ? w->wq_gated : w->wq, 0, n, NULL },
                       { b->k, w->wk, 0, n, NULL },
                       { b->v, w->wv, 0, n, NULL } };
     matmul(s, b->h, n, qkv, w->shares ? 1 : w->wv.data ? 3 : 2);
     if (!w->wv.data && !w->shares) memcpy(b->v, b->k, (size_t)(n * w->kv_heads) * bytes);
-    for (size_t i = 0; gated && i < (size_t)(n * w->heads); i++) {
+    for (size_t i = 0; beside && i < (size_t)(n * w->heads); i++) {
         memcpy(b->q + i * dim, b->q_gated + 2 * i * dim, bytes);
         memcpy(b->gates + i * dim, b->q_gated + (2 * i + 1) * dim, bytes);
     }
     attention(s, w, n);
-    if (gated) gate(s, SIGLU, b->gates, b->a, n, w->heads * w->value_dim);
+    if (gated) gate_heads(s, w, n);
     multiply(s, b->change, &w->wo, gated ? b->gates : b->a, n);
 }
 
@@ -4717,7 +4805,7 @@ static void prepare_heads(void *with, int t, int thread)
         for (int i = 0; i < w->k_dim; i++) x[i] *= scale;
     }
     for (int h = 0; h < w->state_heads; h++) {
-        float in = decay[h] + w->step_bias[h], step = in > 20 ? in : log1pf(expf(in));
+        float step = softplus(decay[h] + w->step_bias[h]);
         decay[h] = expf(w->forget[h] * step);
         beta[h] = w->beta.data ? 1 / (1 + expf(-beta[h])) : step;
     }
@@ -4892,8 +4980,8 @@ static void route(llm_session *s, const Layer *w, int n)
     const llm_model *m = s->model;
     int all = n * m->facts.n_experts_used;
     memset(s->b->starts, 0, ((size_t)m->facts.n_experts + 1) * sizeof *s->b->starts);
-    const float *in = w->router_norm.weight ? s->b->router_in : s->b->h;
-    if (in != s->b->h) norm(s, s->b->router_in, s->b->x, &w->router_norm, n, m->facts.dim);
+    const float *in = w->router_norm.weight ? s->b->aside : s->b->h;
+    if (in != s->b->h) norm(s, s->b->aside, s->b->x, &w->router_norm, n, m->facts.dim);
     multiply(s, s->b->scores, &w->router, in, n);
     for (int t = 0; t < n; t++) {
         choose_experts(m, w, s->b->scores + (size_t)t * (size_t)m->facts.n_experts,
@@ -4929,13 +5017,16 @@ static void shared_expert(llm_session *s, const Layer *w, int n)
 static void experts(llm_session *s, const Layer *w, int n)
 {
     const llm_model *m = s->model;
-    size_t dim = (size_t)m->facts.dim, hidden = (size_t)w->gates->rows;
-    float *sum = w->experts_post_norm.weight ? s->b->routed : s->b->change;
+    size_t dim = (size_t)w->gates->cols, hidden = (size_t)w->gates->rows;
+    int apart = w->experts_post_norm.weight || w->experts_out.data;
+    float *in = w->experts_in.data ? s->b->aside : s->b->h, *sum = s->b->change;
     shared_expert(s, w, n);
     route(s, w, n);
-    if (sum != s->b->change) {
-        norm(s, s->b->change, s->b->change, &w->shared_post_norm, n, m->facts.dim);
-        norm(s, s->b->h, s->b->x, &w->experts_norm, n, m->facts.dim);
+    if (apart) {
+        norm(s, sum, sum, &w->shared_post_norm, n, m->facts.dim);
+        if (w->experts_norm.weight) norm(s, in, s->b->x, &w->experts_norm, n, m->facts.dim);
+        if (in != s->b->h) multiply(s, in, &w->experts_in, s->b->h, n);
+        sum = s->b->routed;
         memset(sum, 0, (size_t)n * dim * sizeof *sum);
     }
     for (int e = 0, next; e < m->facts.n_experts; e = next) {
@@ -4947,8 +5038,8 @@ static void experts(llm_session *s, const Layer *w, int n)
             if (rows + spaced(own, usual) > CHUNK) break;
             if (own == 0) continue;
             for (int i = 0; i < own; i++) {
-                memcpy(s->b->group_in + (size_t)(rows + i) * dim, s->b->h + (size_t)r[i].row * dim,
-                       dim * sizeof *s->b->h);
+                memcpy(s->b->group_in + (size_t)(rows + i) * dim, in + (size_t)r[i].row * dim,
+                       dim * sizeof *in);
             }
             up[count] = (Product){ s->b->gate + (size_t)rows * hidden, w->gates[next], rows, own,
                                    &w->ups[next] };
@@ -4967,9 +5058,13 @@ static void experts(llm_session *s, const Layer *w, int n)
             }
         }
     }
-    if (sum == s->b->change) return;
+    for (size_t i = 0; m->arch->mean_shared && w->shared_down.data && i < (size_t)n * dim; i++) {
+        sum[i] *= 0.5f;
+    }
+    if (!apart) return;
     norm(s, sum, sum, &w->experts_post_norm, n, m->facts.dim);
-    add(s, s->b->change, sum, n, m->facts.dim, 1);
+    if (in != s->b->h) multiply(s, in, &w->experts_out, sum, n);
+    add(s, s->b->change, in != s->b->h ? in : sum, n, m->facts.dim, 1);
 }
 
 /* ==== 7. forward =================================================================================
@@ -5098,6 +5193,7 @@ static int forward(llm_session *s, int n)
     int dim = c->dim;
     read_ahead(s);
     embed(s, n);
+    norm(s, s->b->x, s->b->x, &m->embedding_norm, n, dim);
     embed_for_layers(s, n);
     rope_angles(s, n);
     for (int l = 0; l < c->n_layers; l++) {
