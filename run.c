@@ -2343,6 +2343,7 @@ static void load_expert_mats(llm_model *m, Layer *w, int l)
     int dim = m->facts.dim, n = m->facts.n_experts;
     int hidden = tensor_rows(m, ROUTED | OPTIONAL, "ffn_up.0.weight", l);
     int low = tensor_rows(m, ROUTED | OPTIONAL, "ffn_latent_down.weight", l);
+    if (low > dim) m->failed = fail("experts of layer %d are wider than the model", l);
     if (low) {
         w->experts_in = load_mat(m, low, dim, ROUTED, "ffn_latent_down", l);
         w->experts_out = load_mat(m, dim, low, ROUTED, "ffn_latent_up", l);
@@ -2975,7 +2976,7 @@ typedef struct {
 } Softmax;
 
 /* What the layers with a state know behind the first `position` tokens; 0: it is free, as nothing
- * is known there. An evaluation writes a state beside the one that it begins with. Those that are left
+ * is known there. An evaluation writes a state beside the one that it begins with. Those that stay
  * behind are what a session goes back to when it is rewound. */
 typedef struct {
     int position;
@@ -3277,6 +3278,57 @@ static void free_buffers(Buffers *b)
     free(b);
 }
 
+/* Those of which each row of a batch has some numbers. */
+static void take_floats(Buffers *b, const llm_model *m, int widest)
+{
+    const llm_facts *c = &m->facts;
+    int heads = m->rank ? c->n_heads : 0, gated = m->arch->gate ? m->a_dim : 0,
+        apart = m->experts_apart ? c->dim : 0, grouped = c->n_experts || heads ? widest : 0,
+        beside = m->arch->gate == BESIDE_QUERY ? 2 * m->q_dim : 0;
+    const struct {
+        float **at;
+        int each; /* numbers for each row */
+    } floats[] = {
+        { &b->x, c->dim },
+        { &b->h, c->dim },
+        { &b->change, c->dim },
+        { &b->q, m->q_dim },
+        { &b->k, m->k_dim },
+        { &b->v, m->v_dim },
+        { &b->a, m->a_dim },
+        { &b->q_gated, beside },
+        { &b->gates, gated },
+        { &b->cos[0], m->n_rot / 2 },
+        { &b->cos[1], m->n_rot / 2 },
+        { &b->sin[0], m->n_rot / 2 },
+        { &b->sin[1], m->n_rot / 2 },
+        { &b->q_low, m->q_rank },
+        { &b->latent, m->rank + m->n_rot },
+        { &b->latent_normed, m->rank },
+        { &b->whole, m->value_at < 0 ? heads * (m->plain_dim + m->value_dim) : 0 },
+        { &b->q_plain, heads * (m->plain_dim + m->n_rot) },
+        { &b->found, heads * m->latent_value },
+        { &b->mixed, m->channels },
+        { &b->conved, m->channels },
+        { &b->z, m->inner },
+        { &b->o, m->inner },
+        { &b->decay, m->state_heads },
+        { &b->beta, m->state_heads },
+        { &b->gate, m->widest },
+        { &b->scores, c->n_experts },
+        { &b->shared, 1 },
+        { &b->aside, apart },
+        { &b->routed, apart },
+        { &b->group_in, grouped },
+        { &b->group_out, grouped },
+        { &b->injections, m->n_inject * c->n_layers },
+        { &b->injected, m->n_inject },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(floats); i++) {
+        *floats[i].at = take(&b->arena, CHUNK, (size_t)floats[i].each * sizeof(float));
+    }
+}
+
 /* Buffers for a session, NULL when out of memory. */
 static Buffers *new_buffers(const llm_session *s)
 {
@@ -3284,64 +3336,30 @@ static Buffers *new_buffers(const llm_session *s)
     if (!b) return NULL;
     const llm_model *m = s->model;
     const llm_facts *c = &m->facts;
-    size_t rows = CHUNK, dim = (size_t)c->dim, vocab = (size_t)c->vocab_size, f = sizeof(float),
-           heads = m->rank ? (size_t)c->n_heads : 0;
-    int grouped = m->facts.n_experts || m->rank;
-    int inputs[] = { c->dim, m->o_dim, m->widest, m->q_rank, m->rank, m->plain_dim, m->inner };
+    Arena *arena = &b->arena;
+    int inputs[] = { c->dim,  m->o_dim,     m->widest, m->q_rank,
+                     m->rank, m->plain_dim, m->inner,  m->n_inject };
     int widest = 0;
     for (size_t i = 0; i < ARRAY_LEN(inputs); i++) at_least(&widest, inputs[i]);
-    b->rows = take(&b->arena, rows, sizeof *b->rows);
-    b->x = take(&b->arena, rows, dim * f);
-    b->h = take(&b->arena, rows, dim * f);
-    b->q = take(&b->arena, rows, (size_t)m->q_dim * f);
-    b->q_gated = take(&b->arena, m->arch->gate == BESIDE_QUERY ? rows : 0,
-                      (size_t)m->q_dim * 2 * f);
-    b->gates = take(&b->arena, m->arch->gate ? rows : 0, (size_t)m->a_dim * f);
-    b->change = take(&b->arena, rows, dim * f);
-    b->a = take(&b->arena, rows, (size_t)m->a_dim * f);
-    b->n_parts = parts_of(s);
+    take_floats(b, m, widest);
     b->threads = s->threads;
-    b->found_in = take(&b->arena, b->n_parts, (size_t)m->found_dim * f);
-    b->parts = take(&b->arena, b->n_parts, sizeof *b->parts);
-    b->k = take(&b->arena, rows, (size_t)m->k_dim * f);
-    b->v = take(&b->arena, rows, (size_t)m->v_dim * f);
-    b->gate = take(&b->arena, rows, (size_t)m->widest * f);
-    b->q_low = take(&b->arena, rows, (size_t)m->q_rank * f);
-    b->latent = take(&b->arena, rows, (size_t)(m->rank + m->n_rot) * f);
-    b->latent_normed = take(&b->arena, rows, (size_t)m->rank * f);
-    b->whole = take(&b->arena, m->value_at < 0 ? rows : 0,
-                    heads * (size_t)(m->plain_dim + m->value_dim) * f);
-    b->q_plain = take(&b->arena, rows, heads * (size_t)(m->plain_dim + m->n_rot) * f);
-    b->found = take(&b->arena, rows, heads * (size_t)m->latent_value * f);
-    b->mixed = take(&b->arena, rows, (size_t)m->channels * f);
-    b->conved = take(&b->arena, rows, (size_t)m->channels * f);
-    b->z = take(&b->arena, rows, (size_t)m->inner * f);
-    b->o = take(&b->arena, rows, (size_t)m->inner * f);
-    b->decay = take(&b->arena, rows, (size_t)m->state_heads * f);
-    b->beta = take(&b->arena, rows, (size_t)m->state_heads * f);
-    b->scores = take(&b->arena, rows, (size_t)m->facts.n_experts * f);
-    b->shared = take(&b->arena, rows, f);
-    b->aside = take(&b->arena, m->experts_apart ? rows : 0, dim * f);
-    b->routed = take(&b->arena, m->experts_apart ? rows : 0, dim * f);
-    b->injections = take(&b->arena, rows, (size_t)m->n_inject * (size_t)c->n_layers * f);
-    b->injected = take(&b->arena, rows, (size_t)m->n_inject * f);
-    b->table = take(&b->arena, (size_t)m->n_inject * (size_t)c->n_layers, f);
-    b->chosen = take(&b->arena, rows, (size_t)m->facts.n_experts_used * sizeof *b->chosen);
-    b->routes = take(&b->arena, rows, (size_t)m->facts.n_experts_used * sizeof *b->routes);
-    b->starts = take(&b->arena, (size_t)m->facts.n_experts + 1, sizeof *b->starts);
-    b->group_in = take(&b->arena, grouped ? rows : 0, (size_t)widest * f);
-    b->group_out = take(&b->arena, grouped ? rows : 0, (size_t)widest * f);
+    b->n_parts = parts_of(s);
+    b->found_in = take(arena, b->n_parts, (size_t)m->found_dim * sizeof *b->found_in);
+    b->parts = take(arena, b->n_parts, sizeof *b->parts);
+    b->rows = take(arena, CHUNK, sizeof *b->rows);
+    b->table = take(arena, (size_t)(m->n_inject * c->n_layers), sizeof *b->table);
+    b->chosen = take(arena, CHUNK, (size_t)c->n_experts_used * sizeof *b->chosen);
+    b->routes = take(arena, CHUNK, (size_t)c->n_experts_used * sizeof *b->routes);
+    b->starts = take(arena, (size_t)c->n_experts + 1, sizeof *b->starts);
+    size_t pieces = whole_pieces(widest) / BAND_COLS, scales = pieces * BAND_COLS / 16;
     for (size_t i = 0; i < 2; i++) {
-        b->cos[i] = take(&b->arena, rows, (size_t)m->n_rot / 2 * f);
-        b->sin[i] = take(&b->arena, rows, (size_t)m->n_rot / 2 * f);
-        size_t cols = whole_pieces(widest);
-        b->acts[i] = (Act){ { take(&b->arena, cols / BAND_COLS * (i + 1), sizeof(Tiles)) },
-                            take(&b->arena, rows, cols / 16 * f),
-                            take(&b->arena, rows, cols / 16 * f) };
+        b->acts[i] = (Act){ { take(arena, pieces * (i + 1), sizeof(Tiles)) },
+                            take(arena, CHUNK, scales * sizeof(float)),
+                            take(arena, CHUNK, scales * sizeof(float)) };
     }
-    b->work = take(&b->arena, (size_t)s->threads, sizeof *b->work);
-    b->out = take(&b->arena, LOGIT_ROWS, vocab * f);
-    if (!b->arena.failed) return b;
+    b->work = take(arena, (size_t)s->threads, sizeof *b->work);
+    b->out = take(arena, LOGIT_ROWS, (size_t)c->vocab_size * sizeof *b->out);
+    if (!arena->failed) return b;
     free_buffers(b);
     return NULL;
 }

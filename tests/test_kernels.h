@@ -266,7 +266,7 @@ static void store_norm(llm_model *m, Norm *norm, int dim, int wide)
 {
     float *v = take(&m->arena, (size_t)wide, sizeof *v);
     for (int i = 0; i < dim; i++) v[i] = norm->weight[i] * sqrtf((float)dim / (float)wide);
-    *norm = (Norm){ v, NULL, wide, wide };
+    *norm = (Norm){ v, NULL, wide, wide, 0 };
 }
 
 /* Every matrix in another format. K formats need rows of 256 numbers: the model gets dimensions of
