@@ -1090,7 +1090,7 @@ typedef struct {
     int used; /* asked for by the model */
 } Tensor;
 
-typedef struct {
+typedef struct File {
     const uint8_t *data;
     size_t size;
     int mapped; /* by us, else the caller's buffer */
@@ -1098,6 +1098,7 @@ typedef struct {
     Tensor *tensors;
     uint64_t n_keys, n_tensors;
     uint64_t alignment;
+    struct File *next; /* of a model in several files; the first one has the tensors of all */
 } File;
 
 /* Both begin with their name. */
@@ -1344,9 +1345,91 @@ static int map_file(File *f, const char *path)
 
 static void close_file(File *f)
 {
+    while (f->next) {
+        File *part = f->next;
+        f->next = part->next, part->next = NULL;
+        close_file(part);
+        free(part);
+    }
     if (f->mapped) munmap((void *)f->data, f->size);
     free(f->keys);
     free(f->tensors);
+}
+
+/* Reads number i of a key, or of its array, if its type holds integers; INT64_MAX is the most. */
+static int read_integer(const Key *k, uint64_t i, int64_t *v)
+{
+    uint32_t type = k->of;
+    int bytes = value_types[type].bytes, unused = 64 - 8 * bytes;
+    int is_signed = type == I8 || type == I16 || type == I32 || type == I64;
+    if (type == STRING || type == FLOAT32 || type == FLOAT64) return 0;
+    const uint8_t *data = k->data + i * (uint64_t)bytes;
+    uint64_t u = get_int(&(Cursor){ data, data + bytes }, bytes);
+    *v = is_signed ? (int64_t)(u << unused) >> unused : u < INT64_MAX ? (int64_t)u : INT64_MAX;
+    return 1;
+}
+
+/* A whole number that a file says of its part in a model, -1: none. */
+static int64_t part_number(const File *f, const char *name)
+{
+    const Key *k = find_key(f, name);
+    int64_t v;
+    return k && k->type != ARRAY && read_integer(k, 0, &v) ? v : -1;
+}
+
+/* Maps part number `no` of n, and takes its tensors over. */
+static int add_part(File *f, File *part, const char *name, int64_t no, int64_t n)
+{
+    if (map_file(part, name) || parse_file(part)) return -1;
+    if (part_number(part, "split.no") != no || part_number(part, "split.count") != n) {
+        return fail("this is not part %lld of %lld", (long long)no + 1, (long long)n);
+    }
+    uint64_t all = f->n_tensors + part->n_tensors;
+    Tensor *more = realloc(f->tensors, (size_t)all * sizeof *more + 1);
+    if (!more) return fail("out of memory for %llu tensors", (unsigned long long)all);
+    f->tensors = more;
+    if (part->n_tensors) {
+        memcpy(more + f->n_tensors, part->tensors, (size_t)part->n_tensors * sizeof *more);
+    }
+    f->n_tensors = all;
+    return 0;
+}
+
+/* A model may lie in several files, NAME-00001-of-00003.gguf and so on: the first one, which is the
+ * one to open, has the keys, each has its own tensors. path NULL: there is no name to go by. */
+static int open_parts(File *f, const char *path)
+{
+    int64_t n = part_number(f, "split.count"), no = part_number(f, "split.no");
+    size_t len = path ? strlen(path) : 0, tail = strlen("-00001-of-00001.gguf");
+    char *name = NULL, end[48];
+    if (n <= 1) return 0;
+    snprintf(end, sizeof end, "-%05d-of-%05d.gguf", 1, (int)(n < 99999 ? n : 99999));
+    if (no != 0 || n > 99999 || len < tail || strcmp(path + len - tail, end)) {
+        return fail("this is part %lld of %lld of a model: open the first one by its name, which "
+                    "ends in %s",
+                    (long long)no + 1, (long long)n, end);
+    }
+    File *last = f;
+    if (!(name = strdup(path))) return fail("out of memory");
+    for (int i = 2; i <= n; i++) {
+        snprintf(end, sizeof end, "-%05d-of-%05d.gguf", i, (int)n);
+        memcpy(name + len - tail, end, tail);
+        int status = (last->next = calloc(1, sizeof *f)) ? 0 : fail("out of memory");
+        if (!status) last = last->next, status = add_part(f, last, name, i - 1, n);
+        if (status) {
+            fail("%s: %s", name + (strrchr(name, '/') ? strrchr(name, '/') - name + 1 : 0),
+                 error_text);
+            free(name);
+            return -1;
+        }
+    }
+    free(name);
+    int64_t all = part_number(f, "split.tensors.count");
+    if (all >= 0 && (uint64_t)all != f->n_tensors) {
+        return fail("the parts have %llu tensors, expected %lld", (unsigned long long)f->n_tensors,
+                    (long long)all);
+    }
+    return sort_names(f->tensors, f->n_tensors, sizeof *f->tensors, "tensor");
 }
 
 /* ==== 4. Model ===================================================================================
@@ -1634,20 +1717,7 @@ static const Key *model_key(llm_model *m, char *full, size_t size, const char *n
     return m->failed ? NULL : find_key(&m->file, full);
 }
 
-/* Reads number i of a key, or of its array, if its type holds integers; INT64_MAX is the most. */
-static int read_integer(const Key *k, uint64_t i, int64_t *v)
-{
-    uint32_t type = k->of;
-    int bytes = value_types[type].bytes, unused = 64 - 8 * bytes;
-    int is_signed = type == I8 || type == I16 || type == I32 || type == I64;
-    if (type == STRING || type == FLOAT32 || type == FLOAT64) return 0;
-    const uint8_t *data = k->data + i * (uint64_t)bytes;
-    uint64_t u = get_int(&(Cursor){ data, data + bytes }, bytes);
-    *v = is_signed ? (int64_t)(u << unused) >> unused : u < INT64_MAX ? (int64_t)u : INT64_MAX;
-    return 1;
-}
-
-/* The same if it holds floats. */
+/* The same as read_integer, if its type holds floats. */
 static int read_float(const Key *k, uint64_t i, double *v)
 {
     float f;
@@ -2796,16 +2866,11 @@ static const struct {
 /* From the parsed file to a model that forward can trust. */
 static int load(llm_model *m)
 {
-    const Key *parts = find_key(&m->file, "split.count");
     for (size_t i = 0; i < ARRAY_LEN(companions) && !m->failed; i++) {
         if (strcmp(key_line(m, companions[i].key), companions[i].value)) continue;
         return fail("this is %s, not a model", companions[i].what);
     }
     load_facts(m);
-    if (parts && key_int(m, "split.count", 1, 0, 65535) > 1) {
-        m->failed = fail("this is one of several parts of a model: join them with "
-                         "llama-gguf-split --merge");
-    }
     if (!m->failed && !*m->facts.arch) m->failed = fail("key general.architecture is missing");
     for (size_t i = 0; i < ARRAY_LEN(archs); i++) {
         if (!strcmp(archs[i].name, m->facts.arch)) m->arch = &archs[i];
@@ -2826,10 +2891,11 @@ static int load(llm_model *m)
     return m->failed;
 }
 
-static llm_model *finish_open(llm_model *m)
+static llm_model *finish_open(llm_model *m, const char *path)
 {
     m->facts.kernels = pick_kernels();
-    if (m->facts.kernels && !parse_file(&m->file) && !load(m)) return m;
+    if (m->facts.kernels && !parse_file(&m->file) && !open_parts(&m->file, path) && !load(m))
+        return m;
     llm_close(m);
     return NULL;
 }
@@ -2843,7 +2909,7 @@ llm_model *llm_open(const char *path)
         llm_close(m);
         m = NULL;
     } else if (m) {
-        m = finish_open(m);
+        m = finish_open(m, path);
     }
     if (!m) fail("%s: %s", path, error_text);
     return m;
@@ -2861,7 +2927,7 @@ llm_model *llm_open_memory(const void *data, size_t size)
     if (!m) return NULL;
     m->file.data = data;
     m->file.size = size;
-    return finish_open(m);
+    return finish_open(m, NULL);
 }
 
 void llm_close(llm_model *m)
@@ -5185,10 +5251,13 @@ enum { READ_PIECE = 1 << 21 }; /* bytes */
 static void read_piece(void *with, int i, int thread)
 {
     const llm_session *s = with;
-    size_t at = (size_t)i * READ_PIECE, left = s->model->file.size - at;
+    const File *f = &s->model->file;
+    size_t at = (size_t)i * READ_PIECE;
     (void)thread;
-    if (s->interrupt && *s->interrupt) return;
-    advise(s->model->file.data + at, left < READ_PIECE ? left : READ_PIECE, READ_NOW);
+    for (; f && at >= f->size; f = f->next)
+        at -= (f->size + READ_PIECE - 1) / READ_PIECE * READ_PIECE;
+    if (!f || (s->interrupt && *s->interrupt)) return;
+    advise(f->data + at, f->size - at < READ_PIECE ? f->size - at : READ_PIECE, READ_NOW);
 }
 
 /* Before a model is used for the first time, its file is read from the first byte to the last, if
@@ -5198,8 +5267,11 @@ static void read_ahead(llm_session *s)
 {
     const File *f = &s->model->file;
     _Atomic int *is_read = (_Atomic int *)(uintptr_t)&s->model->is_read;
-    if (!f->mapped || atomic_exchange(is_read, 1) || (double)f->size > usable_memory() / 2) return;
-    share(s->threads, (int)((f->size + READ_PIECE - 1) / READ_PIECE), read_piece, s);
+    size_t pieces = 0;
+    if (!f->mapped || atomic_exchange(is_read, 1)) return;
+    for (; f; f = f->next) pieces += (f->size + READ_PIECE - 1) / READ_PIECE;
+    if ((double)pieces * READ_PIECE > usable_memory() / 2) return;
+    share(s->threads, (int)pieces, read_piece, s);
 }
 
 /* Evaluates s->b->rows[0..n); the rows may belong to other sessions of the same model, the buffers
@@ -6546,7 +6618,7 @@ static uint64_t fingerprint(llm_session *s)
     uint64_t hash = 1;
     for (uint64_t i = 0; i < f->n_tensors; i++) {
         const Tensor *t = &f->tensors[i];
-        size_t at = (size_t)(t->data - f->data);
+        size_t at = (size_t)((uintptr_t)t->data - (uintptr_t)f->data); /* large in another part */
         hash = checksum(hash, t->data, t->bytes < 256 ? t->bytes / 8 * 8 : 256);
         if (at < first) first = at;
     }

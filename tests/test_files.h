@@ -177,6 +177,7 @@ static void text_alignment(Builder *b)
 static void parts(Builder *b)
 {
     add_int(b, "split.count", 3);
+    add_int(b, "split.no", 1);
 }
 static void rope_odd(Builder *b)
 {
@@ -294,7 +295,7 @@ static void test_spoilt(void)
         { "alignment 13", "general.alignment is 13", odd_alignment },
         { "alignment 2^31", "not a multiple of 2147483648", huge_alignment },
         { "alignment as text", "general.alignment is string", text_alignment },
-        { "one of several files", "several parts", parts },
+        { "one of several files", "part 2 of 3 of a model: open the first", parts },
         { "an unknown rope scaling", "longer", rope_odd },
         { "a rope base that is no number", "llama.rope.freq_base is nan", rope_base },
         { "a rope base of 0", "llama.rope.freq_base is 0", rope_zero },
@@ -459,6 +460,93 @@ static void test_paths(void)
     free(file.data);
 }
 
+static const char *part_path(int no)
+{
+    static char path[64];
+    snprintf(path, sizeof path, TMP "/in-parts-%05d-of-00003.gguf", no);
+    return path;
+}
+
+/* Writes part number no, from 1, of three that claim to have `tensors` in all. */
+static void write_part(Builder *b, int no, int claimed, int tensors)
+{
+    add_int(b, "split.no", (uint64_t)claimed - 1);
+    add_int(b, "split.count", 3);
+    if (no == 1) add_int(b, "split.tensors.count", (uint64_t)tensors);
+    Bytes file = finish(b);
+    FILE *out = fopen(part_path(no), "wb");
+    if (!out || fwrite(file.data, 1, file.size, out) != file.size || fclose(out)) abort();
+    free(file.data);
+}
+
+/* The small shape, with the embedding for output matrix. */
+static Shape tied_shape(void)
+{
+    Shape shape = small_shape;
+    shape.output_type = -1;
+    return shape;
+}
+
+/* The small model in three files, of which the first has the vocabulary and the others a layer each;
+ * `claimed` is what the second one says that it is. */
+static void write_parts(int claimed, int tensors)
+{
+    Shape shape = tied_shape();
+    Builder b = { .random = spread_seed(shape.seed) };
+    add_hyperparameters(&b, &shape);
+    add_vocabulary(&b, shape.vocab, shape.chat);
+    add_tensor(&b, "token_embd.weight", shape.type, shape.vocab, shape.dim, 1, 0);
+    add_tensor(&b, "output_norm.weight", 0, 0, shape.dim, 0.3f, 1);
+    uint64_t random = b.random;
+    int all = b.n_tensors;
+    for (int l = 0; l < 2; l++) {
+        Builder part = { .random = random };
+        add_layer(&part, &shape, l);
+        random = part.random, all += part.n_tensors;
+        write_part(&part, l + 2, l == 0 ? claimed : l + 2, 0);
+    }
+    write_part(&b, 1, 1, all + tensors);
+}
+
+static void refuse_parts(int no, const char *part, const char *what)
+{
+    llm_model *m = llm_open(part_path(no));
+    check(!m && strstr(llm_error(), part), "%s: \"%s\", expected \"%s\"", what,
+          m ? "it opens" : llm_error(), part);
+    llm_close(m);
+}
+
+/* A model in several files is the same as in one; what is missing or foreign is named. */
+static void test_parts(void)
+{
+    Shape shape = tied_shape();
+    Bytes file = tiny_model(&shape);
+    int tokens[20];
+    check(shape.n_layers == 2, "%d layers", shape.n_layers);
+    write_parts(2, 0);
+    llm_model *whole = llm_open_memory(file.data, file.size), *m = llm_open(part_path(1));
+    check(whole && m, "%s", llm_error());
+    random_tokens(tokens, 20, small_shape.vocab);
+    llm_session *a = llm_session_new(whole, NULL), *b = llm_session_new(m, NULL);
+    check(llm_eval(a, tokens, 20) && llm_eval(b, tokens, 20) &&
+              !memcmp(llm_logits(a), llm_logits(b), sizeof(float) * (size_t)small_shape.vocab),
+          "in parts and in one: %s", llm_error());
+    check(llm_info(m)->n_params == llm_info(whole)->n_params, "numbers in all parts");
+    llm_session_free(a), llm_session_free(b);
+    llm_close(m), llm_close(whole);
+    free(file.data);
+    refuse_parts(2, "part 2 of 3 of a model: open the first", "another part than the first");
+    write_parts(3, 0);
+    refuse_parts(1, "in-parts-00002-of-00003.gguf: this is not part 2 of 3", "a foreign part");
+    write_parts(2, 1);
+    refuse_parts(1, "tensors, expected", "a tensor too few");
+    truncate(part_path(3), 1000);
+    refuse_parts(1, "in-parts-00003-of-00003.gguf: ", "a part that is cut off");
+    unlink(part_path(3));
+    refuse_parts(1, "in-parts-00003-of-00003.gguf: No such file", "a missing part");
+    unlink(part_path(2)), unlink(part_path(1));
+}
+
 static void test_files(void)
 {
     test_headers();
@@ -468,4 +556,5 @@ static void test_files(void)
     test_truncation();
     test_flipped_bytes();
     test_paths();
+    test_parts();
 }
