@@ -868,6 +868,13 @@ BODY Layout layout_Q2_K(int p, int i)
                      .quanta = bits(16 + at, p / 2 % 4 * 2, 3) };
 }
 
+/* -1, 0 and 1, of which four share a byte. */
+BODY Layout layout_TQ2_0(int p, int i)
+{
+    Field two = bits(p / 4 * 32 + 4 * i, p % 4 * 2, 3);
+    return (Layout){ .d = 64, .quanta = two, .less = 1 };
+}
+
 /* Third bits of all quanta, two bits of them as above, sixteen scales in twelve bytes: four bits of
  * each in the halves of the first eight, two bits in the quarters of the last four. */
 BODY Layout layout_Q3_K(int p, int i)
@@ -938,6 +945,7 @@ BODY Layout layout_Q6_K(int p, int i)
     X(14, Q6_K, 256, 210, 16, 6, 1, NULL, __VA_ARGS__) \
     X(20, IQ4_NL, 32, 18, 32, 8, 1, NULL, __VA_ARGS__) \
     X(23, IQ4_XS, 256, 136, 32, 8, 1, NULL, __VA_ARGS__) \
+    X(35, TQ2_0, 256, 66, 32, 2, 1, NULL, __VA_ARGS__) \
     X(39, MXFP4, 32, 17, 32, 5, 1, NULL, __VA_ARGS__) \
     X(41, Q1_0, 128, 18, 32, 2, 1, NULL, __VA_ARGS__) \
     X(42, Q2_0, 64, 18, 32, 2, 1, NULL, __VA_ARGS__)

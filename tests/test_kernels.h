@@ -187,6 +187,17 @@ static void pack_q1_0(uint8_t *out, const float *x)
     for (int i = 0; i < 128; i++) out[2 + i / 8] |= (uint8_t)((x[i] > 0) << i % 8);
 }
 
+/* -1, 0 and 1 in the places of the quanta of Q2_K. */
+static void pack_tq2_0(uint8_t *out, const float *x)
+{
+    float d = put_half(out + 64, fabsf(largest_of(x, 256)) / 2);
+    memset(out, 0, 64);
+    for (int i = 0; i < 256; i++) {
+        int v = nearest(quotient(x[i], d), -1, 1) + 1;
+        out[i / 128 * 32 + i % 32] |= (uint8_t)(v << i / 32 % 4 * 2);
+    }
+}
+
 /* -1, 0, 1, 2 */
 static void pack_q2_0(uint8_t *out, const float *x)
 {
@@ -253,6 +264,7 @@ static void pack_row(int type, uint8_t *out, const float *x, int n)
         if (type == 14) pack_q6_K(out, x);
         if (type == 20) pack_iq4_nl(out, x);
         if (type == 23) pack_iq4_xs(out, x);
+        if (type == 35) pack_tq2_0(out, x);
         if (type == 39) pack_mxfp4(out, x);
         if (type == 41) pack_q1_0(out, x);
         if (type == 42) pack_q2_0(out, x);
@@ -446,7 +458,7 @@ static void check_divergences(const int *types, int n, int block, int noisy, int
 static void test_divergence(void)
 {
     static const int near[] = { 0, 1, 30, 8 }, fine[] = { 8 }, small[] = { 2, 3, 6, 7, 20, 39 },
-                     middle[] = { 41, 42 }, super[] = { 10, 11, 12, 13, 14, 23 };
+                     middle[] = { 41, 42 }, super[] = { 10, 11, 12, 13, 14, 23, 35 };
     check_divergences(near, ARRAY_LEN(near), 32, 0, 1);
     check_divergences(fine, ARRAY_LEN(fine), 32, 1, 0);
     check_divergences(small, ARRAY_LEN(small), 32, 0, 0);
