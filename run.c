@@ -732,6 +732,7 @@ static int text_compare(Text a, Text b)
 typedef struct {
     int at, shift, mask;
     int high_at, high_shift, high_mask, up; /* high_mask 0: there are none */
+    int packed; /* four numbers are in one byte, two bits each */
     int single; /* the second ones are four single bits, one for each of four numbers */
     int flip;   /* bits that are stored the other way round */
 } Field;
@@ -751,7 +752,7 @@ BODY Field join(Field low, Field high, int up)
  * quantum (those of the others are in the bytes behind it), d and m of f16, and a scale and a
  * minimum that are small whole numbers. The number is (q - less) d (scale - bias), or with m,
  * q d (scale - bias) + m, or with min, q d scale - m min. Places count from the beginning of a
- * super-block, or of a run of blocks of 32, of which each is a group. */
+ * super-block, or of a run of smaller blocks; groups of these are 32 numbers. */
 typedef struct {
     Field quanta, scale, min;
     int d, m, less, bias;
@@ -830,6 +831,25 @@ BODY Layout layout_MXFP4(int p, int i)
     };
 }
 
+/* Single bits, 1 and -1. Four groups have d in common. */
+BODY Layout layout_Q1_0(int p, int i)
+{
+    int at = p / 4 * 18;
+    Field single = bits(at + 2 + p % 4 * 4 + i / 2, i % 2 * 4, 15);
+    Layout l = { .d = at, .quanta = join(bits(0, 0, 0), single, 1), .less = 1 };
+    l.quanta.single = 1;
+    return l;
+}
+
+/* -1, 0, 1 and 2. Two groups have d in common. */
+BODY Layout layout_Q2_0(int p, int i)
+{
+    int at = p / 2 * 18;
+    Layout l = { .d = at, .quanta = bits(at + 2 + p % 2 * 8 + i, 0, 3), .less = 1 };
+    l.quanta.packed = 1;
+    return l;
+}
+
 /* Eight groups: two bits of all scales, four bits of them, half-bytes. */
 BODY Layout layout_IQ4_XS(int p, int i)
 {
@@ -851,6 +871,13 @@ BODY Layout layout_Q2_K(int p, int i)
                      .scale = bits(p, 0, 15),
                      .min = bits(p, 4, 15),
                      .quanta = bits(16 + at, p / 2 % 4 * 2, 3) };
+}
+
+/* -1, 0 and 1, of which four share a byte. */
+BODY Layout layout_TQ2_0(int p, int i)
+{
+    Field two = bits(p / 4 * 32 + 4 * i, p % 4 * 2, 3);
+    return (Layout){ .d = 64, .quanta = two, .less = 1 };
 }
 
 /* Third bits of all quanta, two bits of them as above, sixteen scales in twelve bytes: four bits of
@@ -923,7 +950,10 @@ BODY Layout layout_Q6_K(int p, int i)
     X(14, Q6_K, 256, 210, 16, 6, 1, NULL, __VA_ARGS__) \
     X(20, IQ4_NL, 32, 18, 32, 8, 1, NULL, __VA_ARGS__) \
     X(23, IQ4_XS, 256, 136, 32, 8, 1, NULL, __VA_ARGS__) \
-    X(39, MXFP4, 32, 17, 32, 5, 1, NULL, __VA_ARGS__)
+    X(35, TQ2_0, 256, 66, 32, 2, 1, NULL, __VA_ARGS__) \
+    X(39, MXFP4, 32, 17, 32, 5, 1, NULL, __VA_ARGS__) \
+    X(41, Q1_0, 128, 18, 32, 2, 1, NULL, __VA_ARGS__) \
+    X(42, Q2_0, 64, 18, 32, 2, 1, NULL, __VA_ARGS__)
 
 static float half_at(const uint8_t *at)
 {
@@ -942,7 +972,7 @@ static float e8m0_float(uint32_t e)
 /* Number e of the four that a field is of. */
 BODY int field(const uint8_t *block, Field f, int e)
 {
-    int v = block[f.at + e] >> f.shift & f.mask;
+    int v = block[f.packed ? f.at : f.at + e] >> (f.packed ? 2 * e : f.shift) & f.mask;
     int high = block[f.high_at + (f.single ? 0 : e)] >> f.high_shift & f.high_mask;
     if (f.high_mask) v |= (f.single ? high >> e & 1 : high) << f.up;
     return v ^ f.flip;
@@ -8951,12 +8981,12 @@ BODY int scales_at(Layout l, int bytes)
 typedef uint8_t Bytes16 __attribute__((vector_size(16), may_alias));
 typedef uint16_t Eight16 __attribute__((vector_size(16), may_alias));
 
-/* A number of 16 bits of each of eight blocks. */
-BODY Eight16 each_block(const uint8_t *at, int step)
+/* For each of eight groups of 32, a number of 16 bits of its block. */
+BODY Eight16 each_block(const uint8_t *at, int block, int bytes)
 {
     uint16_t v[8];
     UNROLL(8)
-    for (int i = 0; i < 8; i++) memcpy(&v[i], at + i * step, 2);
+    for (int i = 0; i < 8; i++) memcpy(&v[i], at + i * 32 / block * bytes, 2);
     return (Eight16){ v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7] };
 }
 
@@ -8965,7 +8995,7 @@ BODY Eight16 each_block(const uint8_t *at, int step)
  * words i, brings each group into one lane: where vectors of scales, of which SCALES make a unit,
  * have what belongs to it. x is kept in that order. Primitives: load_NAME, up to four times sixteen
  * bytes, from four places; pick_NAME, bytes of sixteen as lanes; spread_NAME, numbers of eight
- * blocks as lanes; halves_NAME, the f16 that eight blocks have in some place, or the one of a
+ * groups as lanes; halves_NAME, the f16 that their blocks have in some place, or the one of a
  * super-block; singles_NAME, the single bits that are a field's second ones; look_up_NAME, the
  * numbers of a list, plus `more`, in the places of their indices; transpose_NAME. */
 #define READ_UNITS(NAME, TARGET, BYTES, SIGNED) \
@@ -9010,7 +9040,18 @@ BODY Eight16 each_block(const uint8_t *at, int step)
                 if (e < BYTES / 4) high_shift[e] = (uint32_t)f.high_shift; \
             } \
         } \
-        Lanes_##NAME q = load_##NAME(unit, at[0], at[1], at[2], at[3]) >> shift; \
+        Lanes_##NAME q; \
+        if (l.quanta.packed) { /* a byte to a lane; sixteen of them hold 64 columns */ \
+            const int first = layout(v * BYTES / 64 * 64 / group, 0).quanta.at; \
+            Bytes16 order = { 0 }; \
+            UNROLL(16) \
+            for (int e = 0; e < LANES_##NAME; e++) order[e] = (uint8_t)(at[0] - first + e); \
+            q = pick_##NAME(unit + first, order); \
+            q |= q << 12; \
+            q |= q << 6; \
+        } else { \
+            q = load_##NAME(unit, at[0], at[1], at[2], at[3]) >> shift; \
+        } \
         q &= (uint32_t)l.quanta.mask * each; \
         if (l.quanta.single) { \
             q |= singles_##NAME(unit, high[0], high[1], high[2], high[3]) << l.quanta.up; \
@@ -9046,7 +9087,7 @@ BODY Eight16 each_block(const uint8_t *at, int step)
     /* Bytes of eight blocks that are exponents. */ \
     TARGET BODY FloatLanes_##NAME powers_##NAME(const uint8_t *at, int s, int bytes) \
     { \
-        Lanes_##NAME w = spread_##NAME(each_block(at, bytes), s) & 255; \
+        Lanes_##NAME w = spread_##NAME(each_block(at, 32, bytes), s) & 255; \
         Lanes_##NAME tiny = (Lanes_##NAME)(w < 2); \
         return (FloatLanes_##NAME)((tiny & (w + 1) << 21) | (~tiny & (w - 1) << 23)); \
     } \
@@ -9471,12 +9512,12 @@ AVX2 BODY Lanes_avx2 look_up_avx2(Lanes_avx2 q, const int8_t list[16], int more)
 
 AVX2 BODY FloatLanes_avx2 halves_avx2(const uint8_t *unit, int at, int s, int block, int bytes)
 {
-    if (block > 32) {
+    if (block == 256) {
         short one;
         memcpy(&one, unit + at, 2);
         return _mm256_cvtph_ps(_mm_set1_epi16(one));
     }
-    __m256 v = _mm256_cvtph_ps((__m128i)each_block(unit + at, bytes));
+    __m256 v = _mm256_cvtph_ps((__m128i)each_block(unit + at, block, bytes));
     return s ? _mm256_permute2f128_ps(v, v, 0x11) : _mm256_permute2f128_ps(v, v, 0);
 }
 
@@ -9711,6 +9752,13 @@ AVX512 BODY Lanes_avx512 look_up_avx512(Lanes_avx512 q, const int8_t list[16], i
     return (Lanes_avx512)_mm512_shuffle_epi8(values, (__m512i)q);
 }
 
+/* Numbers of eight groups of 32 in the order of group_avx512. */
+AVX512 BODY __m256i spread_half(Eight16 w)
+{
+    const __m256i order = _mm256_set_epi16(7, 5, 3, 1, 7, 5, 3, 1, 6, 4, 2, 0, 6, 4, 2, 0);
+    return _mm256_permutexvar_epi16(order, _mm256_castsi128_si256((__m128i)w));
+}
+
 /* What eight blocks have in some place lies in four windows of 64 bytes, two blocks in each, or in
  * two: words of two windows are picked at once. No window goes past the unit. */
 AVX512 BODY FloatLanes_avx512 halves_avx512(const uint8_t *unit, int at, int s, int block,
@@ -9720,11 +9768,12 @@ AVX512 BODY FloatLanes_avx512 halves_avx512(const uint8_t *unit, int at, int s, 
     const int each = bytes <= 20 ? 4 : 2;
     __m512i all = _mm512_setzero_si512();
     (void)s;
-    if (block > 32) {
+    if (block == 256) {
         short one;
         memcpy(&one, unit + at, 2);
         return _mm512_cvtph_ps(_mm256_set1_epi16(one));
     }
+    if (block > 32) return _mm512_cvtph_ps(spread_half(each_block(unit + at, block, bytes)));
     UNROLL(2)
     for (int first = 0; first < 8; first += 2 * each) {
         int a = first * bytes, b = (first + each) * bytes, last = 8 * bytes - 64;
@@ -9780,10 +9829,8 @@ AVX512 BODY Lanes_avx512 pick_avx512(const uint8_t *from, Bytes16 at)
 
 AVX512 BODY Lanes_avx512 spread_avx512(Eight16 w, int s)
 {
-    const __m256i order = _mm256_set_epi16(7, 5, 3, 1, 7, 5, 3, 1, 6, 4, 2, 0, 6, 4, 2, 0);
-    __m256i v = _mm256_castsi128_si256((__m128i)w);
     (void)s;
-    return (Lanes_avx512)_mm512_cvtepu16_epi32(_mm256_permutexvar_epi16(order, v));
+    return (Lanes_avx512)_mm512_cvtepu16_epi32(spread_half(w));
 }
 
 AVX512 BODY Lanes_avx512 singles_avx512(const uint8_t *from, int a, int b, int c, int d)
@@ -10173,8 +10220,8 @@ BODY FloatLanes_neon halves_neon(const uint8_t *unit, int at, int s, int block, 
 {
     uint16_t one;
     memcpy(&one, unit + at, 2);
-    if (block > 32) return (FloatLanes_neon)vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(one)));
-    Eight16 w = each_block(unit + at, bytes);
+    if (block == 256) return (FloatLanes_neon)vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(one)));
+    Eight16 w = each_block(unit + at, block, bytes);
     uint16x4_t two = { w[2 * s], w[2 * s], w[2 * s + 1], w[2 * s + 1] };
     return (FloatLanes_neon)vcvt_f32_f16(vreinterpret_f16_u16(two));
 }

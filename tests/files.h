@@ -101,7 +101,8 @@ static void set_scales(uint64_t *random, int type, unsigned char *block, float s
         [7] = { 0, 2, 18 },       [8] = { 0, -1, 74 },  [10] = { 80, 82, 14 },
         [11] = { 108, -1, 42 },   [12] = { 0, 2, 300 }, [13] = { 0, 2, 600 },
         [14] = { 208, -1, 1400 }, [20] = { 0, -1, 69 }, [23] = { 0, -1, 1270 },
-        [39] = { 0, -1, 5 },
+        [35] = { 64, -1, 1.2f },  [39] = { 0, -1, 5 },  [41] = { 0, -1, 1 },
+        [42] = { 0, -1, 1.2f },
     };
     float d = scale / places[type].level * (float)(0.5 + random_unit(random));
     uint16_t half = float_f16(d);

@@ -177,6 +177,37 @@ static void pack_iq4_nl(uint8_t *out, const float *x)
     pack_listed(out + 2, x, put_half(out, largest_of(x, 32) / -127), uneven);
 }
 
+/* 1 and -1. */
+static void pack_q1_0(uint8_t *out, const float *x)
+{
+    float sum = 0;
+    for (int i = 0; i < 128; i++) sum += fabsf(x[i]);
+    put_half(out, sum / 128);
+    memset(out + 2, 0, 16);
+    for (int i = 0; i < 128; i++) out[2 + i / 8] |= (uint8_t)((x[i] > 0) << i % 8);
+}
+
+/* -1, 0 and 1 in the places of the quanta of Q2_K. */
+static void pack_tq2_0(uint8_t *out, const float *x)
+{
+    float d = put_half(out + 64, fabsf(largest_of(x, 256)) / 2);
+    memset(out, 0, 64);
+    for (int i = 0; i < 256; i++) {
+        int v = nearest(quotient(x[i], d), -1, 1) + 1;
+        out[i / 128 * 32 + i % 32] |= (uint8_t)(v << i / 32 % 4 * 2);
+    }
+}
+
+/* -1, 0, 1, 2 */
+static void pack_q2_0(uint8_t *out, const float *x)
+{
+    float d = put_half(out, largest_of(x, 64) / 2);
+    memset(out + 2, 0, 16);
+    for (int i = 0; i < 64; i++) {
+        out[2 + i / 4] |= (uint8_t)(nearest(quotient(x[i], d) + 1, 0, 3) << i % 4 * 2);
+    }
+}
+
 /* The largest number is between 4 and 8 powers of two, of which 6 can be had. */
 static void pack_mxfp4(uint8_t *out, const float *x)
 {
@@ -233,7 +264,10 @@ static void pack_row(int type, uint8_t *out, const float *x, int n)
         if (type == 14) pack_q6_K(out, x);
         if (type == 20) pack_iq4_nl(out, x);
         if (type == 23) pack_iq4_xs(out, x);
+        if (type == 35) pack_tq2_0(out, x);
         if (type == 39) pack_mxfp4(out, x);
+        if (type == 41) pack_q1_0(out, x);
+        if (type == 42) pack_q2_0(out, x);
     }
     if (f->pack) f->pack(out, x, n);
 }
@@ -424,10 +458,11 @@ static void check_divergences(const int *types, int n, int block, int noisy, int
 static void test_divergence(void)
 {
     static const int near[] = { 0, 1, 30, 8 }, fine[] = { 8 }, small[] = { 2, 3, 6, 7, 20, 39 },
-                     super[] = { 10, 11, 12, 13, 14, 23 };
+                     middle[] = { 41, 42 }, super[] = { 10, 11, 12, 13, 14, 23, 35 };
     check_divergences(near, ARRAY_LEN(near), 32, 0, 1);
     check_divergences(fine, ARRAY_LEN(fine), 32, 1, 0);
     check_divergences(small, ARRAY_LEN(small), 32, 0, 0);
+    check_divergences(middle, ARRAY_LEN(middle), 128, 0, 0);
     check_divergences(super, ARRAY_LEN(super), 256, 0, 0);
 }
 
@@ -439,7 +474,7 @@ static void test_divergence(void)
 static void test_steps(void)
 {
     enum { N = 39 };
-    static const int types[] = { 2, 8, 11, 14, 20, 39 };
+    static const int types[] = { 2, 8, 11, 14, 20, 39, 41, 42 };
     for (size_t i = 0; i < ARRAY_LEN(types); i++) {
         llm_model *m = stored_model(types[i], formats[types[i]].block, 0);
         for (size_t row = 0; m && row < ARRAY_LEN(isas); row++) {

@@ -8,6 +8,7 @@ in hexadecimal, and the numbers in them, each as the 8 hexadecimal digits of its
 """
 
 import ctypes
+import enum
 import sys
 
 import numpy as np
@@ -18,21 +19,31 @@ import llm
 
 GOLDENS = llm.ROOT / "tests" / "goldens" / "formats.txt"
 
+
+class Newer(enum.IntEnum):
+    """Types that the package does not name."""
+    Q2_0 = 42
+
+
 # Formats that run.c must have.
 REQUIRED = [Type.F32, Type.F16, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0,
             Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K, Type.IQ4_NL, Type.IQ4_XS,
-            Type.BF16, Type.MXFP4]
+            Type.BF16, Type.TQ2_0, Type.MXFP4, Type.Q1_0, Newer.Q2_0]
 
 # Where a block keeps its float16 scales. In random bytes they could be infinite or NaN, which no
 # quantizer writes.
 SCALES = {
     Type.Q4_0: [0], Type.Q4_1: [0, 2], Type.Q5_0: [0], Type.Q5_1: [0, 2], Type.Q8_0: [0],
     Type.Q2_K: [80, 82], Type.Q3_K: [108], Type.Q4_K: [0, 2], Type.Q5_K: [0, 2], Type.Q6_K: [208],
-    Type.IQ4_NL: [0], Type.IQ4_XS: [0], Type.MXFP4: [],
+    Type.IQ4_NL: [0], Type.IQ4_XS: [0], Type.TQ2_0: [64], Type.MXFP4: [],
+    Type.Q1_0: [0], Newer.Q2_0: [0],
 }
 
 # The same where a scale is an exponent of one byte: all of them are numbers.
 EXPONENTS = {Type.MXFP4: 0}
+
+# Those that the package does not unpack: d and as many bits a number, which stand for these.
+DIGITS = {Type.Q1_0: (128, 1, [-1, 1]), Newer.Q2_0: (64, 2, [-1, 0, 1, 2])}
 
 SHIM = """
 #define RUN_NO_MAIN
@@ -69,14 +80,28 @@ def build():
     return lib
 
 
+def kind_of(number):
+    return Newer(number) if number in list(Newer) else Type(number)
+
+
 def sizes(kind):
     """(numbers, bytes) of a block."""
+    if kind in DIGITS:
+        block, bits, _ = DIGITS[kind]
+        return block, 2 + block * bits // 8
     block, size = GGML_QUANT_SIZES[kind]
     return block, size
 
 
 def reference(kind, data):
     """The float32 bits of the numbers in these blocks."""
+    if kind in DIGITS:
+        _, bits, values = DIGITS[kind]
+        blocks = data.reshape(-1, sizes(kind)[1])
+        ones = np.unpackbits(blocks[:, 2:], axis=1, bitorder="little")
+        digits = ones.reshape(len(blocks), -1, bits) @ (1 << np.arange(bits))
+        d = blocks[:, :2].copy().view("<f2").astype(np.float32)
+        return (d * np.array(values, np.float32)[digits]).view(np.uint32).reshape(-1)
     with np.errstate(invalid="ignore", over="ignore"):
         return np.ascontiguousarray(dequantize(data, kind)).view(np.uint32).reshape(-1)
 
@@ -240,7 +265,7 @@ def check_goldens(checks):
     found = set()
     for number, line in enumerate(GOLDENS.read_text().splitlines(), 1):
         kind, name, data, values = line.split(" ")
-        kind, data = Type(int(kind)), np.frombuffer(bytes.fromhex(data), np.uint8)
+        kind, data = kind_of(int(kind)), np.frombuffer(bytes.fromhex(data), np.uint8)
         bits = np.frombuffer(bytes.fromhex(values), ">u4")
         checks.that(name == kind.name and np.array_equal(bits, reference(kind, data)),
                     f"goldens/formats.txt line {number} is not what gguf unpacks")
@@ -262,7 +287,7 @@ def main():
     for kind in REQUIRED:
         checks.that(int(kind) in present, f"run.c has no format {kind.name}")
     for number in present:
-        kind = Type(number)
+        kind = kind_of(number)
         if kind in SCALES or kind in REQUIRED:
             check_format(checks, lib, kind)
         else:
