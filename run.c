@@ -5455,11 +5455,14 @@ int llm_eval_many(llm_session *const *sessions, const int *tokens, int n)
             return fail("sessions 0 and %d are of different models", i);
         }
         int status = check_tokens(sessions[i], tokens + i, 1);
-        if (!status) choose_rope(sessions[i], sessions[i]->position + 1);
-        if (status || (status = eval(sessions[i], NULL, 0, NULL))) return status;
+        if (status) return status;
         for (int j = 0; j < i; j++) {
             if (sessions[i] == sessions[j]) return fail("sessions %d and %d are the same", j, i);
         }
+    }
+    for (int i = 0; i < n; i++) {
+        choose_rope(sessions[i], sessions[i]->position + 1);
+        if (eval(sessions[i], NULL, 0, NULL)) return -1;
     }
     if (borrow(sessions[0])) return -1;
     State *next[CHUNK];
