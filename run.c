@@ -107,6 +107,7 @@ typedef struct {
     int has_weights;    /* 0: a vocabulary-only file; it encodes and decodes, and has no sessions */
     int64_t n_params;   /* numbers in all tensors */
     int64_t bytes_read; /* weight bytes read for each generated token */
+    int64_t state_bytes;   /* of the states of layers that have one; sessions keep 4 to 8 of them */
     llm_sampling sampling; /* the file's own general.sampling.* keys; temperature 1 and top_p 0.9
                               where absent */
 } llm_facts;
@@ -169,7 +170,8 @@ int llm_threads(const llm_session *s);
 const int *llm_tokens(const llm_session *s);
 
 /* Goes back to a position; what came after is forgotten, and if that is anything, there are no
- * logits until the next evaluation. */
+ * logits until the next evaluation. Where layers have a state, the session goes back to the newest
+ * one that it has kept, and that evaluation takes the tokens behind it again. */
 int llm_rewind(llm_session *s, int position);
 
 /* From now on the session draws as if it had been made with this seed. */
@@ -2738,6 +2740,7 @@ static void load_weights(llm_model *m)
     }
     for (int l = 0; l < c->n_layers && !m->failed; l++) load_layer(m, l);
     if (!m->failed) load_kept(m);
+    c->state_bytes = (int64_t)m->state * (int64_t)sizeof(float);
     for (uint64_t i = 0; i < m->file.n_tensors && !m->failed; i++) {
         const Tensor *t = &m->file.tensors[i];
         if (!t->used && !is_beside(m, t)) {
@@ -8133,6 +8136,9 @@ static void print_facts(const llm_model *m, const llm_session *s, const Settings
             c->vocab_size);
     if (c->n_experts) {
         fprintf(stderr, "experts  %d, of which a token has %d\n", c->n_experts, c->n_experts_used);
+    }
+    if (c->state_bytes) {
+        fprintf(stderr, "states   of %.1f MB for a position\n", (double)c->state_bytes * 1e-6);
     }
     fprintf(stderr,
             "session  context %d of %d, seed %llu, %d threads, kernels %s, loaded in %.1f ms\n",

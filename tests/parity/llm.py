@@ -72,7 +72,8 @@ class Facts(ctypes.Structure):
         + [(name, c_int) for name in
            ("context", "vocab_size", "dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads",
             "head_dim", "n_experts", "n_experts_used", "bos", "eos", "has_weights")]
-        + [("n_params", c_int64), ("bytes_read", c_int64), ("sampling", Sampling)])
+        + [("n_params", c_int64), ("bytes_read", c_int64), ("state_bytes", c_int64),
+           ("sampling", Sampling)])
 
 
 OnText = ctypes.CFUNCTYPE(c_int, c_void_p, POINTER(ctypes.c_char), c_size_t)
