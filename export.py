@@ -491,7 +491,7 @@ def check_bounds(source, metadata, tensors):
         "expert_group_count"))
     size = facts.setdefault("attention.key_length", dim // max(heads, 1))
     for key, (least, most) in BOUNDS.items():
-        most = facts.get(most, 0) if isinstance(most, str) else most
+        most = np.max(facts.get(most, 0)) if isinstance(most, str) else most
         values = np.atleast_1d(facts.get(key, least))
         least = 0 if len(values) > 1 else least  # layers of another kind have none
         require(least <= values.min() and values.max() <= most or key not in facts,
@@ -1150,6 +1150,7 @@ KEYS = {
     "expert_weights_scale": ("routed_scaling_factor", float),
     "expert_weights_norm": ("norm_topk_prob", bool),
     "leading_dense_block_count": ("first_k_dense_replace", int),
+    "interleave_moe_layer_step": ("moe_layer_interval", int),
     "full_attention_interval": ("full_attention_interval", int),
     "shortconv.l_cache": ("conv_kernel", int), "ssm.conv_kernel": ("conv_kernel", int),
     "ssm.state_size": ("ssm_state_size", int), "ssm.group_count": ("ssm_groups", int),
@@ -1175,6 +1176,11 @@ ALIASES = {
     "mamba_n_groups": "ssm_groups", "mamba_d_state": "ssm_state_size",
     "mamba_conv_bias": "use_conv_bias", "layers_block_type": "layer_types",
     "moe_shared_expert_intermediate_size": "shared_expert_intermediate_size",
+    "moe_k": "num_experts_per_tok", "moe_num_experts": "num_experts",
+    "moe_num_shared_experts": "n_shared_experts", "num_shared_experts": "n_shared_experts",
+    "moe_layer_start_index": "first_k_dense_replace", "route_scale": "routed_scaling_factor",
+    "router_scaling_factor": "routed_scaling_factor", "output_multiplier": "logit_scale",
+    "moe_routed_scaling_factor": "routed_scaling_factor",
 }
 HUGGINGFACE_NAMES = {
     "token_embd": "model.embed_tokens",
@@ -1323,6 +1329,37 @@ def granite_names(config):
                  **shared if config.get("shared_expert_intermediate_size") else {})
 
 
+SHARED_EXPERTS = shared_expert("shared_experts")
+BIASED_EXPERTS = dict(EXPERTS, exp_probs_b="mlp.gate.e_score_correction", **SHARED_EXPERTS)
+HUNYUAN_NAMES = names(attn_q_norm="self_attn.query_layernorm",
+                      attn_k_norm="self_attn.key_layernorm")
+ERNIE_NAMES = names(**dict(BIASED_EXPERTS, exp_probs_b="mlp.moe_statics.e_score_correction"))
+MUSE_NAMES = names(**POST_NORMS, ffn_norm="pre_feedforward_layernorm",
+                   attn_gate="self_attn.gate_proj")
+LAGUNA_NAMES = names(**HEAD_NORMS, **EXPERTS, **shared_expert("shared_expert"),
+                     attn_gate="self_attn.g_proj", exp_probs_b="mlp.experts.e_score_correction")
+AFMOE_NAMES = names(
+    **HEAD_NORMS, **dict(BIASED_EXPERTS, ffn_gate_inp="mlp.router.gate",
+                         exp_probs_b="mlp.expert_bias"), attn_gate="self_attn.gate_proj",
+    post_attention_norm="post_attention_layernorm", ffn_norm="pre_mlp_layernorm",
+    post_ffw_norm="post_mlp_layernorm")
+APERTUS_NAMES = names(("ffn_gate",), **HEAD_NORMS, attn_norm="attention_layernorm",
+                      ffn_norm="feedforward_layernorm")
+HY_NAMES = names(**HEAD_NORMS, **dict(EXPERTS, ffn_gate_inp="mlp.router.gate"),
+                 **shared_expert("shared_mlp"), exp_probs_b="mlp.expert_bias")
+AS_FFN_NORM = {"post_attention_norm": "post_attention_layernorm"}  # which is not where it stands
+
+
+def glm4moe_names(config):
+    return names(("ffn_norm",), **BIASED_EXPERTS, **AS_FFN_NORM,
+                 **HEAD_NORMS if config.get("use_qk_norm") else {})
+
+
+def cohere2moe_names(config):
+    return names(("ffn_norm",), **EXPERTS,
+                 **SHARED_EXPERTS if config.get("n_shared_experts") else {})
+
+
 def hybrid_names(config):
     """As granite_names, where what is called shared is all there is without experts, and attention
     may be."""
@@ -1426,6 +1463,62 @@ def hybrid_settings(source, config):
     return settings
 
 
+def hunyuan_settings(source, config):
+    """For longer texts all is turned more slowly, by another theta."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if (rope.get("rope_type") or rope.get("type")) != "dynamic":
+        return {}
+    require(rope.get("alpha"), f"{source}: rope of type dynamic without alpha is not known")
+    theta = number(source, dict(config, **rope), "rope_theta", 10000.0, float)
+    size = number(source, config, "head_dim", (config.get("hidden_size") or 0)
+                  // number(source, config, "num_attention_heads"), least=4)
+    theta *= number(source, rope, "alpha", kind=float, least=0) ** (size / (size - 2))
+    return {"rope_scaling": None, "rope_parameters": {"rope_type": "default", "rope_theta": theta}}
+
+
+def dense_then_sparse(source, config):
+    """Which layers have experts is listed, but these are the last ones."""
+    kinds = config.get("mlp_layer_types")
+    if not kinds:
+        return {}
+    dense = kinds.count("dense")
+    require(kinds == ["dense"] * dense + ["sparse"] * (len(kinds) - dense)
+            and len(kinds) == config.get("num_hidden_layers"),
+            f"{source}: mlp_layer_types are not some dense and then all sparse")
+    return {"first_k_dense_replace": dense}
+
+
+def cohere2moe_settings(source, config):
+    """Only leading layers have another size of feed-forward network than experts, and only they
+    rotate without a window."""
+    settings = dense_then_sparse(source, config)
+    dense = settings.get("first_k_dense_replace", 0)
+    require(config.get("prefix_dense_sliding_window_pattern", 1) == 1 or
+            "full_attention" not in (config.get("layer_types") or [])[:dense],
+            f"{source}: dense layers without window and rope are not known")
+    return dict(settings, moe_intermediate_size=config.get("intermediate_size"), intermediate_size=
+                config.get("prefix_dense_intermediate_size") or config.get("intermediate_size"),
+                layer_norm_eps=None if config.get("rms_norm_eps") else config.get(
+                    "layer_norm_eps", 1e-5))
+
+
+def laguna_settings(source, config):
+    if not config.get("num_attention_heads_per_layer"):
+        return dense_then_sparse(source, config)
+    heads = config["num_attention_heads_per_layer"]
+    require(isinstance(heads, list) and len(heads) == config.get("num_hidden_layers"),
+            f"{source}: num_attention_heads_per_layer has not one number for each layer")
+    return dense_then_sparse(source, config)
+
+
+def muse_settings(source, config):
+    """Every fourth layer has no window, counted from the last one."""
+    layers = number(source, config, "num_hidden_layers")
+    return {"layer_types": config.get("layer_types") or [
+        "sliding_attention" if (layers - 1 - layer) % 4 else "full_attention"
+        for layer in range(layers)]}
+
+
 def mamba2_settings(source, config):
     """It has no attention, and as long a context as wanted."""
     return {"ssm_heads": config.get("num_heads"), "ssm_head_dim": config.get("head_dim"),
@@ -1457,12 +1550,10 @@ def gemma4_settings(source, config):
 
 
 def gemma4_ignored(config):
-    """The eyes and ears of models that have them, and what layers don't use that have keys and
-    values of earlier ones."""
+    """What layers don't use that have keys and values of earlier ones."""
     layers, shared = config["num_hidden_layers"], config.get("num_kv_shared_layers") or 0
     late = "|".join(map(str, range(layers - shared, layers))) or "none"
-    return (r"^(model\.)?(vision_tower|audio_tower|embed_vision|embed_audio)\.|"
-            rf"layers\.({late})\.self_attn\.(k_proj|v_proj|k_norm)\.")
+    return rf"layers\.({late})\.self_attn\.(k_proj|v_proj|k_norm)\."
 
 
 # For the column "also" of ARCHS: functions of a name for messages, the config and the sizes, which
@@ -1554,6 +1645,46 @@ def gemma4_keys(source, config, sizes):
     return keys
 
 
+def constant(**keys):
+    """Returns a function for what the class does always and GGUF says."""
+    return lambda source, config, sizes: keys
+
+
+def shared_width(source, config, sizes):
+    return {"expert_shared_feed_forward_length": sizes.get("shared", 0) * sizes["expert_hidden"]}
+
+
+def by_sigmoid_or_softmax(source, config, sizes):
+    """A softmax of the scores of those chosen is one of all that is made to add up to 1."""
+    softmax = config.get("expert_selection_fn") == "softmax"
+    return {"expert_gating_func": 1 if softmax else 2,
+            "expert_weights_norm": softmax or bool(config.get("norm_topk_prob"))}
+
+
+def all_full(source, config, sizes):
+    """Layers may have a window in principle, but none has."""
+    kinds = config.get("layer_types") or []
+    require(set(kinds) <= {"full_attention"}, f"{source}: layer_types are others than "
+            "full_attention")
+    return {}
+
+
+def last_layer_routed(source, config, sizes):
+    last = config.get("moe_layer_end_index")
+    require(last in (None, -1, sizes["layers"] - 1),
+            f"{source}: moe_layer_end_index is {last}, expected that of the last layer")
+    return {}
+
+
+def muse_layers(source, config, sizes):
+    """Layers with a window rotate, all by one theta, and those without do not."""
+    theta = (config.get("rope_parameters") or config).get("rope_theta", 10000.0)
+    wanted = [theta if kind == "sliding_attention" else 0 for kind in config["layer_types"]]
+    require(config.get("layer_rope_theta") in (None, wanted),
+            f"{source}: layer_rope_theta is not {theta} in layers with a window and 0 in others")
+    return {}
+
+
 def recurrent_layers(source, config, sizes):
     return {"attention.recurrent_layers": np.array([own["q_dim"] == 0 for own in sizes["own"]])}
 
@@ -1590,10 +1721,22 @@ def query_growth(source, config, sizes):
 
 
 def leading_dense(source, config, sizes):
-    """Experts begin behind so many layers, and only they are in these."""
+    """Experts begin behind so many layers, and only they are in these, or in every so many."""
     dense = number(source, config, "first_k_dense_replace", 0, least=0)
-    return [{"experts": 0, "shared": 0, "shared_hidden": 0} if layer < dense else {"hidden": 0}
+    period = number(source, config, "moe_layer_interval", 1)
+    return [{"experts": 0, "shared": 0, "shared_hidden": 0}
+            if layer < dense or (layer + 1) % period else {"hidden": 0}
             for layer in range(sizes["layers"])]
+
+
+def head_counts(source, config, sizes):
+    """Layers may have other numbers of heads, and a gate for each head or for all of its numbers."""
+    heads = config.get("num_attention_heads_per_layer") or [sizes["heads"]] * sizes["layers"]
+    require(all(type(n) is int and n > 0 and n % sizes["kv_heads"] == 0 for n in heads),
+            f"{source}: num_attention_heads_per_layer does not go with {sizes['kv_heads']} "
+            "key/value heads")
+    each = 1 if config.get("gating") in (True, "per-head") else sizes["head_dim"]
+    return [{"heads": n, "q_dim": n * sizes["head_dim"], "gate_dim": n * each} for n in heads]
 
 
 def layer_kinds(source, config, sizes, known):
@@ -1693,6 +1836,21 @@ def falcon_factors(source, config, sizes):
     return []
 
 
+def vector(values):
+    values = np.array(values, np.float32)
+    require(np.all((values > 0) & np.isfinite(values)), "rope has a factor that is not above 0")
+    return Tensor(values.shape, lambda index: values[None])
+
+
+def muse_norms(source, config, sizes):
+    """Queries have one number instead of weights of a norm, keys none."""
+    scale = number(source, config, "qk_scale_factor", kind=float, least=0)
+    made = {"attn_q_norm": vector([scale] * sizes["head_dim"]),
+            "attn_k_norm": vector([1.0] * sizes["head_dim"])}
+    return {f"blk.{layer}.{word}.weight": tensor for layer in range(sizes["layers"])
+            for word, tensor in made.items()}
+
+
 def listed(key, word):
     """Returns a function for "also" that gives a size of each layer where they differ."""
     def keys(source, config, sizes):
@@ -1703,7 +1861,7 @@ def listed(key, word):
 
 COLUMNS = {
     "settle": lambda source, config: {}, "layers": (), "biases": {}, "endings": ENDINGS, "shapes": {}, "stored": {}, "change": {}, "keys": (), "also": (), "rope": {},
-    "rename": (), "ignore": "$^"}
+    "rename": (), "ignore": "$^", "numbers": {}, "made": lambda source, config, sizes: {}}
 
 
 def family(arch, names, only={}, defaults={}, **columns):
@@ -1792,10 +1950,35 @@ MAMBA = {
              "mamba_hidden_act": (None, "silu"), "time_step_limit": NO_LIMIT, **NO_BIAS},
     "defaults": {"use_conv_bias": True, "conv_kernel": 4},
 }
+SHARED_SHAPES = {"ffn_gate_shexp": SHARED, "ffn_up_shexp": SHARED, "ffn_down_shexp": SHARED[::-1]}
+SCORES = ((r"e_score_correction_bias$", "e_score_correction.bias"),
+          (r"expert_bias$", "expert_bias.bias"))
+# Experts that are chosen by a score with a bias, beside some that all tokens have.
+BIASED = {
+    "layers": (leading_dense,), "shapes": SHARED_SHAPES, "rename": SCORES,
+    "ignore": r"model\.layers\.@\.|^model\.mtp_",
+    "keys": (*CHOICE, "expert_feed_forward_length", "expert_shared_count", "expert_weights_scale",
+             "expert_weights_norm", "leading_dense_block_count"),
+}
+ONE_GROUP = {"n_group": (None, 1), "topk_group": (None, 1)}
+ERNIE = {
+    "only": {"use_bias": (None, False)}, "defaults": {
+        "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": True},
+}
 GLM = {
     "shapes": {"ffn_up": ("2*hidden", "dim")}, "biases": {"attention_bias": QKV}, "defaults": {
         "attention_bias": True, "partial_rotary_factor": 0.5, "rms_norm_eps": 1.5625e-07},
 }
+
+EYES = r"^(model\.)?(vision_\w+|visual|multi_modal_projector|embed_vision|audio_tower|embed_audio)\."
+
+
+def either(pattern, other):
+    """A pattern for the column "ignore" of two."""
+    if callable(other):
+        return lambda config: f"{pattern}|{other(config)}"
+    return f"{pattern}|{other}"
+
 
 # By the class in config.json's "architectures". To add one: a row here, new weights in SHAPES, new
 # sizes in MORE_SIZES.
@@ -1808,6 +1991,8 @@ GLM = {
 #   shapes    where they are not those of SHAPES
 #   stored    the shapes in the source where they are not those in GGUF
 #   change    weight: the function that makes it what GGUF wants
+#   made      a function that returns tensors that no weight is the source of
+#   numbers   key: name of a weight of one number in each layer, which become one list
 #   keys      settings of KEYS that go into the metadata
 #   also      functions that return more metadata
 #   rope      settings of rope that the class has besides those of config.json; None: no rope
@@ -1910,6 +2095,82 @@ ARCHS = {
                   "partial_rotary_factor": 1.0, "head_dim": 256, "sliding_window": 512,
                   "hidden_size_per_layer_input": 256, "vocab_size": 262144,
                   "max_position_embeddings": 131072}),
+    "HunYuanDenseV1ForCausalLM": family(
+        "hunyuan-dense", HUNYUAN_NAMES, settle=hunyuan_settings, only=NO_BIAS,
+        defaults={"rms_norm_eps": 1e-5}),
+    "Ernie4_5ForCausalLM": family("ernie4_5", HUGGINGFACE_NAMES, **dict(
+        ERNIE, defaults={**ERNIE["defaults"], "head_dim": 128})),
+    "Ernie4_5_MoeForCausalLM": family("ernie4_5-moe", ERNIE_NAMES, **dict(
+        BIASED, **ERNIE, also=(shared_width, last_layer_routed),
+        keys=(*CHOICE, "expert_feed_forward_length", "expert_shared_count",
+              "interleave_moe_layer_step", "leading_dense_block_count"),
+        stored={"exp_probs_b": ("1", "experts")}, change={"exp_probs_b": reshaped})),
+    "ArceeForCausalLM": family(
+        "arcee", names(("ffn_gate",)), change=PAIRS, only={**NO_BIAS, "hidden_act": "relu2"},
+        defaults={"hidden_act": "relu2", "rms_norm_eps": 1e-5}),
+    "SeedOssForCausalLM": family(
+        "seed_oss", names(("ffn_norm",), **AS_FFN_NORM), defaults={
+            "attention_bias": True, "head_dim": 128}, biases={
+                "attention_bias": QKV, "attention_out_bias": ("attn_output",), "mlp_bias": FFN}),
+    "MellumForCausalLM": family(
+        "mellum", names(FFN, **EXPERTS, **HEAD_NORMS), settle=dense_then_sparse,
+        keys=(*CHOICE, "expert_feed_forward_length"), also=(sliding_windows(4, listed=True),),
+        only={**NO_BIAS, "norm_topk_prob": (None, True), "first_k_dense_replace": (None, 0)},
+        defaults={"intermediate_size": 0, "layer_types": lambda config: ["full_attention"]
+                  * (config.get("num_hidden_layers") or 0)}),
+    "HYV3ForCausalLM": family("hy_v3", HY_NAMES, **dict(
+        BIASED, settle=dense_then_sparse, also=(sigmoid_choice, shared_width),
+        endings={**ENDINGS, "exp_probs_b": ""}, rename=((r"expert_bias$", "expert_bias.weight"),),
+        only={**NO_BIAS, "route_norm": (None, True)}, defaults={
+            "rms_norm_eps": 1e-5, "norm_topk_prob": True, "n_shared_experts": 1,
+            "first_k_dense_replace": 1, "routed_scaling_factor": 2.826})),
+    "Dots1ForCausalLM": family("dots1", names(**BIASED_EXPERTS, **HEAD_NORMS), **dict(
+        BIASED, also=(sigmoid_choice, all_full), only={**NO_BIAS, **ONE_GROUP})),
+    "Glm4MoeForCausalLM": family("glm4moe", glm4moe_names, **dict(
+        BIASED, also=(sigmoid_choice,), biases={"attention_bias": QKV},
+        only={**ONE_GROUP}, defaults={
+            "partial_rotary_factor": 0.5, "rms_norm_eps": 1e-5, "norm_topk_prob": True,
+            "first_k_dense_replace": 1})),
+    "Cohere2MoeForCausalLM": family("cohere2moe", cohere2moe_names, **dict(
+        BIASED, settle=cohere2moe_settings, also=(
+            sliding_windows(4, listed=True), shared_width, by_sigmoid_or_softmax),
+        keys=(*CHOICE, "expert_feed_forward_length", "expert_shared_count", "logit_scale",
+              "leading_dense_block_count"),
+        only={**NO_BIAS, "shared_expert_combination_strategy": (None, "average"),
+              "expert_selection_fn": ("softmax", "sigmoid"), "use_qk_norm": (None, False)},
+        defaults={"logit_scale": 0.0625, "tie_word_embeddings": True, "norm_topk_prob": True,
+                  "expert_selection_fn": "softmax"})),
+    "LagunaForCausalLM": family("laguna", LAGUNA_NAMES, **dict(
+        BIASED, settle=laguna_settings, layers=(head_counts, leading_dense),
+        shapes={"attn_gate": ("gate_dim", "dim")},
+        also=(sliding_windows(4, listed=True, needed=False), sigmoid_choice,
+              listed("attention.head_count", "heads")),
+        keys=(*CHOICE, "expert_feed_forward_length", "expert_shared_feed_forward_length",
+              "expert_weights_scale", "expert_weights_norm", "leading_dense_block_count"),
+        only={**NO_BIAS, "gating": (True, "per-head", "per-element"),
+              "gating_types": None, "moe_router_logit_softcapping": (None, 0),
+              "moe_apply_router_weight_on_input": (None, False)},
+        defaults={"partial_rotary_factor": 1.0, "norm_topk_prob": True, "gating": True,
+                  "first_k_dense_replace": 1})),
+    "AfmoeForCausalLM": family("afmoe", AFMOE_NAMES, **dict(
+        BIASED, also=(sliding_windows(4), sigmoid_choice),
+        only={**NO_BIAS, "mup_enabled": True, "route_norm": (None, True),
+              "score_func": (None, "sigmoid"), **ONE_GROUP},
+        defaults={"rms_norm_eps": 1e-5, "norm_topk_prob": True, "first_k_dense_replace": 1})),
+    "ApertusForCausalLM": family(
+        "apertus", APERTUS_NAMES, only={
+            **NO_BIAS, "hidden_act": "xielu", "qk_norm": (None, True), "post_norm": (None, False)},
+        numbers={f"xielu.{word}": f"model.layers.{{}}.mlp.act_fn.{word}" for word in (
+            "alpha_n", "alpha_p", "beta", "eps")},
+        defaults={"hidden_act": "xielu", "rms_norm_eps": 1e-5}),
+    "MuseGlimmerTextForCausalLM": family(
+        "muse-glimmer", MUSE_NAMES, settle=muse_settings, change={**PAIRS, **ONE_MORE, "output_norm": reshaped},
+        also=(sliding_windows(4, listed=True), muse_layers), made=muse_norms,
+        keys=("logit_scale", "final_logit_softcapping"),
+        only={"attention_bias": (None, False), "hidden_activation": (None, "silu"),
+              "post_norm_eps": (None, 1e-8)},
+        defaults={"rms_norm_eps": 1e-5, "logit_scale": 0.19611613513818404,
+                  "final_logit_softcapping": 20.0, "qk_scale_factor": 3.87, "head_dim": 128}),
     "Phi3ForCausalLM": family(
         "phi3", PHI3_NAMES, shapes={"ffn_up": ("2*hidden", "dim")}, only=NO_BIAS,
         keys=("attention.sliding_window",),
@@ -2002,10 +2263,22 @@ ARCHS = {
 }
 # Models that see have one of these inside; its settings are in text_config.
 for inside, whole in (("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
-                      ("Ministral3ForCausalLM", "Mistral3ForConditionalGeneration")):
+                      ("Gemma4ForCausalLM", "Gemma4ForConditionalGeneration"),
+                      ("Ministral3ForCausalLM", "Mistral3ForConditionalGeneration"),
+                      ("MuseGlimmerTextForCausalLM", "MuseGlimmerForConditionalGeneration"),
+                      ("Qwen3ForCausalLM", "Qwen3VLForConditionalGeneration"),
+                      ("Qwen3MoeForCausalLM", "Qwen3VLMoeForConditionalGeneration"),
+                      ("Qwen3_5ForCausalLM", "Qwen3_5ForConditionalGeneration"),
+                      ("Qwen3_5MoeForCausalLM", "Qwen3_5MoeForConditionalGeneration")):
     ARCHS[whole] = dict(
-        ARCHS[inside], ignore=r"^(model\.)?(vision_tower|multi_modal_projector)\.",
-        rename=((r"^model\.language_model\.", "model."), (r"^language_model\.", "")))
+        ARCHS[inside], ignore=either(EYES, ARCHS[inside]["ignore"]),
+        rename=((r"^model\.language_model\.", "model."), (r"^language_model\.", ""),
+                *ARCHS[inside]["rename"]))
+for whole, arch in (("Qwen3VLForConditionalGeneration", "qwen3vl"),
+                    ("Qwen3VLMoeForConditionalGeneration", "qwen3vlmoe")):
+    ARCHS[whole].update(arch=arch, also=(*ARCHS[whole]["also"], rope_sections), only={
+        **ARCHS[whole]["only"], "norm_topk_prob": (None, True)})
+del ARCHS["MuseGlimmerTextForCausalLM"]
 META = family("llama", META_NAMES)
 LLAMA2C = dict(META, names={name: name for name in META_NAMES})
 
@@ -2066,12 +2339,6 @@ def measure(source, words, sizes):
 
 
 # Rope scaling, by its name in config.json: functions that return its metadata and its tensors.
-
-
-def vector(values):
-    values = np.array(values, np.float32)
-    require(np.all((values > 0) & np.isfinite(values)), "rope has a factor that is not above 0")
-    return Tensor(values.shape, lambda index: values[None])
 
 
 def linear_scaling(source, rope, sizes):
@@ -2173,6 +2440,11 @@ def read_rope(source, row, config, sizes):
     scaling, tensors = SCALINGS[kind](source, dict(rope, **row["rope"]), sizes)
     keys = {"rope.dimension_count": rotated, "rope.freq_base": theta}
     keys.update((f"rope.scaling.{key}", value) for key, value in scaling.items())
+    if "partial_rotary_factor" in row["defaults"] and local and kind != "proportional":
+        near = int(sizes["head_dim"] * number(source, local, "partial_rotary_factor", 1.0, float, 0))
+        require(near % 2 == 0, f"{source}: rope of {near} numbers of each head in layers with a "
+                "window, expected an even size")
+        keys.update({"rope.dimension_count_swa": near} if near != rotated else {})
     local = number(source, dict({"rope_theta": config.get("rope_local_base_freq")}, **local),
                    "rope_theta", theta, float)
     return dict(keys, **{"rope.freq_base_swa": local} if local != theta else {}), tensors
@@ -2201,6 +2473,17 @@ def same_values(shards, others):
                for part in (slice(row, min(row + step, a.rows)) for row in range(0, a.rows, step)))
 
 
+def take_numbers(source, name, layers, found):
+    """The numbers of this name in all layers; they are no longer among those found."""
+    values = []
+    for layer in range(layers):
+        tensor, = found.pop(name.format(layer), (None,))
+        require(tensor is not None and math.prod(tensor.shape) == 1,
+                f"{source}: {name.format(layer)} is not there, or more than one number")
+        values.append(tensor.read(slice(0, 1)).item())
+    return np.array(values, np.float32)
+
+
 def take_tensors(source, row, config, sizes, found):
     """{GGUF name: Tensor} of a whole model in the order of the file: the embedding, layer by layer,
     the rest. found is {name in the source: its shards}."""
@@ -2213,7 +2496,7 @@ def take_tensors(source, row, config, sizes, found):
             del found[embedding]
         if output not in found or same_values(found[output], found[embedding]):
             used.add(f"{stems.pop('output')}.weight")
-        else:
+        elif not config.get("text_config"):
             notes.append(f"{source} says that {output} is {embedding}, but the two differ: both "
                          "are written")
     biased = [stem for key, names in row["biases"].items()
@@ -2248,12 +2531,16 @@ def assemble(source, name, row, config, found):
     in Hugging Face's words, found {name in the source: its shards}."""
     sizes = read_sizes(source, config)
     rope, extra = ({}, {}) if row["rope"] is None else read_rope(source, row, config, sizes)
-    eps, kind = ("layer_norm_eps", "layer_norm") if "layer_norm_eps" in row["defaults"] else (
+    eps, kind = ("layer_norm_eps", "layer_norm") if "layer_norm_eps" in row["defaults"] or (
+        not row["defaults"].get("rms_norm_eps") and config.get("layer_norm_eps")) else (
         "rms_norm_eps", "layer_norm_rms")
     sizes["own"] = [{} for _ in range(sizes["layers"])]
     for layers in row["layers"]:
         for own, more in zip(sizes["own"], layers(source, config, sizes)):
             own.update(more)
+    lists = {key: take_numbers(source, name, sizes["layers"], found)
+             for key, name in row["numbers"].items()}
+    extra = {**extra, **row["made"](source, config, sizes)}
     tensors = dict(extra, **take_tensors(source, row, config, sizes, found))
     name = name.encode("utf-8", "replace").decode()  # names of folders may have any bytes
     arch = row["arch"](config) if callable(row["arch"]) else row["arch"]
@@ -2279,6 +2566,7 @@ def assemble(source, name, row, config, found):
             values[key] = number(source, config, setting, kind=kind, least=0)
     for keys in row["also"]:
         values.update(keys(source, config, sizes))
+    metadata.update(lists)
     metadata.update((f"{arch}.{key}", value) for key, value in values.items() if value is not None)
     return metadata, tensors
 
@@ -2577,8 +2865,8 @@ def sampling_keys(source, generation):
 
 def complete(source, row, config):
     """The config with what the code here calls its settings and what it leaves out."""
+    config = {**config, **(config.get("text_config") or {})}
     config = {ALIASES.get(key, key): value for key, value in config.items()}
-    config.update(config.get("text_config") or {})
     conform(source, config, CONFIG)
     for key, value in row["defaults"].items():
         if not callable(value):
