@@ -2847,6 +2847,37 @@ def read_shards(folder):
     return {name: [tensor] for name, tensor in found.items()}
 
 
+def matrix_at(tensor, first, shape):
+    """The rows of a stack from first on as a matrix."""
+    rows = np.arange(first, first + shape[0])
+    return Tensor(shape, lambda index: tensor.read(rows[index]))
+
+
+def part_experts(row, config, found):
+    """found, where experts that lie in one tensor have one each. In some files the rows of all are
+    columns, which the shape tells, or where both fit, the family."""
+    dim, hidden = config.get("hidden_size"), config.get("moe_intermediate_size")
+    for name in [name for name in found if name.endswith(".experts.gate_up_proj")]:
+        stem, (both,) = name.removesuffix("gate_up_proj"), found.pop(name)
+        down, = found.pop(f"{stem}down_proj", (None,))
+        require(down is not None and len(both.shape) == len(down.shape) == 3,
+                f"{name} is {show(both.shape)} without such a down_proj")
+        experts = both.shape[0]
+        if both.shape[1] == dim and (both.shape[2] != dim or row["arch"] == "qwen3vlmoe"):
+            both, down = (turned(tensor, (experts, *tensor.shape[:0:-1]), {})
+                          for tensor in (both, down))
+        require(both.shape[1:] == (2 * hidden, dim) and down.shape == (experts, dim, hidden),
+                f"{name} is {show(both.shape)} and its down_proj {show(down.shape)}, expected "
+                f"{2 * hidden} rows of {dim} and {dim} of {hidden}")
+        for i in range(experts):
+            for word, tensor, first, shape in (
+                    ("gate", both, 2 * i * hidden, (hidden, dim)),
+                    ("up", both, (2 * i + 1) * hidden, (hidden, dim)),
+                    ("down", down, i * dim, (dim, hidden))):
+                found[f"{stem}{i}.{word}_proj.weight"] = [matrix_at(tensor, first, shape)]
+    return found
+
+
 def sampling_keys(source, generation):
     """What the model's makers recommend, but for what can't be used."""
     names = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
@@ -2904,6 +2935,7 @@ def read_huggingface(folder, tokenizer):
         require(config.get(key) in values, f"{source}: {key} is {config.get(key)}, expected "
                 f"{' or '.join(map(str, values))}")
     found = take_names(row, config, join_all_mxfp4(source, read_shards(folder)))
+    found = part_experts(row, config, found)
     if config.get("text_config"):  # which of the two configs says so has changed
         config["tie_word_embeddings"] = True
     name = os.path.basename(os.path.abspath(folder))

@@ -669,9 +669,13 @@ def late_cases():
             rope_parameters=rope(theta=1e5, mrope_section=[4, 4, 3])), {"rms_norm_eps": 0.01}),
         routed("qwen3vlmoe/text", qwen3vl(
             Qwen3VLMoeConfig, **shape(64, 96, 4, 2, 128, layers=3), head_dim=32, num_experts=6,
-            num_experts_per_tok=2, moe_intermediate_size=64,
+            num_experts_per_tok=2, moe_intermediate_size=48,
             rope_parameters=rope(theta=1e6, mrope_section=[6, 5, 5])),
                {"num_experts_per_tok": 3}, dtype=torch.bfloat16),
+        routed("qwen3vlmoe/mha", qwen3vl(
+            Qwen3VLMoeConfig, **shape(72, 51, 4, 4, 131, eps=0.1), head_dim=22, num_experts=9,
+            num_experts_per_tok=3, moe_intermediate_size=25,
+            rope_parameters=rope(theta=1e5, mrope_section=[4, 4, 3])), {"rms_norm_eps": 0.01}),
         case("muse-glimmer/gqa", muse(
             **shape(64, 96, 4, 2, 128, layers=4), head_dim=16, sliding_window=24, **text,
             rope_parameters=rope(theta=5e5)),
@@ -749,13 +753,13 @@ def late_cases():
             **shape(64, 96, 4, 2, 128, layers=4, context=4096), head_dim=32, num_local_experts=6,
             num_experts_per_tok=2, moe_intermediate_size=64, sliding_window=24,
             layer_types=[SLIDING, SLIDING, SLIDING, FULL],
-            rope_parameters=layered(yarn(8.0, 512, 5e5), theta=1e4)),
+            rope_parameters=layered(yarn(8.0, 512, 5e5), theta=5e5)),
                {"sliding_window": 25, **QK_NORMS}, dtype=torch.bfloat16),
         routed("mellum/tied", MellumConfig(
             **shape(72, 51, 4, 1, 131, layers=3, eps=0.1), head_dim=22, num_local_experts=9,
             num_experts_per_tok=3, moe_intermediate_size=25, sliding_window=17,
             layer_types=[FULL, SLIDING, FULL], tie_word_embeddings=True),
-               {"rms_norm_eps": 0.01}),
+               {"rms_norm_eps": 0.01}, other_llama="it has one theta, and expects an output"),
         routed("hy_v3/gqa", HYV3Config(
             **shape(64, 96, 4, 2, 128, layers=3), head_dim=32, num_experts=6,
             num_experts_per_tok=2, moe_intermediate_size=64),
@@ -915,4 +919,92 @@ def golden_cases():
             **plain, qk_layernorm=True, use_parallel_residual=True, **text,
             rope_parameters=rope(partial_rotary_factor=0.5)), family="stablelm"),
         golden("starcoder2", Starcoder2Config(**plain, **text)),
+        golden("lfm2", Lfm2Config(
+            **normed(24, 16, 2, 1, 64, layers=3, context=128), norm_eps=1e-5,
+            block_auto_adjust_ff_dim=False, layer_types=[CONV, FULL, CONV])),
+        golden("lfm2moe", Lfm2MoeConfig(
+            **normed(24, 16, 2, 1, 64, layers=3, context=128), norm_eps=1e-5,
+            moe_intermediate_size=14, num_experts=4, num_experts_per_tok=2, num_dense_layers=1,
+            layer_types=[CONV, FULL, CONV])),
+        golden("qwen35", Qwen3_5TextConfig(
+            **shape(24, 16, 2, 1, 64, layers=3, context=128), head_dim=12, **delta(2, 8, 4, 8),
+            **text, layer_types=[LINEAR, FULL, LINEAR], tie_word_embeddings=True,
+            rope_parameters=rope(partial_rotary_factor=0.5, mrope_section=[1, 1, 1]))),
+        golden("qwen35moe", Qwen3_5MoeTextConfig(
+            **unfed(tiny), head_dim=12, **delta(1, 8, 2, 8), **text, num_experts=4,
+            num_experts_per_tok=2, moe_intermediate_size=14, shared_expert_intermediate_size=18,
+            layer_types=[LINEAR, FULL],
+            rope_parameters=rope(partial_rotary_factor=0.5, mrope_section=[1, 1, 1]))),
+        golden("gemma4", Gemma4TextConfig(
+            **shape(24, 16, 2, 1, 64, layers=6, context=128), head_dim=8, global_head_dim=16,
+            sliding_window=12, layer_types=[SLIDING, SLIDING, FULL] * 2, num_kv_shared_layers=3,
+            use_double_wide_mlp=True, hidden_size_per_layer_input=4, **text,
+            vocab_size_per_layer_input=64, final_logit_softcapping=4.0)),
+        golden("gemma4-experts", Gemma4TextConfig(
+            **shape(24, 16, 2, 2, 64, layers=3, context=128), head_dim=8, global_head_dim=12,
+            sliding_window=12, layer_types=[SLIDING, SLIDING, FULL], attention_k_eq_v=True,
+            num_global_key_value_heads=1, enable_moe_block=True, num_experts=4, top_k_experts=2,
+            moe_intermediate_size=14, hidden_size_per_layer_input=0, **text), family="gemma4"),
+        golden("granitehybrid", GraniteMoeHybridConfig(
+            **shape(24, 16, 2, 1, 64, layers=3, context=128), layer_types=[LINEAR, FULL, LINEAR],
+            **mamba(6, 8, 2, 5), num_local_experts=4, num_experts_per_tok=2,
+            shared_intermediate_size=18, embedding_multiplier=2.0, logits_scaling=3.0,
+            residual_multiplier=0.6, attention_multiplier=0.2)),
+        golden("nemotron_h", nemotron(24, 16, 2, 1, 64, "M-*-", **stateful(6, 8, 2, 5),
+                                      head_dim=10)),
+        golden("nemotron_h_moe", nemotron(
+            24, 16, 2, 1, 64, "ME*E", **stateful(6, 8, 2, 5), head_dim=10, n_routed_experts=4,
+            num_experts_per_tok=2, moe_intermediate_size=14, routed_scaling_factor=2.5,
+            moe_shared_expert_intermediate_size=18)),
+        golden("falcon-h1", FalconH1Config(
+            **tiny, mamba_d_ssm=40, **mamba(5, 8, 1, 6), key_multiplier=0.7,
+            ssm_in_multiplier=1.3, lm_head_multiplier=0.5, mlp_multipliers=[1.4, 0.7],
+            ssm_multipliers=[0.8, 1.2, 0.7, 1.3, 0.9], **text)),
+        golden("mamba2", Mamba2Config(
+            hidden_size=24, num_heads=6, head_dim=8, n_groups=2, state_size=5, vocab_size=64,
+            num_hidden_layers=2, bos_token_id=1, eos_token_id=2)),
+        golden("hunyuan-dense", HunYuanDenseV1Config(**tiny, head_dim=12, **text)),
+        golden("ernie4_5", Ernie4_5Config(**tiny, head_dim=10, **text)),
+        golden("ernie4_5-moe", Ernie4_5_MoeConfig(
+            **tiny, **text, moe_num_experts=4, moe_k=2, moe_intermediate_size=14,
+            moe_layer_start_index=1, moe_layer_end_index=1)),
+        golden("arcee", ArceeConfig(**tiny, head_dim=10)),
+        golden("qwen3vl", qwen3vl(Qwen3VLConfig, **tiny, head_dim=12, rope_parameters=rope(
+            mrope_section=[2, 2, 2]))),
+        golden("qwen3vlmoe", qwen3vl(
+            Qwen3VLMoeConfig, **tiny, head_dim=12, num_experts=4, num_experts_per_tok=2,
+            moe_intermediate_size=14, rope_parameters=rope(mrope_section=[2, 2, 2]))),
+        golden("muse-glimmer", muse(
+            **shape(24, 16, 2, 1, 64, layers=4, context=128), head_dim=10, sliding_window=12,
+            **text, output_multiplier=0.4)),
+        golden("laguna", LagunaConfig(
+            **shape(24, 16, 2, 1, 64, layers=3, context=128), head_dim=12, num_experts=4,
+            num_experts_per_tok=2, moe_intermediate_size=14, shared_expert_intermediate_size=18,
+            sliding_window=12, layer_types=[FULL, SLIDING, FULL],
+            num_attention_heads_per_layer=[2, 3, 2], moe_routed_scaling_factor=2.5,
+            rope_parameters=layered(yarn(8.0, 16, 5e5, partial_rotary_factor=0.5), theta=1e4))),
+        golden("afmoe", AfmoeConfig(
+            **shape(24, 16, 2, 1, 64, layers=4, context=128), head_dim=10, num_experts=4,
+            num_dense_layers=2, num_experts_per_tok=2, moe_intermediate_size=14,
+            num_shared_experts=1, sliding_window=12, mup_enabled=True, route_scale=2.5)),
+        golden("apertus", ApertusConfig(**tiny, **text, rope_parameters=llama3(16, 10000.0))),
+        golden("glm4moe", Glm4MoeConfig(
+            **tiny, head_dim=12, n_routed_experts=4, num_experts_per_tok=2,
+            moe_intermediate_size=14, use_qk_norm=True, attention_bias=True,
+            routed_scaling_factor=2.5, num_nextn_predict_layers=0)),
+        golden("dots1", Dots1Config(
+            **tiny, head_dim=10, n_routed_experts=4, n_shared_experts=1, num_experts_per_tok=2,
+            moe_intermediate_size=14, first_k_dense_replace=1, norm_topk_prob=True,
+            routed_scaling_factor=2.5)),
+        golden("seed_oss", SeedOssConfig(**tiny, head_dim=10, **text)),
+        golden("mellum", MellumConfig(
+            **tiny, head_dim=10, num_local_experts=4, num_experts_per_tok=2,
+            moe_intermediate_size=14, sliding_window=12, layer_types=[SLIDING, FULL],
+            rope_parameters=layered(yarn(8.0, 16, 5e5), theta=1e4))),
+        golden("hy_v3", HYV3Config(**tiny, head_dim=10, num_experts=4, num_experts_per_tok=2,
+                                   moe_intermediate_size=14)),
+        golden("cohere2moe", Cohere2MoeConfig(
+            **normed(24, 14, 2, 1, 64, layers=4, context=128), head_dim=10, num_experts=4,
+            num_experts_per_tok=2, num_shared_experts=1, first_k_dense_replace=1,
+            prefix_dense_intermediate_size=16, sliding_window=12, logit_scale=0.3, **text)),
     ]
