@@ -454,11 +454,11 @@ def pad(size):
 
 # What run.c takes of the keys that are written here: from, to, as in its sections 1 and 4. A word
 # is another key. Those of the family are without its name.
-WIDTH, HEAD, POSITIONS, TOKENS = 1 << 20, 640, 1 << 24, 1 << 24
+WIDTH, HEAD, POSITIONS, TOKENS, TAPS = 1 << 20, 640, 1 << 24, 1 << 24, 16
 BOUNDS = {
     "block_count": (1, 1024), "context_length": (1, POSITIONS), "embedding_length": (1, WIDTH),
-    "feed_forward_length": (0, WIDTH), "vocab_size": (1, TOKENS),
-    "attention.head_count": (0, 1024), "attention.head_count_kv": (1, "attention.head_count"),
+    "feed_forward_length": (1, WIDTH), "vocab_size": (1, TOKENS),
+    "attention.head_count": (1, 1024), "attention.head_count_kv": (1, "attention.head_count"),
     "attention.key_length": (1, HEAD), "attention.value_length": (1, HEAD),
     "attention.kv_lora_rank": (1, HEAD), "attention.q_lora_rank": (0, WIDTH),
     "attention.layer_norm_epsilon": (0, 1), "attention.layer_norm_rms_epsilon": (0, 1),
@@ -476,10 +476,16 @@ BOUNDS = {
     "rope.scaling.original_context_length": (1, POSITIONS),
     "rope.scaling.yarn_beta_fast": (1e-3, 1e6), "rope.scaling.yarn_beta_slow": (1e-3, 1e6),
     "rope.scaling.yarn_log_multiplier": (0, 1e3),
+    "attention.key_length_swa": (1, HEAD), "attention.value_length_swa": (1, HEAD),
+    "attention.shared_kv_layers": (0, "block_count"), "full_attention_interval": (0, 1024),
+    "shortconv.l_cache": (2, TAPS), "ssm.conv_kernel": (2, TAPS), "ssm.inner_size": (1, WIDTH),
+    "ssm.state_size": (1, HEAD), "ssm.group_count": (1, 1024), "ssm.time_step_rank": (1, 1024),
     "general.sampling.temp": (0, 1e6), "general.sampling.top_p": (0, 1),
     "general.sampling.top_k": (-1, TOKENS), "general.sampling.min_p": (0, 1),
     "general.sampling.penalty_repeat": (0, 1e3),
 }
+
+NONE = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")  # where 0
 
 
 def check_bounds(source, metadata, tensors):
@@ -493,7 +499,7 @@ def check_bounds(source, metadata, tensors):
     for key, (least, most) in BOUNDS.items():
         most = np.max(facts.get(most, 0)) if isinstance(most, str) else most
         values = np.atleast_1d(facts.get(key, least))
-        least = 0 if len(values) > 1 else least  # layers of another kind have none
+        least = 0 if key in NONE else least
         require(least <= values.min() and values.max() <= most or key not in facts,
                 f"{source}: {key} is {facts.get(key)}, which run can't take: {least} to {most}")
     require(heads <= 128 * kv_heads, f"{source}: {heads} heads share {kv_heads} key/value heads, "
@@ -648,7 +654,11 @@ SPECIAL_IDS = ("bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id")
 CONFIG = {
     "architectures": [str], "text_config": dict, "quantization_config": dict,
     "rope_scaling": {**ROPE, "full_attention": ROPE, "sliding_attention": ROPE},
-    "layer_types": [str], "sliding_window_pattern": (int, str), "hidden_size": int,
+    **dict.fromkeys(("layer_types", "mlp_layer_types", "layers_block_type"), [str]),
+    **dict.fromkeys(("num_attention_heads_per_layer", "full_attn_idxs"), [int]),
+    **dict.fromkeys(("mlp_multipliers", "ssm_multipliers", "layer_rope_theta"), [float]),
+    "per_layer_config": {"*": dict}, "hybrid_override_pattern": str,
+    "sliding_window_pattern": (int, str), "hidden_size": int,
     "intermediate_size": int, **dict.fromkeys(SPECIAL_IDS, IDS),
     **dict.fromkeys((
         "attention_bias", "mlp_bias", "qkv_bias", "use_qkv_bias", "use_qk_norm", "qk_layernorm",
@@ -1092,9 +1102,9 @@ def vocabulary_keys(candidates, rows, config):
 SHAPES = {
     "token_embd": ("vocab", "dim"), "token_embd_norm": ("dim",), "attn_norm": ("dim",),
     "attn_q": ("q_dim", "dim"), "attn_k": ("kv_dim", "dim"), "attn_v": ("kv_dim", "dim"),
-    "attn_output": ("dim", "q_dim"), "ffn_norm": ("dim",),
-    "ffn_gate": ("hidden", "dim"), "ffn_up": ("hidden", "dim"),
-    "ffn_down": ("dim", "hidden"), "output_norm": ("dim",), "output": ("vocab", "dim"),
+    "attn_output": ("dim", "q_dim"), "ffn_norm": ("dim",), "ffn_gate": ("hidden", "dim"),
+    "ffn_up": ("hidden", "dim"), "ffn_down": ("dim", "hidden"), "output_norm": ("dim",),
+    "output": ("vocab", "dim"),
     "attn_q_norm": ("head_dim",), "attn_k_norm": ("head_dim",), "attn_qkv": ("qkv_dim", "dim"),
     "post_attention_norm": ("dim",), "post_ffw_norm": ("dim",), "position_embd": ("context", "dim"),
     "attn_sinks": ("heads",), "ffn_gate_inp": ("experts", "dim"), "exp_probs_b": ("experts",),
@@ -1130,7 +1140,8 @@ MORE_SIZES = {
     "plain": "qk_nope_head_dim", "rope": "qk_rope_head_dim", "value": "v_head_dim",
     "q_rank": "q_lora_rank", "kv_rank": "kv_lora_rank", "kernel": "conv_kernel",
     "ssm_heads": "ssm_heads", "ssm_head_dim": "ssm_head_dim", "groups": "ssm_groups",
-    "state": "ssm_state_size", "latent_dim": "moe_latent_size", "per_layer": "hidden_size_per_layer_input",
+    "state": "ssm_state_size", "latent_dim": "moe_latent_size",
+    "per_layer": "hidden_size_per_layer_input",
 }
 # Settings that some families have, by GGUF's key for them: the name in config.json and the kind.
 KEYS = {
@@ -1166,8 +1177,7 @@ ALIASES = {
     "num_local_experts": "num_experts", "n_routed_experts": "num_experts",
     "shared_intermediate_size": "shared_expert_intermediate_size",
     "norm_eps": "rms_norm_eps", "conv_L_cache": "conv_kernel",
-    "tie_embedding": "tie_word_embeddings",
-    "num_dense_layers": "first_k_dense_replace",
+    "tie_embedding": "tie_word_embeddings", "num_dense_layers": "first_k_dense_replace",
     "linear_conv_kernel_dim": "conv_kernel", "linear_num_value_heads": "ssm_heads",
     "linear_value_head_dim": "ssm_head_dim", "linear_num_key_heads": "ssm_groups",
     "linear_key_head_dim": "ssm_state_size", "top_k_experts": "num_experts_per_tok",
@@ -1181,6 +1191,7 @@ ALIASES = {
     "moe_layer_start_index": "first_k_dense_replace", "route_scale": "routed_scaling_factor",
     "router_scaling_factor": "routed_scaling_factor", "output_multiplier": "logit_scale",
     "moe_routed_scaling_factor": "routed_scaling_factor",
+    "global_attn_every_n_layers": "sliding_window_pattern",
 }
 HUGGINGFACE_NAMES = {
     "token_embd": "model.embed_tokens",
@@ -1457,7 +1468,7 @@ def hybrid_settings(source, config):
     """A model of attention only is one of another family in GGUF."""
     settings = layer_kinds_today(source, config)
     if "linear_attention" not in settings["layer_types"]:
-        settings["ssm_heads"] = None
+        settings.update(dict.fromkeys(("ssm_heads", "ssm_groups", "ssm_state_size", "conv_kernel")))
     if not config.get("num_experts"):
         settings["intermediate_size"] = config.get("shared_expert_intermediate_size")
     return settings
@@ -1491,24 +1502,21 @@ def dense_then_sparse(source, config):
 def cohere2moe_settings(source, config):
     """Only leading layers have another size of feed-forward network than experts, and only they
     rotate without a window."""
-    settings = dense_then_sparse(source, config)
-    dense = settings.get("first_k_dense_replace", 0)
-    require(config.get("prefix_dense_sliding_window_pattern", 1) == 1 or
-            "full_attention" not in (config.get("layer_types") or [])[:dense],
+    settings = dense_then_sparse(source, config) or {
+        "first_k_dense_replace": number(source, config, "first_k_dense_replace", 0, least=0)}
+    dense, layers = settings["first_k_dense_replace"], number(source, config, "num_hidden_layers")
+    first, later = (number(source, config, key, period) for key, period in (
+        ("prefix_dense_sliding_window_pattern", 1), ("sliding_window_pattern", 4)))
+    kinds = config.get("layer_types") or [
+        "sliding_attention" if (layer + 1) % first else "full_attention" for layer in range(dense)
+    ] + ["sliding_attention" if (layer + 1) % later else "full_attention"
+         for layer in range(layers - dense)]
+    require(first == 1 or "full_attention" not in kinds[:dense],
             f"{source}: dense layers without window and rope are not known")
-    return dict(settings, moe_intermediate_size=config.get("intermediate_size"), intermediate_size=
-                config.get("prefix_dense_intermediate_size") or config.get("intermediate_size"),
-                layer_norm_eps=None if config.get("rms_norm_eps") else config.get(
-                    "layer_norm_eps", 1e-5))
-
-
-def laguna_settings(source, config):
-    if not config.get("num_attention_heads_per_layer"):
-        return dense_then_sparse(source, config)
-    heads = config["num_attention_heads_per_layer"]
-    require(isinstance(heads, list) and len(heads) == config.get("num_hidden_layers"),
-            f"{source}: num_attention_heads_per_layer has not one number for each layer")
-    return dense_then_sparse(source, config)
+    epsilon = None if config.get("rms_norm_eps") else config.get("layer_norm_eps", 1e-5)
+    hidden = config.get("intermediate_size")
+    return dict(settings, layer_types=kinds, layer_norm_eps=epsilon, moe_intermediate_size=hidden,
+                intermediate_size=config.get("prefix_dense_intermediate_size") or hidden)
 
 
 def muse_settings(source, config):
@@ -1645,11 +1653,6 @@ def gemma4_keys(source, config, sizes):
     return keys
 
 
-def constant(**keys):
-    """Returns a function for what the class does always and GGUF says."""
-    return lambda source, config, sizes: keys
-
-
 def shared_width(source, config, sizes):
     return {"expert_shared_feed_forward_length": sizes.get("shared", 0) * sizes["expert_hidden"]}
 
@@ -1730,11 +1733,13 @@ def leading_dense(source, config, sizes):
 
 
 def head_counts(source, config, sizes):
-    """Layers may have other numbers of heads, and a gate for each head or for all of its numbers."""
+    """Layers may have other numbers of heads, and a gate for each head or for each of its numbers.
+    """
     heads = config.get("num_attention_heads_per_layer") or [sizes["heads"]] * sizes["layers"]
-    require(all(type(n) is int and n > 0 and n % sizes["kv_heads"] == 0 for n in heads),
-            f"{source}: num_attention_heads_per_layer does not go with {sizes['kv_heads']} "
-            "key/value heads")
+    require(len(heads) == sizes["layers"] and all(n > 0 and n % sizes["kv_heads"] == 0
+                                                  for n in heads),
+            f"{source}: num_attention_heads_per_layer does not go with {sizes['layers']} layers of "
+            f"{sizes['kv_heads']} key/value heads")
     each = 1 if config.get("gating") in (True, "per-head") else sizes["head_dim"]
     return [{"heads": n, "q_dim": n * sizes["head_dim"], "gate_dim": n * each} for n in heads]
 
@@ -1821,6 +1826,8 @@ def falcon_factors(source, config, sizes):
     factor = {word: number(source, config, f"{word}_multiplier", 1.0, float, -math.inf)
               for word in ("embedding", "lm_head", "key", "attention_in", "attention_out", "ssm_in",
                            "ssm_out")}
+    require(not config.get("mamba_rms_norm") or config.get("mamba_norm_before_gate") is False,
+            f"{source}: a norm of the state before its gate is not known")
     gate, down = config.get("mlp_multipliers") or (1.0, 1.0)
     state = sizes["groups"] * sizes["state"]
     parts = np.repeat(np.float32(config.get("ssm_multipliers") or [1.0] * 5),
@@ -1860,8 +1867,9 @@ def listed(key, word):
 
 
 COLUMNS = {
-    "settle": lambda source, config: {}, "layers": (), "biases": {}, "endings": ENDINGS, "shapes": {}, "stored": {}, "change": {}, "keys": (), "also": (), "rope": {},
-    "rename": (), "ignore": "$^", "numbers": {}, "made": lambda source, config, sizes: {}}
+    "settle": lambda source, config: {}, "layers": (), "biases": {}, "endings": ENDINGS,
+    "shapes": {}, "stored": {}, "change": {}, "made": lambda source, config, sizes: {},
+    "numbers": {}, "keys": (), "also": (), "rope": {}, "rename": (), "ignore": "$^"}
 
 
 def family(arch, names, only={}, defaults={}, **columns):
@@ -1901,12 +1909,15 @@ GRANITE_MOE = dict(
     change={"ffn_gate_exps": first_rows, "ffn_up_exps": last_rows, "ffn_gate_shexp": first_rows,
             "ffn_up_shexp": last_rows, **PAIRS})
 TURNED_EXPERTS, SHARED = ("experts", "dim", "2*expert_hidden"), ("shared*expert_hidden", "dim")
+SHARED_SHAPES = {"ffn_gate_shexp": SHARED, "ffn_up_shexp": SHARED, "ffn_down_shexp": SHARED[::-1]}
+SCORES = ((r"e_score_correction_bias$", "e_score_correction.bias"),
+          (r"expert_bias$", "expert_bias.bias"))
 DEEPSEEK = {
-    "arch": "deepseek2", "names": deepseek_names, "layers": (leading_dense,), "also": (latent_keys, expert_choice),
-    "rope": {"log_multiplier": 0.1}, "ignore": r"model\.layers\.@\.",
-    "rename": ((r"e_score_correction_bias$", "e_score_correction.bias"),),
+    "arch": "deepseek2", "names": deepseek_names, "layers": (leading_dense,),
+    "also": (latent_keys, expert_choice), "rope": {"log_multiplier": 0.1},
+    "ignore": r"model\.layers\.@\.", "rename": SCORES,
     "shapes": {"attn_q": ("heads*qk_dim", "dim"), "attn_output": ("dim", "heads*value"),
-               "ffn_gate_shexp": SHARED, "ffn_up_shexp": SHARED, "ffn_down_shexp": SHARED[::-1]},
+               **SHARED_SHAPES},
     "stored": dict.fromkeys(("attn_k_b", "attn_v_b"), ("heads*plain_value", "kv_rank")),
     "change": {"attn_k_b": key_part, "attn_v_b": last_rows},
     "keys": (*CHOICE, "expert_feed_forward_length", "expert_shared_count", "expert_weights_scale",
@@ -1923,18 +1934,33 @@ LFM2 = {
 QWEN35 = {
     "settle": linear_in_fourths, "layers": (states,), "ignore": r"^mtp\.",
     "rename": ((r"\.dt_bias$", ".dt.bias"), (r"\.A_log$", ".A_log.weight")),
-    "shapes": {"attn_q": ("2*q_dim", "dim"), "attn_qkv": ("ssm_conv", "dim"), "ssm_a": ("ssm_heads",),
-               "attn_gate": ("inner", "dim"), "ssm_norm": ("ssm_head_dim",)},
+    "shapes": {"attn_q": ("2*q_dim", "dim"), "attn_qkv": ("ssm_conv", "dim"),
+               "attn_gate": ("inner", "dim"), "ssm_a": ("ssm_heads",),
+               "ssm_norm": ("ssm_head_dim",)},
     "stored": {"ssm_conv1d": ("ssm_conv", "1", "kernel")},
     "change": {
-        **ONE_MORE, "ssm_conv1d": then(reshaped, turned_values), "ssm_out": turned_value_columns,
-        **dict.fromkeys(("attn_qkv", "attn_gate", "ssm_alpha", "ssm_beta", "ssm_dt"), turned_values),
-        "ssm_a": then(minus_exp, turned_values)},
+        **ONE_MORE, **dict.fromkeys(("attn_qkv", "attn_gate", "ssm_alpha", "ssm_beta", "ssm_dt"),
+                                    turned_values),
+        "ssm_conv1d": then(reshaped, turned_values), "ssm_a": then(minus_exp, turned_values),
+        "ssm_out": turned_value_columns},
     "keys": ("ssm.conv_kernel", "ssm.state_size", "ssm.group_count", "ssm.time_step_rank",
              "full_attention_interval"),
-    "also": (recurrent_layers, rope_sections, inner_size), "only": {**NO_BIAS, "mlp_only_layers": (None, [])},
+    "also": (recurrent_layers, rope_sections, inner_size),
+    "only": {**NO_BIAS, "mlp_only_layers": (None, []), "attn_output_gate": (None, True),
+             "norm_topk_prob": (None, True)},
     "defaults": {"partial_rotary_factor": 0.25, "conv_kernel": 4, "head_dim": 256},
 }
+def other_epsilon(config):
+    """That of RMSNorm has the name of that of LayerNorm."""
+    return config.get("layer_norm_eps", 1e-5)
+
+
+def two_thetas(theta, **more):
+    """Returns a function for "defaults" of a class where layers with a window have their own."""
+    return lambda config: {"full_attention": {"rope_theta": theta, **more},
+                           "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}
+
+
 NO_LIMIT = (None, [0.0, math.inf], [0.0, {"__float__": "Infinity"}])
 MAMBA = {
     "rename": ((r"\.dt_bias$", ".dt.bias"), (r"\.(A_log|D)$", r".\1.weight"),
@@ -1950,9 +1976,6 @@ MAMBA = {
              "mamba_hidden_act": (None, "silu"), "time_step_limit": NO_LIMIT, **NO_BIAS},
     "defaults": {"use_conv_bias": True, "conv_kernel": 4},
 }
-SHARED_SHAPES = {"ffn_gate_shexp": SHARED, "ffn_up_shexp": SHARED, "ffn_down_shexp": SHARED[::-1]}
-SCORES = ((r"e_score_correction_bias$", "e_score_correction.bias"),
-          (r"expert_bias$", "expert_bias.bias"))
 # Experts that are chosen by a score with a bias, beside some that all tokens have.
 BIASED = {
     "layers": (leading_dense,), "shapes": SHARED_SHAPES, "rename": SCORES,
@@ -1969,8 +1992,8 @@ GLM = {
     "shapes": {"ffn_up": ("2*hidden", "dim")}, "biases": {"attention_bias": QKV}, "defaults": {
         "attention_bias": True, "partial_rotary_factor": 0.5, "rms_norm_eps": 1.5625e-07},
 }
-
-EYES = r"^(model\.)?(vision_\w+|visual|multi_modal_projector|embed_vision|audio_tower|embed_audio)\."
+# Parts of models that see or hear.
+EYES = r"^(model\.)?(vision_\w+|visual|multi_modal_projector|audio_tower|embed_(vision|audio))\."
 
 
 def either(pattern, other):
@@ -2042,7 +2065,8 @@ ARCHS = {
         change={**GRANITE_MOE["change"], **MAMBA["change"], "ffn_gate": first_rows,
                 "ffn_up": last_rows},
         keys=(*GRANITE_MOE["keys"], *MAMBA["keys"]), only=dict(MAMBA["only"], **{
-            "attention_bias": (None, False, True), "position_embedding_type": (None, "nope", "rope")}),
+            "attention_bias": (None, False, True),
+            "position_embedding_type": (None, "nope", "rope")}),
         also=(hybrid_keys, listed("attention.head_count_kv", "kv_heads")),
         defaults={**GRANITE["defaults"], **MAMBA["defaults"]}),
     "NemotronHForCausalLM": family(nemotron_arch, NEMOTRON_NAMES, rope=None, **dict(
@@ -2057,7 +2081,7 @@ ARCHS = {
         only={**MAMBA["only"], "sliding_window": None, "n_group": (None, 1),
               "topk_group": (None, 1), "mlp_hidden_act": (None, "relu2")},
         defaults={**MAMBA["defaults"], "head_dim": 128, "norm_topk_prob": True,
-                  "rms_norm_eps": lambda config: config.get("layer_norm_eps")})),
+                  "rms_norm_eps": other_epsilon})),
     "FalconH1ForCausalLM": family("falcon-h1", falcon_names, **dict(
         MAMBA, layers=(falcon_factors,), also=(inner_size,),
         endings={**ENDINGS, "ffn_norm": ""}, defaults={**MAMBA["defaults"], "rms_norm_eps": 1e-5},
@@ -2068,7 +2092,7 @@ ARCHS = {
     "Mamba2ForCausalLM": family("mamba2", MAMBA2_NAMES, rope=None, **dict(
         MAMBA, settle=mamba2_settings, also=(inner_size, no_attention),
         only={**MAMBA["only"], "use_conv_bias": True},
-        defaults={**MAMBA["defaults"], "rms_norm_eps": lambda config: config.get("layer_norm_eps")})),
+        defaults={**MAMBA["defaults"], "rms_norm_eps": other_epsilon})),
     "GemmaForCausalLM": family(**GEMMA),
     "Gemma2ForCausalLM": family(**dict(
         GEMMA, arch="gemma2", names=GEMMA2_NAMES, also=(sliding_windows(2), gemma_scale),
@@ -2094,7 +2118,8 @@ ARCHS = {
         defaults={"hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": True,
                   "partial_rotary_factor": 1.0, "head_dim": 256, "sliding_window": 512,
                   "hidden_size_per_layer_input": 256, "vocab_size": 262144,
-                  "max_position_embeddings": 131072}),
+                  "max_position_embeddings": 131072, "rope_parameters": two_thetas(
+                      1e6, rope_type="proportional", partial_rotary_factor=0.25)}),
     "HunYuanDenseV1ForCausalLM": family(
         "hunyuan-dense", HUNYUAN_NAMES, settle=hunyuan_settings, only=NO_BIAS,
         defaults={"rms_norm_eps": 1e-5}),
@@ -2141,7 +2166,7 @@ ARCHS = {
         defaults={"logit_scale": 0.0625, "tie_word_embeddings": True, "norm_topk_prob": True,
                   "expert_selection_fn": "softmax"})),
     "LagunaForCausalLM": family("laguna", LAGUNA_NAMES, **dict(
-        BIASED, settle=laguna_settings, layers=(head_counts, leading_dense),
+        BIASED, settle=dense_then_sparse, layers=(head_counts, leading_dense),
         shapes={"attn_gate": ("gate_dim", "dim")},
         also=(sliding_windows(4, listed=True, needed=False), sigmoid_choice,
               listed("attention.head_count", "heads")),
@@ -2151,7 +2176,8 @@ ARCHS = {
               "gating_types": None, "moe_router_logit_softcapping": (None, 0),
               "moe_apply_router_weight_on_input": (None, False)},
         defaults={"partial_rotary_factor": 1.0, "norm_topk_prob": True, "gating": True,
-                  "first_k_dense_replace": 1})),
+                  "first_k_dense_replace": 1, "rope_parameters": two_thetas(
+                      500000.0, rope_type="default", partial_rotary_factor=0.5)})),
     "AfmoeForCausalLM": family("afmoe", AFMOE_NAMES, **dict(
         BIASED, also=(sliding_windows(4), sigmoid_choice),
         only={**NO_BIAS, "mup_enabled": True, "route_norm": (None, True),
@@ -2164,8 +2190,9 @@ ARCHS = {
             "alpha_n", "alpha_p", "beta", "eps")},
         defaults={"hidden_act": "xielu", "rms_norm_eps": 1e-5}),
     "MuseGlimmerTextForCausalLM": family(
-        "muse-glimmer", MUSE_NAMES, settle=muse_settings, change={**PAIRS, **ONE_MORE, "output_norm": reshaped},
-        also=(sliding_windows(4, listed=True), muse_layers), made=muse_norms,
+        "muse-glimmer", MUSE_NAMES, settle=muse_settings,
+        change={**PAIRS, **ONE_MORE, "output_norm": reshaped}, also=(
+            sliding_windows(4, listed=True), muse_layers), made=muse_norms,
         keys=("logit_scale", "final_logit_softcapping"),
         only={"attention_bias": (None, False), "hidden_activation": (None, "silu"),
               "post_norm_eps": (None, 1e-8)},
@@ -2264,6 +2291,7 @@ ARCHS = {
 # Models that see have one of these inside; its settings are in text_config.
 for inside, whole in (("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
                       ("Gemma4ForCausalLM", "Gemma4ForConditionalGeneration"),
+                      ("Gemma4ForCausalLM", "Gemma4UnifiedForConditionalGeneration"),
                       ("Ministral3ForCausalLM", "Mistral3ForConditionalGeneration"),
                       ("MuseGlimmerTextForCausalLM", "MuseGlimmerForConditionalGeneration"),
                       ("Qwen3ForCausalLM", "Qwen3VLForConditionalGeneration"),
@@ -2403,15 +2431,17 @@ def longrope_scaling(source, rope, sizes):
 def proportional_scaling(source, rope, sizes):
     """Only the first pairs of numbers that are half a head apart turn, as if all did."""
     require(rope.get("proportional") and rope.get("factor") in (None, 1),
-            f"{source}: rope of type proportional is not known of this family, or not with a factor")
+            f"{source}: rope of type proportional is not known of this family, or with a factor")
     pairs = sizes["rotated"] // 2
     turning = int(sizes["rotated"] * number(
         source, rope, "partial_rotary_factor", 1.0, float, 0) // 2)
     return {}, {"rope_freqs.weight": vector([1.0] * turning + [1e30] * (pairs - turning))}
 
 
-SCALINGS = {"default": lambda *_: ({}, {}), "proportional": proportional_scaling, "linear": linear_scaling, "yarn": yarn_scaling,
-            "llama3": llama3_scaling, "longrope": longrope_scaling, "su": longrope_scaling}
+SCALINGS = {
+    "default": lambda *_: ({}, {}), "linear": linear_scaling, "yarn": yarn_scaling,
+    "llama3": llama3_scaling, "longrope": longrope_scaling, "su": longrope_scaling,
+    "proportional": proportional_scaling}
 
 
 def read_rope(source, row, config, sizes):
@@ -2441,7 +2471,8 @@ def read_rope(source, row, config, sizes):
     keys = {"rope.dimension_count": rotated, "rope.freq_base": theta}
     keys.update((f"rope.scaling.{key}", value) for key, value in scaling.items())
     if "partial_rotary_factor" in row["defaults"] and local and kind != "proportional":
-        near = int(sizes["head_dim"] * number(source, local, "partial_rotary_factor", 1.0, float, 0))
+        part = number(source, local, "partial_rotary_factor", 1.0, float, 0)
+        near = int(sizes["head_dim"] * part)
         require(near % 2 == 0, f"{source}: rope of {near} numbers of each head in layers with a "
                 "window, expected an even size")
         keys.update({"rope.dimension_count_swa": near} if near != rotated else {})
