@@ -454,11 +454,11 @@ def pad(size):
 
 # What run.c takes of the keys that are written here: from, to, as in its sections 1 and 4. A word
 # is another key. Those of the family are without its name.
-WIDTH, HEAD, POSITIONS, TOKENS = 1 << 20, 640, 1 << 24, 1 << 24
+WIDTH, HEAD, POSITIONS, TOKENS, TAPS = 1 << 20, 640, 1 << 24, 1 << 24, 16
 BOUNDS = {
     "block_count": (1, 1024), "context_length": (1, POSITIONS), "embedding_length": (1, WIDTH),
-    "feed_forward_length": (0, WIDTH), "vocab_size": (1, TOKENS),
-    "attention.head_count": (0, 1024), "attention.head_count_kv": (1, "attention.head_count"),
+    "feed_forward_length": (1, WIDTH), "vocab_size": (1, TOKENS),
+    "attention.head_count": (1, 1024), "attention.head_count_kv": (1, "attention.head_count"),
     "attention.key_length": (1, HEAD), "attention.value_length": (1, HEAD),
     "attention.kv_lora_rank": (1, HEAD), "attention.q_lora_rank": (0, WIDTH),
     "attention.layer_norm_epsilon": (0, 1), "attention.layer_norm_rms_epsilon": (0, 1),
@@ -476,10 +476,16 @@ BOUNDS = {
     "rope.scaling.original_context_length": (1, POSITIONS),
     "rope.scaling.yarn_beta_fast": (1e-3, 1e6), "rope.scaling.yarn_beta_slow": (1e-3, 1e6),
     "rope.scaling.yarn_log_multiplier": (0, 1e3),
+    "attention.key_length_swa": (1, HEAD), "attention.value_length_swa": (1, HEAD),
+    "attention.shared_kv_layers": (0, "block_count"), "full_attention_interval": (0, 1024),
+    "shortconv.l_cache": (2, TAPS), "ssm.conv_kernel": (2, TAPS), "ssm.inner_size": (1, WIDTH),
+    "ssm.state_size": (1, HEAD), "ssm.group_count": (1, 1024), "ssm.time_step_rank": (1, 1024),
     "general.sampling.temp": (0, 1e6), "general.sampling.top_p": (0, 1),
     "general.sampling.top_k": (-1, TOKENS), "general.sampling.min_p": (0, 1),
     "general.sampling.penalty_repeat": (0, 1e3),
 }
+
+NONE = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")  # where 0
 
 
 def check_bounds(source, metadata, tensors):
@@ -491,9 +497,9 @@ def check_bounds(source, metadata, tensors):
         "expert_group_count"))
     size = facts.setdefault("attention.key_length", dim // max(heads, 1))
     for key, (least, most) in BOUNDS.items():
-        most = facts.get(most, 0) if isinstance(most, str) else most
+        most = np.max(facts.get(most, 0)) if isinstance(most, str) else most
         values = np.atleast_1d(facts.get(key, least))
-        least = 0 if len(values) > 1 else least  # layers of another kind have none
+        least = 0 if key in NONE else least
         require(least <= values.min() and values.max() <= most or key not in facts,
                 f"{source}: {key} is {facts.get(key)}, which run can't take: {least} to {most}")
     require(heads <= 128 * kv_heads, f"{source}: {heads} heads share {kv_heads} key/value heads, "
@@ -648,7 +654,11 @@ SPECIAL_IDS = ("bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id")
 CONFIG = {
     "architectures": [str], "text_config": dict, "quantization_config": dict,
     "rope_scaling": {**ROPE, "full_attention": ROPE, "sliding_attention": ROPE},
-    "layer_types": [str], "sliding_window_pattern": (int, str), "hidden_size": int,
+    **dict.fromkeys(("layer_types", "mlp_layer_types", "layers_block_type"), [str]),
+    **dict.fromkeys(("num_attention_heads_per_layer", "full_attn_idxs"), [int]),
+    **dict.fromkeys(("mlp_multipliers", "ssm_multipliers", "layer_rope_theta"), [float]),
+    "per_layer_config": {"*": dict}, "hybrid_override_pattern": str,
+    "sliding_window_pattern": (int, str), "hidden_size": int,
     "intermediate_size": int, **dict.fromkeys(SPECIAL_IDS, IDS),
     **dict.fromkeys((
         "attention_bias", "mlp_bias", "qkv_bias", "use_qkv_bias", "use_qk_norm", "qk_layernorm",
@@ -1092,9 +1102,9 @@ def vocabulary_keys(candidates, rows, config):
 SHAPES = {
     "token_embd": ("vocab", "dim"), "token_embd_norm": ("dim",), "attn_norm": ("dim",),
     "attn_q": ("q_dim", "dim"), "attn_k": ("kv_dim", "dim"), "attn_v": ("kv_dim", "dim"),
-    "attn_output": ("dim", "q_dim"), "ffn_norm": ("dim",),
-    "ffn_gate": ("hidden", "dim"), "ffn_up": ("hidden", "dim"),
-    "ffn_down": ("dim", "hidden"), "output_norm": ("dim",), "output": ("vocab", "dim"),
+    "attn_output": ("dim", "q_dim"), "ffn_norm": ("dim",), "ffn_gate": ("hidden", "dim"),
+    "ffn_up": ("hidden", "dim"), "ffn_down": ("dim", "hidden"), "output_norm": ("dim",),
+    "output": ("vocab", "dim"),
     "attn_q_norm": ("head_dim",), "attn_k_norm": ("head_dim",), "attn_qkv": ("qkv_dim", "dim"),
     "post_attention_norm": ("dim",), "post_ffw_norm": ("dim",), "position_embd": ("context", "dim"),
     "attn_sinks": ("heads",), "ffn_gate_inp": ("experts", "dim"), "exp_probs_b": ("experts",),
@@ -1130,7 +1140,8 @@ MORE_SIZES = {
     "plain": "qk_nope_head_dim", "rope": "qk_rope_head_dim", "value": "v_head_dim",
     "q_rank": "q_lora_rank", "kv_rank": "kv_lora_rank", "kernel": "conv_kernel",
     "ssm_heads": "ssm_heads", "ssm_head_dim": "ssm_head_dim", "groups": "ssm_groups",
-    "state": "ssm_state_size", "latent_dim": "moe_latent_size", "per_layer": "hidden_size_per_layer_input",
+    "state": "ssm_state_size", "latent_dim": "moe_latent_size",
+    "per_layer": "hidden_size_per_layer_input",
 }
 # Settings that some families have, by GGUF's key for them: the name in config.json and the kind.
 KEYS = {
@@ -1150,6 +1161,7 @@ KEYS = {
     "expert_weights_scale": ("routed_scaling_factor", float),
     "expert_weights_norm": ("norm_topk_prob", bool),
     "leading_dense_block_count": ("first_k_dense_replace", int),
+    "interleave_moe_layer_step": ("moe_layer_interval", int),
     "full_attention_interval": ("full_attention_interval", int),
     "shortconv.l_cache": ("conv_kernel", int), "ssm.conv_kernel": ("conv_kernel", int),
     "ssm.state_size": ("ssm_state_size", int), "ssm.group_count": ("ssm_groups", int),
@@ -1165,8 +1177,7 @@ ALIASES = {
     "num_local_experts": "num_experts", "n_routed_experts": "num_experts",
     "shared_intermediate_size": "shared_expert_intermediate_size",
     "norm_eps": "rms_norm_eps", "conv_L_cache": "conv_kernel",
-    "tie_embedding": "tie_word_embeddings",
-    "num_dense_layers": "first_k_dense_replace",
+    "tie_embedding": "tie_word_embeddings", "num_dense_layers": "first_k_dense_replace",
     "linear_conv_kernel_dim": "conv_kernel", "linear_num_value_heads": "ssm_heads",
     "linear_value_head_dim": "ssm_head_dim", "linear_num_key_heads": "ssm_groups",
     "linear_key_head_dim": "ssm_state_size", "top_k_experts": "num_experts_per_tok",
@@ -1175,6 +1186,12 @@ ALIASES = {
     "mamba_n_groups": "ssm_groups", "mamba_d_state": "ssm_state_size",
     "mamba_conv_bias": "use_conv_bias", "layers_block_type": "layer_types",
     "moe_shared_expert_intermediate_size": "shared_expert_intermediate_size",
+    "moe_k": "num_experts_per_tok", "moe_num_experts": "num_experts",
+    "moe_num_shared_experts": "n_shared_experts", "num_shared_experts": "n_shared_experts",
+    "moe_layer_start_index": "first_k_dense_replace", "route_scale": "routed_scaling_factor",
+    "router_scaling_factor": "routed_scaling_factor", "output_multiplier": "logit_scale",
+    "moe_routed_scaling_factor": "routed_scaling_factor",
+    "global_attn_every_n_layers": "sliding_window_pattern",
 }
 HUGGINGFACE_NAMES = {
     "token_embd": "model.embed_tokens",
@@ -1323,6 +1340,37 @@ def granite_names(config):
                  **shared if config.get("shared_expert_intermediate_size") else {})
 
 
+SHARED_EXPERTS = shared_expert("shared_experts")
+BIASED_EXPERTS = dict(EXPERTS, exp_probs_b="mlp.gate.e_score_correction", **SHARED_EXPERTS)
+HUNYUAN_NAMES = names(attn_q_norm="self_attn.query_layernorm",
+                      attn_k_norm="self_attn.key_layernorm")
+ERNIE_NAMES = names(**dict(BIASED_EXPERTS, exp_probs_b="mlp.moe_statics.e_score_correction"))
+MUSE_NAMES = names(**POST_NORMS, ffn_norm="pre_feedforward_layernorm",
+                   attn_gate="self_attn.gate_proj")
+LAGUNA_NAMES = names(**HEAD_NORMS, **EXPERTS, **shared_expert("shared_expert"),
+                     attn_gate="self_attn.g_proj", exp_probs_b="mlp.experts.e_score_correction")
+AFMOE_NAMES = names(
+    **HEAD_NORMS, **dict(BIASED_EXPERTS, ffn_gate_inp="mlp.router.gate",
+                         exp_probs_b="mlp.expert_bias"), attn_gate="self_attn.gate_proj",
+    post_attention_norm="post_attention_layernorm", ffn_norm="pre_mlp_layernorm",
+    post_ffw_norm="post_mlp_layernorm")
+APERTUS_NAMES = names(("ffn_gate",), **HEAD_NORMS, attn_norm="attention_layernorm",
+                      ffn_norm="feedforward_layernorm")
+HY_NAMES = names(**HEAD_NORMS, **dict(EXPERTS, ffn_gate_inp="mlp.router.gate"),
+                 **shared_expert("shared_mlp"), exp_probs_b="mlp.expert_bias")
+AS_FFN_NORM = {"post_attention_norm": "post_attention_layernorm"}  # which is not where it stands
+
+
+def glm4moe_names(config):
+    return names(("ffn_norm",), **BIASED_EXPERTS, **AS_FFN_NORM,
+                 **HEAD_NORMS if config.get("use_qk_norm") else {})
+
+
+def cohere2moe_names(config):
+    return names(("ffn_norm",), **EXPERTS,
+                 **SHARED_EXPERTS if config.get("n_shared_experts") else {})
+
+
 def hybrid_names(config):
     """As granite_names, where what is called shared is all there is without experts, and attention
     may be."""
@@ -1420,10 +1468,63 @@ def hybrid_settings(source, config):
     """A model of attention only is one of another family in GGUF."""
     settings = layer_kinds_today(source, config)
     if "linear_attention" not in settings["layer_types"]:
-        settings["ssm_heads"] = None
+        settings.update(dict.fromkeys(("ssm_heads", "ssm_groups", "ssm_state_size", "conv_kernel")))
     if not config.get("num_experts"):
         settings["intermediate_size"] = config.get("shared_expert_intermediate_size")
     return settings
+
+
+def hunyuan_settings(source, config):
+    """For longer texts all is turned more slowly, by another theta."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if (rope.get("rope_type") or rope.get("type")) != "dynamic":
+        return {}
+    require(rope.get("alpha"), f"{source}: rope of type dynamic without alpha is not known")
+    theta = number(source, dict(config, **rope), "rope_theta", 10000.0, float)
+    size = number(source, config, "head_dim", (config.get("hidden_size") or 0)
+                  // number(source, config, "num_attention_heads"), least=4)
+    theta *= number(source, rope, "alpha", kind=float, least=0) ** (size / (size - 2))
+    return {"rope_scaling": None, "rope_parameters": {"rope_type": "default", "rope_theta": theta}}
+
+
+def dense_then_sparse(source, config):
+    """Which layers have experts is listed, but these are the last ones."""
+    kinds = config.get("mlp_layer_types")
+    if not kinds:
+        return {}
+    dense = kinds.count("dense")
+    require(kinds == ["dense"] * dense + ["sparse"] * (len(kinds) - dense)
+            and len(kinds) == config.get("num_hidden_layers"),
+            f"{source}: mlp_layer_types are not some dense and then all sparse")
+    return {"first_k_dense_replace": dense}
+
+
+def cohere2moe_settings(source, config):
+    """Only leading layers have another size of feed-forward network than experts, and only they
+    rotate without a window."""
+    settings = dense_then_sparse(source, config) or {
+        "first_k_dense_replace": number(source, config, "first_k_dense_replace", 0, least=0)}
+    dense, layers = settings["first_k_dense_replace"], number(source, config, "num_hidden_layers")
+    first, later = (number(source, config, key, period) for key, period in (
+        ("prefix_dense_sliding_window_pattern", 1), ("sliding_window_pattern", 4)))
+    kinds = config.get("layer_types") or [
+        "sliding_attention" if (layer + 1) % first else "full_attention" for layer in range(dense)
+    ] + ["sliding_attention" if (layer + 1) % later else "full_attention"
+         for layer in range(layers - dense)]
+    require(first == 1 or "full_attention" not in kinds[:dense],
+            f"{source}: dense layers without window and rope are not known")
+    epsilon = None if config.get("rms_norm_eps") else config.get("layer_norm_eps", 1e-5)
+    hidden = config.get("intermediate_size")
+    return dict(settings, layer_types=kinds, layer_norm_eps=epsilon, moe_intermediate_size=hidden,
+                intermediate_size=config.get("prefix_dense_intermediate_size") or hidden)
+
+
+def muse_settings(source, config):
+    """Every fourth layer has no window, counted from the last one."""
+    layers = number(source, config, "num_hidden_layers")
+    return {"layer_types": config.get("layer_types") or [
+        "sliding_attention" if (layers - 1 - layer) % 4 else "full_attention"
+        for layer in range(layers)]}
 
 
 def mamba2_settings(source, config):
@@ -1457,12 +1558,10 @@ def gemma4_settings(source, config):
 
 
 def gemma4_ignored(config):
-    """The eyes and ears of models that have them, and what layers don't use that have keys and
-    values of earlier ones."""
+    """What layers don't use that have keys and values of earlier ones."""
     layers, shared = config["num_hidden_layers"], config.get("num_kv_shared_layers") or 0
     late = "|".join(map(str, range(layers - shared, layers))) or "none"
-    return (r"^(model\.)?(vision_tower|audio_tower|embed_vision|embed_audio)\.|"
-            rf"layers\.({late})\.self_attn\.(k_proj|v_proj|k_norm)\.")
+    return rf"layers\.({late})\.self_attn\.(k_proj|v_proj|k_norm)\."
 
 
 # For the column "also" of ARCHS: functions of a name for messages, the config and the sizes, which
@@ -1554,6 +1653,41 @@ def gemma4_keys(source, config, sizes):
     return keys
 
 
+def shared_width(source, config, sizes):
+    return {"expert_shared_feed_forward_length": sizes.get("shared", 0) * sizes["expert_hidden"]}
+
+
+def by_sigmoid_or_softmax(source, config, sizes):
+    """A softmax of the scores of those chosen is one of all that is made to add up to 1."""
+    softmax = config.get("expert_selection_fn") == "softmax"
+    return {"expert_gating_func": 1 if softmax else 2,
+            "expert_weights_norm": softmax or bool(config.get("norm_topk_prob"))}
+
+
+def all_full(source, config, sizes):
+    """Layers may have a window in principle, but none has."""
+    kinds = config.get("layer_types") or []
+    require(set(kinds) <= {"full_attention"}, f"{source}: layer_types are others than "
+            "full_attention")
+    return {}
+
+
+def last_layer_routed(source, config, sizes):
+    last = config.get("moe_layer_end_index")
+    require(last in (None, -1, sizes["layers"] - 1),
+            f"{source}: moe_layer_end_index is {last}, expected that of the last layer")
+    return {}
+
+
+def muse_layers(source, config, sizes):
+    """Layers with a window rotate, all by one theta, and those without do not."""
+    theta = (config.get("rope_parameters") or config).get("rope_theta", 10000.0)
+    wanted = [theta if kind == "sliding_attention" else 0 for kind in config["layer_types"]]
+    require(config.get("layer_rope_theta") in (None, wanted),
+            f"{source}: layer_rope_theta is not {theta} in layers with a window and 0 in others")
+    return {}
+
+
 def recurrent_layers(source, config, sizes):
     return {"attention.recurrent_layers": np.array([own["q_dim"] == 0 for own in sizes["own"]])}
 
@@ -1590,10 +1724,24 @@ def query_growth(source, config, sizes):
 
 
 def leading_dense(source, config, sizes):
-    """Experts begin behind so many layers, and only they are in these."""
+    """Experts begin behind so many layers, and only they are in these, or in every so many."""
     dense = number(source, config, "first_k_dense_replace", 0, least=0)
-    return [{"experts": 0, "shared": 0, "shared_hidden": 0} if layer < dense else {"hidden": 0}
+    period = number(source, config, "moe_layer_interval", 1)
+    return [{"experts": 0, "shared": 0, "shared_hidden": 0}
+            if layer < dense or (layer + 1) % period else {"hidden": 0}
             for layer in range(sizes["layers"])]
+
+
+def head_counts(source, config, sizes):
+    """Layers may have other numbers of heads, and a gate for each head or for each of its numbers.
+    """
+    heads = config.get("num_attention_heads_per_layer") or [sizes["heads"]] * sizes["layers"]
+    require(len(heads) == sizes["layers"] and all(n > 0 and n % sizes["kv_heads"] == 0
+                                                  for n in heads),
+            f"{source}: num_attention_heads_per_layer does not go with {sizes['layers']} layers of "
+            f"{sizes['kv_heads']} key/value heads")
+    each = 1 if config.get("gating") in (True, "per-head") else sizes["head_dim"]
+    return [{"heads": n, "q_dim": n * sizes["head_dim"], "gate_dim": n * each} for n in heads]
 
 
 def layer_kinds(source, config, sizes, known):
@@ -1678,6 +1826,8 @@ def falcon_factors(source, config, sizes):
     factor = {word: number(source, config, f"{word}_multiplier", 1.0, float, -math.inf)
               for word in ("embedding", "lm_head", "key", "attention_in", "attention_out", "ssm_in",
                            "ssm_out")}
+    require(not config.get("mamba_rms_norm") or config.get("mamba_norm_before_gate") is False,
+            f"{source}: a norm of the state before its gate is not known")
     gate, down = config.get("mlp_multipliers") or (1.0, 1.0)
     state = sizes["groups"] * sizes["state"]
     parts = np.repeat(np.float32(config.get("ssm_multipliers") or [1.0] * 5),
@@ -1693,6 +1843,21 @@ def falcon_factors(source, config, sizes):
     return []
 
 
+def vector(values):
+    values = np.array(values, np.float32)
+    require(np.all((values > 0) & np.isfinite(values)), "rope has a factor that is not above 0")
+    return Tensor(values.shape, lambda index: values[None])
+
+
+def muse_norms(source, config, sizes):
+    """Queries have one number instead of weights of a norm, keys none."""
+    scale = number(source, config, "qk_scale_factor", kind=float, least=0)
+    made = {"attn_q_norm": vector([scale] * sizes["head_dim"]),
+            "attn_k_norm": vector([1.0] * sizes["head_dim"])}
+    return {f"blk.{layer}.{word}.weight": tensor for layer in range(sizes["layers"])
+            for word, tensor in made.items()}
+
+
 def listed(key, word):
     """Returns a function for "also" that gives a size of each layer where they differ."""
     def keys(source, config, sizes):
@@ -1702,8 +1867,9 @@ def listed(key, word):
 
 
 COLUMNS = {
-    "settle": lambda source, config: {}, "layers": (), "biases": {}, "endings": ENDINGS, "shapes": {}, "stored": {}, "change": {}, "keys": (), "also": (), "rope": {},
-    "rename": (), "ignore": "$^"}
+    "settle": lambda source, config: {}, "layers": (), "biases": {}, "endings": ENDINGS,
+    "shapes": {}, "stored": {}, "change": {}, "made": lambda source, config, sizes: {},
+    "numbers": {}, "keys": (), "also": (), "rope": {}, "rename": (), "ignore": "$^"}
 
 
 def family(arch, names, only={}, defaults={}, **columns):
@@ -1743,12 +1909,15 @@ GRANITE_MOE = dict(
     change={"ffn_gate_exps": first_rows, "ffn_up_exps": last_rows, "ffn_gate_shexp": first_rows,
             "ffn_up_shexp": last_rows, **PAIRS})
 TURNED_EXPERTS, SHARED = ("experts", "dim", "2*expert_hidden"), ("shared*expert_hidden", "dim")
+SHARED_SHAPES = {"ffn_gate_shexp": SHARED, "ffn_up_shexp": SHARED, "ffn_down_shexp": SHARED[::-1]}
+SCORES = ((r"e_score_correction_bias$", "e_score_correction.bias"),
+          (r"expert_bias$", "expert_bias.bias"))
 DEEPSEEK = {
-    "arch": "deepseek2", "names": deepseek_names, "layers": (leading_dense,), "also": (latent_keys, expert_choice),
-    "rope": {"log_multiplier": 0.1}, "ignore": r"model\.layers\.@\.",
-    "rename": ((r"e_score_correction_bias$", "e_score_correction.bias"),),
+    "arch": "deepseek2", "names": deepseek_names, "layers": (leading_dense,),
+    "also": (latent_keys, expert_choice), "rope": {"log_multiplier": 0.1},
+    "ignore": r"model\.layers\.@\.", "rename": SCORES,
     "shapes": {"attn_q": ("heads*qk_dim", "dim"), "attn_output": ("dim", "heads*value"),
-               "ffn_gate_shexp": SHARED, "ffn_up_shexp": SHARED, "ffn_down_shexp": SHARED[::-1]},
+               **SHARED_SHAPES},
     "stored": dict.fromkeys(("attn_k_b", "attn_v_b"), ("heads*plain_value", "kv_rank")),
     "change": {"attn_k_b": key_part, "attn_v_b": last_rows},
     "keys": (*CHOICE, "expert_feed_forward_length", "expert_shared_count", "expert_weights_scale",
@@ -1765,18 +1934,33 @@ LFM2 = {
 QWEN35 = {
     "settle": linear_in_fourths, "layers": (states,), "ignore": r"^mtp\.",
     "rename": ((r"\.dt_bias$", ".dt.bias"), (r"\.A_log$", ".A_log.weight")),
-    "shapes": {"attn_q": ("2*q_dim", "dim"), "attn_qkv": ("ssm_conv", "dim"), "ssm_a": ("ssm_heads",),
-               "attn_gate": ("inner", "dim"), "ssm_norm": ("ssm_head_dim",)},
+    "shapes": {"attn_q": ("2*q_dim", "dim"), "attn_qkv": ("ssm_conv", "dim"),
+               "attn_gate": ("inner", "dim"), "ssm_a": ("ssm_heads",),
+               "ssm_norm": ("ssm_head_dim",)},
     "stored": {"ssm_conv1d": ("ssm_conv", "1", "kernel")},
     "change": {
-        **ONE_MORE, "ssm_conv1d": then(reshaped, turned_values), "ssm_out": turned_value_columns,
-        **dict.fromkeys(("attn_qkv", "attn_gate", "ssm_alpha", "ssm_beta", "ssm_dt"), turned_values),
-        "ssm_a": then(minus_exp, turned_values)},
+        **ONE_MORE, **dict.fromkeys(("attn_qkv", "attn_gate", "ssm_alpha", "ssm_beta", "ssm_dt"),
+                                    turned_values),
+        "ssm_conv1d": then(reshaped, turned_values), "ssm_a": then(minus_exp, turned_values),
+        "ssm_out": turned_value_columns},
     "keys": ("ssm.conv_kernel", "ssm.state_size", "ssm.group_count", "ssm.time_step_rank",
              "full_attention_interval"),
-    "also": (recurrent_layers, rope_sections, inner_size), "only": {**NO_BIAS, "mlp_only_layers": (None, [])},
+    "also": (recurrent_layers, rope_sections, inner_size),
+    "only": {**NO_BIAS, "mlp_only_layers": (None, []), "attn_output_gate": (None, True),
+             "norm_topk_prob": (None, True)},
     "defaults": {"partial_rotary_factor": 0.25, "conv_kernel": 4, "head_dim": 256},
 }
+def other_epsilon(config):
+    """That of RMSNorm has the name of that of LayerNorm."""
+    return config.get("layer_norm_eps", 1e-5)
+
+
+def two_thetas(theta, **more):
+    """Returns a function for "defaults" of a class where layers with a window have their own."""
+    return lambda config: {"full_attention": {"rope_theta": theta, **more},
+                           "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}
+
+
 NO_LIMIT = (None, [0.0, math.inf], [0.0, {"__float__": "Infinity"}])
 MAMBA = {
     "rename": ((r"\.dt_bias$", ".dt.bias"), (r"\.(A_log|D)$", r".\1.weight"),
@@ -1792,10 +1976,32 @@ MAMBA = {
              "mamba_hidden_act": (None, "silu"), "time_step_limit": NO_LIMIT, **NO_BIAS},
     "defaults": {"use_conv_bias": True, "conv_kernel": 4},
 }
+# Experts that are chosen by a score with a bias, beside some that all tokens have.
+BIASED = {
+    "layers": (leading_dense,), "shapes": SHARED_SHAPES, "rename": SCORES,
+    "ignore": r"model\.layers\.@\.|^model\.mtp_",
+    "keys": (*CHOICE, "expert_feed_forward_length", "expert_shared_count", "expert_weights_scale",
+             "expert_weights_norm", "leading_dense_block_count"),
+}
+ONE_GROUP = {"n_group": (None, 1), "topk_group": (None, 1)}
+ERNIE = {
+    "only": {"use_bias": (None, False)}, "defaults": {
+        "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": True},
+}
 GLM = {
     "shapes": {"ffn_up": ("2*hidden", "dim")}, "biases": {"attention_bias": QKV}, "defaults": {
         "attention_bias": True, "partial_rotary_factor": 0.5, "rms_norm_eps": 1.5625e-07},
 }
+# Parts of models that see or hear.
+EYES = r"^(model\.)?(vision_\w+|visual|multi_modal_projector|audio_tower|embed_(vision|audio))\."
+
+
+def either(pattern, other):
+    """A pattern for the column "ignore" of two."""
+    if callable(other):
+        return lambda config: f"{pattern}|{other(config)}"
+    return f"{pattern}|{other}"
+
 
 # By the class in config.json's "architectures". To add one: a row here, new weights in SHAPES, new
 # sizes in MORE_SIZES.
@@ -1808,6 +2014,8 @@ GLM = {
 #   shapes    where they are not those of SHAPES
 #   stored    the shapes in the source where they are not those in GGUF
 #   change    weight: the function that makes it what GGUF wants
+#   made      a function that returns tensors that no weight is the source of
+#   numbers   key: name of a weight of one number in each layer, which become one list
 #   keys      settings of KEYS that go into the metadata
 #   also      functions that return more metadata
 #   rope      settings of rope that the class has besides those of config.json; None: no rope
@@ -1857,7 +2065,8 @@ ARCHS = {
         change={**GRANITE_MOE["change"], **MAMBA["change"], "ffn_gate": first_rows,
                 "ffn_up": last_rows},
         keys=(*GRANITE_MOE["keys"], *MAMBA["keys"]), only=dict(MAMBA["only"], **{
-            "attention_bias": (None, False, True), "position_embedding_type": (None, "nope", "rope")}),
+            "attention_bias": (None, False, True),
+            "position_embedding_type": (None, "nope", "rope")}),
         also=(hybrid_keys, listed("attention.head_count_kv", "kv_heads")),
         defaults={**GRANITE["defaults"], **MAMBA["defaults"]}),
     "NemotronHForCausalLM": family(nemotron_arch, NEMOTRON_NAMES, rope=None, **dict(
@@ -1872,7 +2081,7 @@ ARCHS = {
         only={**MAMBA["only"], "sliding_window": None, "n_group": (None, 1),
               "topk_group": (None, 1), "mlp_hidden_act": (None, "relu2")},
         defaults={**MAMBA["defaults"], "head_dim": 128, "norm_topk_prob": True,
-                  "rms_norm_eps": lambda config: config.get("layer_norm_eps")})),
+                  "rms_norm_eps": other_epsilon})),
     "FalconH1ForCausalLM": family("falcon-h1", falcon_names, **dict(
         MAMBA, layers=(falcon_factors,), also=(inner_size,),
         endings={**ENDINGS, "ffn_norm": ""}, defaults={**MAMBA["defaults"], "rms_norm_eps": 1e-5},
@@ -1883,7 +2092,7 @@ ARCHS = {
     "Mamba2ForCausalLM": family("mamba2", MAMBA2_NAMES, rope=None, **dict(
         MAMBA, settle=mamba2_settings, also=(inner_size, no_attention),
         only={**MAMBA["only"], "use_conv_bias": True},
-        defaults={**MAMBA["defaults"], "rms_norm_eps": lambda config: config.get("layer_norm_eps")})),
+        defaults={**MAMBA["defaults"], "rms_norm_eps": other_epsilon})),
     "GemmaForCausalLM": family(**GEMMA),
     "Gemma2ForCausalLM": family(**dict(
         GEMMA, arch="gemma2", names=GEMMA2_NAMES, also=(sliding_windows(2), gemma_scale),
@@ -1909,7 +2118,86 @@ ARCHS = {
         defaults={"hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": True,
                   "partial_rotary_factor": 1.0, "head_dim": 256, "sliding_window": 512,
                   "hidden_size_per_layer_input": 256, "vocab_size": 262144,
-                  "max_position_embeddings": 131072}),
+                  "max_position_embeddings": 131072, "rope_parameters": two_thetas(
+                      1e6, rope_type="proportional", partial_rotary_factor=0.25)}),
+    "HunYuanDenseV1ForCausalLM": family(
+        "hunyuan-dense", HUNYUAN_NAMES, settle=hunyuan_settings, only=NO_BIAS,
+        defaults={"rms_norm_eps": 1e-5}),
+    "Ernie4_5ForCausalLM": family("ernie4_5", HUGGINGFACE_NAMES, **dict(
+        ERNIE, defaults={**ERNIE["defaults"], "head_dim": 128})),
+    "Ernie4_5_MoeForCausalLM": family("ernie4_5-moe", ERNIE_NAMES, **dict(
+        BIASED, **ERNIE, also=(shared_width, last_layer_routed),
+        keys=(*CHOICE, "expert_feed_forward_length", "expert_shared_count",
+              "interleave_moe_layer_step", "leading_dense_block_count"),
+        stored={"exp_probs_b": ("1", "experts")}, change={"exp_probs_b": reshaped})),
+    "ArceeForCausalLM": family(
+        "arcee", names(("ffn_gate",)), change=PAIRS, only={**NO_BIAS, "hidden_act": "relu2"},
+        defaults={"hidden_act": "relu2", "rms_norm_eps": 1e-5}),
+    "SeedOssForCausalLM": family(
+        "seed_oss", names(("ffn_norm",), **AS_FFN_NORM), defaults={
+            "attention_bias": True, "head_dim": 128}, biases={
+                "attention_bias": QKV, "attention_out_bias": ("attn_output",), "mlp_bias": FFN}),
+    "MellumForCausalLM": family(
+        "mellum", names(FFN, **EXPERTS, **HEAD_NORMS), settle=dense_then_sparse,
+        keys=(*CHOICE, "expert_feed_forward_length"), also=(sliding_windows(4, listed=True),),
+        only={**NO_BIAS, "norm_topk_prob": (None, True), "first_k_dense_replace": (None, 0)},
+        defaults={"intermediate_size": 0, "layer_types": lambda config: ["full_attention"]
+                  * (config.get("num_hidden_layers") or 0)}),
+    "HYV3ForCausalLM": family("hy_v3", HY_NAMES, **dict(
+        BIASED, settle=dense_then_sparse, also=(sigmoid_choice, shared_width),
+        endings={**ENDINGS, "exp_probs_b": ""}, rename=((r"expert_bias$", "expert_bias.weight"),),
+        only={**NO_BIAS, "route_norm": (None, True)}, defaults={
+            "rms_norm_eps": 1e-5, "norm_topk_prob": True, "n_shared_experts": 1,
+            "first_k_dense_replace": 1, "routed_scaling_factor": 2.826})),
+    "Dots1ForCausalLM": family("dots1", names(**BIASED_EXPERTS, **HEAD_NORMS), **dict(
+        BIASED, also=(sigmoid_choice, all_full), only={**NO_BIAS, **ONE_GROUP})),
+    "Glm4MoeForCausalLM": family("glm4moe", glm4moe_names, **dict(
+        BIASED, also=(sigmoid_choice,), biases={"attention_bias": QKV},
+        only={**ONE_GROUP}, defaults={
+            "partial_rotary_factor": 0.5, "rms_norm_eps": 1e-5, "norm_topk_prob": True,
+            "first_k_dense_replace": 1})),
+    "Cohere2MoeForCausalLM": family("cohere2moe", cohere2moe_names, **dict(
+        BIASED, settle=cohere2moe_settings, also=(
+            sliding_windows(4, listed=True), shared_width, by_sigmoid_or_softmax),
+        keys=(*CHOICE, "expert_feed_forward_length", "expert_shared_count", "logit_scale",
+              "leading_dense_block_count"),
+        only={**NO_BIAS, "shared_expert_combination_strategy": (None, "average"),
+              "expert_selection_fn": ("softmax", "sigmoid"), "use_qk_norm": (None, False)},
+        defaults={"logit_scale": 0.0625, "tie_word_embeddings": True, "norm_topk_prob": True,
+                  "expert_selection_fn": "softmax"})),
+    "LagunaForCausalLM": family("laguna", LAGUNA_NAMES, **dict(
+        BIASED, settle=dense_then_sparse, layers=(head_counts, leading_dense),
+        shapes={"attn_gate": ("gate_dim", "dim")},
+        also=(sliding_windows(4, listed=True, needed=False), sigmoid_choice,
+              listed("attention.head_count", "heads")),
+        keys=(*CHOICE, "expert_feed_forward_length", "expert_shared_feed_forward_length",
+              "expert_weights_scale", "expert_weights_norm", "leading_dense_block_count"),
+        only={**NO_BIAS, "gating": (True, "per-head", "per-element"),
+              "gating_types": None, "moe_router_logit_softcapping": (None, 0),
+              "moe_apply_router_weight_on_input": (None, False)},
+        defaults={"partial_rotary_factor": 1.0, "norm_topk_prob": True, "gating": True,
+                  "first_k_dense_replace": 1, "rope_parameters": two_thetas(
+                      500000.0, rope_type="default", partial_rotary_factor=0.5)})),
+    "AfmoeForCausalLM": family("afmoe", AFMOE_NAMES, **dict(
+        BIASED, also=(sliding_windows(4), sigmoid_choice),
+        only={**NO_BIAS, "mup_enabled": True, "route_norm": (None, True),
+              "score_func": (None, "sigmoid"), **ONE_GROUP},
+        defaults={"rms_norm_eps": 1e-5, "norm_topk_prob": True, "first_k_dense_replace": 1})),
+    "ApertusForCausalLM": family(
+        "apertus", APERTUS_NAMES, only={
+            **NO_BIAS, "hidden_act": "xielu", "qk_norm": (None, True), "post_norm": (None, False)},
+        numbers={f"xielu.{word}": f"model.layers.{{}}.mlp.act_fn.{word}" for word in (
+            "alpha_n", "alpha_p", "beta", "eps")},
+        defaults={"hidden_act": "xielu", "rms_norm_eps": 1e-5}),
+    "MuseGlimmerTextForCausalLM": family(
+        "muse-glimmer", MUSE_NAMES, settle=muse_settings,
+        change={**PAIRS, **ONE_MORE, "output_norm": reshaped}, also=(
+            sliding_windows(4, listed=True), muse_layers), made=muse_norms,
+        keys=("logit_scale", "final_logit_softcapping"),
+        only={"attention_bias": (None, False), "hidden_activation": (None, "silu"),
+              "post_norm_eps": (None, 1e-8)},
+        defaults={"rms_norm_eps": 1e-5, "logit_scale": 0.19611613513818404,
+                  "final_logit_softcapping": 20.0, "qk_scale_factor": 3.87, "head_dim": 128}),
     "Phi3ForCausalLM": family(
         "phi3", PHI3_NAMES, shapes={"ffn_up": ("2*hidden", "dim")}, only=NO_BIAS,
         keys=("attention.sliding_window",),
@@ -2002,10 +2290,23 @@ ARCHS = {
 }
 # Models that see have one of these inside; its settings are in text_config.
 for inside, whole in (("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
-                      ("Ministral3ForCausalLM", "Mistral3ForConditionalGeneration")):
+                      ("Gemma4ForCausalLM", "Gemma4ForConditionalGeneration"),
+                      ("Gemma4ForCausalLM", "Gemma4UnifiedForConditionalGeneration"),
+                      ("Ministral3ForCausalLM", "Mistral3ForConditionalGeneration"),
+                      ("MuseGlimmerTextForCausalLM", "MuseGlimmerForConditionalGeneration"),
+                      ("Qwen3ForCausalLM", "Qwen3VLForConditionalGeneration"),
+                      ("Qwen3MoeForCausalLM", "Qwen3VLMoeForConditionalGeneration"),
+                      ("Qwen3_5ForCausalLM", "Qwen3_5ForConditionalGeneration"),
+                      ("Qwen3_5MoeForCausalLM", "Qwen3_5MoeForConditionalGeneration")):
     ARCHS[whole] = dict(
-        ARCHS[inside], ignore=r"^(model\.)?(vision_tower|multi_modal_projector)\.",
-        rename=((r"^model\.language_model\.", "model."), (r"^language_model\.", "")))
+        ARCHS[inside], ignore=either(EYES, ARCHS[inside]["ignore"]),
+        rename=((r"^model\.language_model\.", "model."), (r"^language_model\.", ""),
+                *ARCHS[inside]["rename"]))
+for whole, arch in (("Qwen3VLForConditionalGeneration", "qwen3vl"),
+                    ("Qwen3VLMoeForConditionalGeneration", "qwen3vlmoe")):
+    ARCHS[whole].update(arch=arch, also=(*ARCHS[whole]["also"], rope_sections), only={
+        **ARCHS[whole]["only"], "norm_topk_prob": (None, True)})
+del ARCHS["MuseGlimmerTextForCausalLM"]
 META = family("llama", META_NAMES)
 LLAMA2C = dict(META, names={name: name for name in META_NAMES})
 
@@ -2066,12 +2367,6 @@ def measure(source, words, sizes):
 
 
 # Rope scaling, by its name in config.json: functions that return its metadata and its tensors.
-
-
-def vector(values):
-    values = np.array(values, np.float32)
-    require(np.all((values > 0) & np.isfinite(values)), "rope has a factor that is not above 0")
-    return Tensor(values.shape, lambda index: values[None])
 
 
 def linear_scaling(source, rope, sizes):
@@ -2136,15 +2431,17 @@ def longrope_scaling(source, rope, sizes):
 def proportional_scaling(source, rope, sizes):
     """Only the first pairs of numbers that are half a head apart turn, as if all did."""
     require(rope.get("proportional") and rope.get("factor") in (None, 1),
-            f"{source}: rope of type proportional is not known of this family, or not with a factor")
+            f"{source}: rope of type proportional is not known of this family, or with a factor")
     pairs = sizes["rotated"] // 2
     turning = int(sizes["rotated"] * number(
         source, rope, "partial_rotary_factor", 1.0, float, 0) // 2)
     return {}, {"rope_freqs.weight": vector([1.0] * turning + [1e30] * (pairs - turning))}
 
 
-SCALINGS = {"default": lambda *_: ({}, {}), "proportional": proportional_scaling, "linear": linear_scaling, "yarn": yarn_scaling,
-            "llama3": llama3_scaling, "longrope": longrope_scaling, "su": longrope_scaling}
+SCALINGS = {
+    "default": lambda *_: ({}, {}), "linear": linear_scaling, "yarn": yarn_scaling,
+    "llama3": llama3_scaling, "longrope": longrope_scaling, "su": longrope_scaling,
+    "proportional": proportional_scaling}
 
 
 def read_rope(source, row, config, sizes):
@@ -2173,6 +2470,12 @@ def read_rope(source, row, config, sizes):
     scaling, tensors = SCALINGS[kind](source, dict(rope, **row["rope"]), sizes)
     keys = {"rope.dimension_count": rotated, "rope.freq_base": theta}
     keys.update((f"rope.scaling.{key}", value) for key, value in scaling.items())
+    if "partial_rotary_factor" in row["defaults"] and local and kind != "proportional":
+        part = number(source, local, "partial_rotary_factor", 1.0, float, 0)
+        near = int(sizes["head_dim"] * part)
+        require(near % 2 == 0, f"{source}: rope of {near} numbers of each head in layers with a "
+                "window, expected an even size")
+        keys.update({"rope.dimension_count_swa": near} if near != rotated else {})
     local = number(source, dict({"rope_theta": config.get("rope_local_base_freq")}, **local),
                    "rope_theta", theta, float)
     return dict(keys, **{"rope.freq_base_swa": local} if local != theta else {}), tensors
@@ -2201,6 +2504,17 @@ def same_values(shards, others):
                for part in (slice(row, min(row + step, a.rows)) for row in range(0, a.rows, step)))
 
 
+def take_numbers(source, name, layers, found):
+    """The numbers of this name in all layers; they are no longer among those found."""
+    values = []
+    for layer in range(layers):
+        tensor, = found.pop(name.format(layer), (None,))
+        require(tensor is not None and math.prod(tensor.shape) == 1,
+                f"{source}: {name.format(layer)} is not there, or more than one number")
+        values.append(tensor.read(slice(0, 1)).item())
+    return np.array(values, np.float32)
+
+
 def take_tensors(source, row, config, sizes, found):
     """{GGUF name: Tensor} of a whole model in the order of the file: the embedding, layer by layer,
     the rest. found is {name in the source: its shards}."""
@@ -2213,7 +2527,7 @@ def take_tensors(source, row, config, sizes, found):
             del found[embedding]
         if output not in found or same_values(found[output], found[embedding]):
             used.add(f"{stems.pop('output')}.weight")
-        else:
+        elif not config.get("text_config"):
             notes.append(f"{source} says that {output} is {embedding}, but the two differ: both "
                          "are written")
     biased = [stem for key, names in row["biases"].items()
@@ -2248,12 +2562,16 @@ def assemble(source, name, row, config, found):
     in Hugging Face's words, found {name in the source: its shards}."""
     sizes = read_sizes(source, config)
     rope, extra = ({}, {}) if row["rope"] is None else read_rope(source, row, config, sizes)
-    eps, kind = ("layer_norm_eps", "layer_norm") if "layer_norm_eps" in row["defaults"] else (
+    eps, kind = ("layer_norm_eps", "layer_norm") if "layer_norm_eps" in row["defaults"] or (
+        not row["defaults"].get("rms_norm_eps") and config.get("layer_norm_eps")) else (
         "rms_norm_eps", "layer_norm_rms")
     sizes["own"] = [{} for _ in range(sizes["layers"])]
     for layers in row["layers"]:
         for own, more in zip(sizes["own"], layers(source, config, sizes)):
             own.update(more)
+    lists = {key: take_numbers(source, name, sizes["layers"], found)
+             for key, name in row["numbers"].items()}
+    extra = {**extra, **row["made"](source, config, sizes)}
     tensors = dict(extra, **take_tensors(source, row, config, sizes, found))
     name = name.encode("utf-8", "replace").decode()  # names of folders may have any bytes
     arch = row["arch"](config) if callable(row["arch"]) else row["arch"]
@@ -2279,6 +2597,7 @@ def assemble(source, name, row, config, found):
             values[key] = number(source, config, setting, kind=kind, least=0)
     for keys in row["also"]:
         values.update(keys(source, config, sizes))
+    metadata.update(lists)
     metadata.update((f"{arch}.{key}", value) for key, value in values.items() if value is not None)
     return metadata, tensors
 
@@ -2559,6 +2878,37 @@ def read_shards(folder):
     return {name: [tensor] for name, tensor in found.items()}
 
 
+def matrix_at(tensor, first, shape):
+    """The rows of a stack from first on as a matrix."""
+    rows = np.arange(first, first + shape[0])
+    return Tensor(shape, lambda index: tensor.read(rows[index]))
+
+
+def part_experts(row, config, found):
+    """found, where experts that lie in one tensor have one each. In some files the rows of all are
+    columns, which the shape tells, or where both fit, the family."""
+    dim, hidden = config.get("hidden_size"), config.get("moe_intermediate_size")
+    for name in [name for name in found if name.endswith(".experts.gate_up_proj")]:
+        stem, (both,) = name.removesuffix("gate_up_proj"), found.pop(name)
+        down, = found.pop(f"{stem}down_proj", (None,))
+        require(down is not None and len(both.shape) == len(down.shape) == 3,
+                f"{name} is {show(both.shape)} without such a down_proj")
+        experts = both.shape[0]
+        if both.shape[1] == dim and (both.shape[2] != dim or row["arch"] == "qwen3vlmoe"):
+            both, down = (turned(tensor, (experts, *tensor.shape[:0:-1]), {})
+                          for tensor in (both, down))
+        require(both.shape[1:] == (2 * hidden, dim) and down.shape == (experts, dim, hidden),
+                f"{name} is {show(both.shape)} and its down_proj {show(down.shape)}, expected "
+                f"{2 * hidden} rows of {dim} and {dim} of {hidden}")
+        for i in range(experts):
+            for word, tensor, first, shape in (
+                    ("gate", both, 2 * i * hidden, (hidden, dim)),
+                    ("up", both, (2 * i + 1) * hidden, (hidden, dim)),
+                    ("down", down, i * dim, (dim, hidden))):
+                found[f"{stem}{i}.{word}_proj.weight"] = [matrix_at(tensor, first, shape)]
+    return found
+
+
 def sampling_keys(source, generation):
     """What the model's makers recommend, but for what can't be used."""
     names = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
@@ -2577,8 +2927,8 @@ def sampling_keys(source, generation):
 
 def complete(source, row, config):
     """The config with what the code here calls its settings and what it leaves out."""
+    config = {**config, **(config.get("text_config") or {})}
     config = {ALIASES.get(key, key): value for key, value in config.items()}
-    config.update(config.get("text_config") or {})
     conform(source, config, CONFIG)
     for key, value in row["defaults"].items():
         if not callable(value):
@@ -2616,6 +2966,7 @@ def read_huggingface(folder, tokenizer):
         require(config.get(key) in values, f"{source}: {key} is {config.get(key)}, expected "
                 f"{' or '.join(map(str, values))}")
     found = take_names(row, config, join_all_mxfp4(source, read_shards(folder)))
+    found = part_experts(row, config, found)
     if config.get("text_config"):  # which of the two configs says so has changed
         config["tie_word_embeddings"] = True
     name = os.path.basename(os.path.abspath(folder))

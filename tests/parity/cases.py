@@ -6,13 +6,19 @@ To add a family: its cases in family_cases, and one in golden_cases.
 from dataclasses import dataclass, field
 
 import torch
-from transformers import (Cohere2Config, CohereConfig, DeepseekV2Config, DeepseekV3Config, FalconH1Config, GraniteMoeHybridConfig, Mamba2Config, NemotronHConfig,
-                          Exaone4Config, Gemma2Config, Gemma3TextConfig, Gemma4TextConfig, GemmaConfig, Glm4Config,
-                          GlmConfig, GPT2Config, GptOssConfig, GraniteConfig, GraniteMoeConfig,
-                          GraniteMoeSharedConfig, Lfm2Config, Lfm2MoeConfig, LlamaConfig, Ministral3Config, MistralConfig,
-                          MixtralConfig, Olmo2Config, Olmo3Config, OlmoeConfig, Phi3Config,
-                          Qwen2Config, Qwen2MoeConfig, Qwen3_5MoeTextConfig, Qwen3_5TextConfig, Qwen3Config, Qwen3MoeConfig, SmolLM3Config,
-                          StableLmConfig, Starcoder2Config)
+from transformers import (AfmoeConfig, ApertusConfig, ArceeConfig, Cohere2Config, Cohere2MoeConfig,
+                          CohereConfig, DeepseekV2Config, DeepseekV3Config, Dots1Config,
+                          Ernie4_5_MoeConfig, Ernie4_5Config, Exaone4Config, FalconH1Config,
+                          Gemma2Config, Gemma3TextConfig, Gemma4TextConfig, GemmaConfig,
+                          Glm4Config, Glm4MoeConfig, GlmConfig, GPT2Config, GptOssConfig,
+                          GraniteConfig, GraniteMoeConfig, GraniteMoeHybridConfig,
+                          GraniteMoeSharedConfig, HunYuanDenseV1Config, HYV3Config, LagunaConfig,
+                          Lfm2Config, Lfm2MoeConfig, LlamaConfig, Mamba2Config, MellumConfig,
+                          Ministral3Config, MistralConfig, MixtralConfig, MuseGlimmerConfig,
+                          NemotronHConfig, Olmo2Config, Olmo3Config, OlmoeConfig, Phi3Config,
+                          Qwen2Config, Qwen2MoeConfig, Qwen3_5MoeTextConfig, Qwen3_5TextConfig,
+                          Qwen3Config, Qwen3MoeConfig, Qwen3VLConfig, Qwen3VLMoeConfig,
+                          SeedOssConfig, SmolLM3Config, StableLmConfig, Starcoder2Config)
 
 ALL_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
 FLOAT_TYPES = ("f32", "f16")
@@ -193,10 +199,11 @@ def dense_cases():
              other_llama="it reads no attention.scale"),
         case("gemma4/dense", Gemma4TextConfig(
             **shape(64, 96, 4, 2, 128, layers=6), head_dim=16, global_head_dim=32,
-            sliding_window=24, hidden_size_per_layer_input=0, layer_types=[SLIDING, SLIDING, FULL] * 2,
-            final_logit_softcapping=4.0, **text),
+            sliding_window=24, hidden_size_per_layer_input=0, final_logit_softcapping=4.0,
+            layer_types=[SLIDING, SLIDING, FULL] * 2, **text),
              {"sliding_window": 25, "final_logit_softcapping": None, "/layer_scalar": 1.0,
-              **QK_NORMS, "rope_parameters": layered(rope("proportional", 1e6, partial_rotary_factor=0.5))}),
+              **QK_NORMS, "rope_parameters": layered(
+                  rope("proportional", 1e6, partial_rotary_factor=0.5))}),
         case("gemma4/shared", Gemma4TextConfig(
             **shape(60, 51, 5, 5, 131, layers=6, eps=0.1), head_dim=10, global_head_dim=24,
             sliding_window=17, layer_types=[SLIDING, SLIDING, FULL] * 2, num_kv_shared_layers=3,
@@ -294,8 +301,8 @@ def routed_cases():
             tie_word_embeddings=True, rope_parameters=yarn(4.0, 1024)),
                {"num_experts_per_tok": 2, "rope_parameters": rope()}, old_config="rope_type"),
         routed("gemma4/experts", Gemma4TextConfig(
-            **shape(64, 96, 4, 2, 128, layers=6), head_dim=16, global_head_dim=32, sliding_window=24,
-            layer_types=[SLIDING, SLIDING, FULL] * 2, attention_k_eq_v=True,
+            **shape(64, 96, 4, 2, 128, layers=6), head_dim=16, global_head_dim=32,
+            sliding_window=24, layer_types=[SLIDING, SLIDING, FULL] * 2, attention_k_eq_v=True,
             num_global_key_value_heads=1, enable_moe_block=True, num_experts=6, top_k_experts=3,
             moe_intermediate_size=32, hidden_size_per_layer_input=0,
             final_logit_softcapping=8.0, **text),
@@ -568,8 +575,9 @@ def recurrent_cases():
             n_routed_experts=7, num_experts_per_tok=3, moe_intermediate_size=25, moe_latent_size=37,
             moe_shared_expert_intermediate_size=41, routed_scaling_factor=2.5,
             layer_norm_epsilon=0.1, tie_word_embeddings=True),
-               {"routed_scaling_factor": 1.0, "/e_score": 0.0, "/latent": 0.0, "norm_topk_prob": False,
-                "/shared_experts.down": 0.0, "layer_norm_epsilon": 0.01}, dtype=torch.bfloat16),
+               {"routed_scaling_factor": 1.0, "/e_score": 0.0, "/latent": 0.0,
+                "norm_topk_prob": False, "/shared_experts.down": 0.0, "layer_norm_epsilon": 0.01},
+               dtype=torch.bfloat16),
         routed("nemotron_h_moe/all", nemotron(
             64, 96, 4, 2, 128, "ME*-", **stateful(8, 16, 2, 8), head_dim=32, n_routed_experts=6,
             num_experts_per_tok=2, moe_intermediate_size=64, norm_topk_prob=False,
@@ -601,6 +609,180 @@ def recurrent_cases():
             num_hidden_layers=2, conv_kernel=3, layer_norm_epsilon=0.1, tie_word_embeddings=True,
             bos_token_id=1, eos_token_id=2), {"layer_norm_epsilon": 0.01, "/conv1d.bias": 0.0},
              dtype=torch.bfloat16),
+    ]
+
+
+def seeing(kind, text, **more):
+    """A model of images and text where the text has no class of its own."""
+    eyes = dict(hidden_size=32, intermediate_size=32, num_attention_heads=2, num_heads=2,
+                num_hidden_layers=1, depth=1)
+    return kind(text_config=text, vision_config={**eyes, **more.pop("eyes")}, **more)
+
+
+def qwen3vl(kind, **text):
+    return seeing(kind, text, eyes=dict(out_hidden_size=text["hidden_size"],
+                                        deepstack_visual_indexes=[0]))
+
+
+def muse(**text):
+    return seeing(MuseGlimmerConfig, text, projector_hidden_size=16, out_hidden_size=128,
+                  eyes=dict(layer_types=[FULL]))
+
+
+def late_cases():
+    """Families of 2025 and 2026 that differ little from others."""
+    text = dict(pad_token_id=0)
+    return [
+        case("hunyuan-dense/dynamic", HunYuanDenseV1Config(
+            **shape(64, 96, 4, 2, 128, layers=3), head_dim=32, **text, rope_parameters=rope(
+                "dynamic", alpha=50.0, factor=1.0)),
+             {"/(query|key)_layernorm": 1.0, "rope_parameters": rope()}, dtype=torch.bfloat16),
+        case("hunyuan-dense/tied", HunYuanDenseV1Config(
+            **shape(72, 51, 4, 4, 131, eps=0.1), head_dim=22, **text, tie_word_embeddings=True,
+            rope_parameters=rope(theta=5e4)), {"rms_norm_eps": 0.01}),
+        case("ernie4_5/gqa", Ernie4_5Config(
+            **shape(64, 96, 4, 2, 128, layers=3), head_dim=32, **text, tie_word_embeddings=False),
+             {"rope_parameters": rope(theta=1e4)}, dtype=torch.bfloat16),
+        case("ernie4_5/tied", Ernie4_5Config(
+            **shape(72, 51, 4, 4, 131, eps=0.1), head_dim=22, **text,
+            rope_parameters=rope(theta=5e4)), {"rms_norm_eps": 0.01}),
+        routed("ernie4_5-moe/lead", Ernie4_5_MoeConfig(
+            **shape(64, 96, 4, 2, 128, layers=4), **text, moe_num_experts=6, moe_k=2,
+            moe_intermediate_size=64, moe_layer_start_index=1, moe_layer_end_index=3),
+               {"/e_score": 0.0, "/shared_experts.down": 0.0}, dtype=torch.bfloat16),
+        routed("ernie4_5-moe/every", Ernie4_5_MoeConfig(
+            **shape(72, 51, 4, 4, 131, layers=4), **text, moe_num_experts=9, moe_k=3,
+            moe_intermediate_size=25, moe_num_shared_experts=1, moe_layer_start_index=1,
+            moe_layer_end_index=3, moe_layer_interval=2, tie_word_embeddings=False),
+               {"/e_score": 0.0}, types=("f32",), steady_lead=0.0,
+               other_llama="it expects experts in all layers but the first"),
+        case("arcee/yarn", ArceeConfig(
+            **shape(64, 96, 4, 2, 128, layers=3, context=4096), head_dim=32,
+            rope_parameters=yarn(4.0, 1024)), {"hidden_act": "silu", "rope_parameters": rope()},
+             dtype=torch.bfloat16),
+        case("arcee/tied", ArceeConfig(**shape(72, 51, 4, 4, 131, eps=0.1), head_dim=22,
+                                       tie_word_embeddings=True), {"rms_norm_eps": 0.01},
+             old_config="type"),
+        case("qwen3vl/text", qwen3vl(
+            Qwen3VLConfig, **shape(64, 96, 4, 2, 128, layers=3), head_dim=32,
+            rope_parameters=rope(theta=1e6, mrope_section=[6, 5, 5])), QK_NORMS,
+             dtype=torch.bfloat16),
+        case("qwen3vl/mha", qwen3vl(
+            Qwen3VLConfig, **shape(72, 51, 4, 4, 131, eps=0.1), head_dim=22,
+            rope_parameters=rope(theta=1e5, mrope_section=[4, 4, 3])), {"rms_norm_eps": 0.01}),
+        routed("qwen3vlmoe/text", qwen3vl(
+            Qwen3VLMoeConfig, **shape(64, 96, 4, 2, 128, layers=3), head_dim=32, num_experts=6,
+            num_experts_per_tok=2, moe_intermediate_size=48,
+            rope_parameters=rope(theta=1e6, mrope_section=[6, 5, 5])),
+               {"num_experts_per_tok": 3}, dtype=torch.bfloat16),
+        routed("qwen3vlmoe/mha", qwen3vl(
+            Qwen3VLMoeConfig, **shape(72, 51, 4, 4, 131, eps=0.1), head_dim=22, num_experts=9,
+            num_experts_per_tok=3, moe_intermediate_size=25,
+            rope_parameters=rope(theta=1e5, mrope_section=[4, 4, 3])), {"rms_norm_eps": 0.01}),
+        case("muse-glimmer/gqa", muse(
+            **shape(64, 96, 4, 2, 128, layers=4), head_dim=16, sliding_window=24, **text,
+            rope_parameters=rope(theta=5e5)),
+             {"sliding_window": 25, "qk_scale_factor": 1.0, "output_multiplier": 0.4,
+              "final_logit_softcapping": 2.0, "/gate_proj": 0.0}, dtype=torch.bfloat16),
+        case("muse-glimmer/layers", muse(
+            **shape(72, 51, 4, 1, 131, layers=3, eps=0.1), head_dim=22, sliding_window=17,
+            layer_types=[FULL, SLIDING, FULL], layer_rope_theta=[0, 1e4, 0], output_multiplier=0.4,
+            final_logit_softcapping=3.0, qk_scale_factor=2.0, **text),
+             {"rms_norm_eps": 0.01, "post_norm_eps": 0.1}),
+        routed("laguna/heads", LagunaConfig(
+            **shape(64, 96, 4, 2, 128, layers=5, context=4096), head_dim=32, num_experts=6,
+            num_experts_per_tok=2, moe_intermediate_size=64, shared_expert_intermediate_size=96,
+            sliding_window=24, layer_types=[FULL, SLIDING, SLIDING, SLIDING, FULL],
+            num_attention_heads_per_layer=[4, 6, 6, 6, 4], moe_routed_scaling_factor=2.5,
+            rope_parameters=layered(yarn(8.0, 512, 5e5, partial_rotary_factor=0.5), theta=1e4)),
+               {"sliding_window": 25, "moe_routed_scaling_factor": 1.0, "/g_proj": 0.0,
+                "/e_score": 0.0, **QK_NORMS}, dtype=torch.bfloat16),
+        routed("laguna/elements", LagunaConfig(
+            **shape(72, 51, 4, 1, 131, layers=3), head_dim=20, num_experts=9, gating="per-element",
+            num_experts_per_tok=3, moe_intermediate_size=25, shared_expert_intermediate_size=41,
+            sliding_window=17, layer_types=[FULL, SLIDING, FULL], tie_word_embeddings=True,
+            mlp_layer_types=["dense", "dense", "sparse"],
+            rope_parameters=layered(rope(theta=1e5), theta=5e3, partial_rotary_factor=0.5)),
+               {"/g_proj": 0.0, "/shared_expert.*down": 0.0}),
+        routed("afmoe/gqa", AfmoeConfig(
+            **shape(64, 96, 4, 2, 128, layers=4), head_dim=32, num_experts=6, num_dense_layers=1,
+            num_experts_per_tok=2, moe_intermediate_size=64, num_shared_experts=2,
+            sliding_window=24, mup_enabled=True, route_scale=2.5),
+               {"sliding_window": 25, "/gate_proj": 0.0, "/expert_bias": 0.0, **QK_NORMS},
+               dtype=torch.bfloat16),
+        routed("afmoe/layers", AfmoeConfig(
+            **shape(72, 51, 4, 1, 131, layers=3, eps=0.1), head_dim=22, num_experts=9,
+            num_experts_per_tok=3, moe_intermediate_size=25, num_shared_experts=1,
+            num_dense_layers=2, sliding_window=17, layer_types=[FULL, SLIDING, FULL],
+            mup_enabled=True, tie_word_embeddings=True),
+               {"rms_norm_eps": 0.01, "/shared_experts.down": 0.0},
+               other_llama="it rotates in three of four layers, whichever have a window"),
+        case("apertus/llama3", ApertusConfig(
+            **shape(64, 96, 4, 2, 128, layers=3), **text, rope_parameters=llama3(32)),
+             {"/alpha_n": 0.9, "/alpha_p": 0.9, **QK_NORMS, "rope_parameters": rope(theta=5e5)},
+             dtype=torch.bfloat16),
+        case("apertus/tied", ApertusConfig(
+            **shape(72, 51, 4, 4, 131, eps=0.1), **text, tie_word_embeddings=True,
+            rope_parameters=rope()), {"rms_norm_eps": 0.01},
+             other_llama="it expects an output"),
+        routed("glm4moe/norms", Glm4MoeConfig(
+            **shape(64, 96, 4, 2, 128, layers=3), head_dim=32, n_routed_experts=6,
+            num_experts_per_tok=2, moe_intermediate_size=64, use_qk_norm=True,
+            attention_bias=True, routed_scaling_factor=2.5, num_nextn_predict_layers=0),
+               {"/e_score": 0.0, "/k_proj.bias": 3.0, **QK_NORMS, "routed_scaling_factor": 1.0},
+               dtype=torch.bfloat16),
+        routed("glm4moe/plain", Glm4MoeConfig(
+            **shape(72, 51, 4, 1, 131, layers=3, eps=0.1), head_dim=24, n_routed_experts=9,
+            num_experts_per_tok=3, moe_intermediate_size=25, n_shared_experts=2,
+            first_k_dense_replace=2, norm_topk_prob=False, tie_word_embeddings=True,
+            num_nextn_predict_layers=0), {"rms_norm_eps": 0.01, "norm_topk_prob": True}),
+        routed("dots1/norm", Dots1Config(
+            **shape(64, 96, 4, 4, 128, layers=3), head_dim=32, n_routed_experts=6,
+            n_shared_experts=1, num_experts_per_tok=2, moe_intermediate_size=64,
+            first_k_dense_replace=1, norm_topk_prob=True, routed_scaling_factor=2.5),
+               {"/e_score": 0.0, **QK_NORMS, "norm_topk_prob": False}, dtype=torch.bfloat16),
+        routed("dots1/tied", Dots1Config(
+            **shape(72, 51, 4, 1, 131, layers=3, eps=0.1), head_dim=22, n_routed_experts=9,
+            n_shared_experts=2, num_experts_per_tok=3, moe_intermediate_size=25,
+            first_k_dense_replace=2, tie_word_embeddings=True), {"rms_norm_eps": 0.01},
+               other_llama="it expects as many key heads as heads, and an output"),
+        case("seed_oss/biases", SeedOssConfig(
+            **shape(64, 96, 4, 2, 128, layers=3), head_dim=32, **text),
+             {"/k_proj.bias": 3.0}, dtype=torch.bfloat16),
+        case("seed_oss/tied", SeedOssConfig(
+            **shape(72, 51, 4, 4, 131, eps=0.1), head_dim=22, attention_bias=False, **text,
+            tie_word_embeddings=True, rope_parameters=rope(theta=1e6)), {"rms_norm_eps": 0.01}),
+        routed("mellum/yarn", MellumConfig(
+            **shape(64, 96, 4, 2, 128, layers=4, context=4096), head_dim=32, num_local_experts=6,
+            num_experts_per_tok=2, moe_intermediate_size=64, sliding_window=24,
+            layer_types=[SLIDING, SLIDING, SLIDING, FULL],
+            rope_parameters=layered(yarn(8.0, 512, 5e5), theta=5e5)),
+               {"sliding_window": 25, **QK_NORMS}, dtype=torch.bfloat16),
+        routed("mellum/tied", MellumConfig(
+            **shape(72, 51, 4, 1, 131, layers=3, eps=0.1), head_dim=22, num_local_experts=9,
+            num_experts_per_tok=3, moe_intermediate_size=25, sliding_window=17,
+            layer_types=[FULL, SLIDING, FULL], tie_word_embeddings=True),
+               {"rms_norm_eps": 0.01}, other_llama="it has one theta, and expects an output"),
+        routed("hy_v3/gqa", HYV3Config(
+            **shape(64, 96, 4, 2, 128, layers=3), head_dim=32, num_experts=6,
+            num_experts_per_tok=2, moe_intermediate_size=64),
+               {"/e_score": 0.0, **QK_NORMS, "router_scaling_factor": 1.0}, dtype=torch.bfloat16),
+        routed("hy_v3/tied", HYV3Config(
+            **shape(72, 51, 4, 1, 131, layers=3, eps=0.1), head_dim=22, num_experts=9,
+            num_experts_per_tok=3, moe_intermediate_size=25, num_shared_experts=2,
+            mlp_layer_types=["dense", "dense", "sparse"], tie_word_embeddings=True,
+            router_scaling_factor=0.8), {"rms_norm_eps": 0.01}),
+        routed("cohere2moe/softmax", Cohere2MoeConfig(
+            **normed(64, 64, 4, 2, 128, layers=5), head_dim=32, num_experts=6,
+            num_experts_per_tok=2, num_shared_experts=1, first_k_dense_replace=1,
+            prefix_dense_intermediate_size=96, sliding_window=24, logit_scale=0.3, **text),
+               {"sliding_window": 25, "logit_scale": 1.0, "/shared_experts.down": 0.0},
+               dtype=torch.bfloat16),
+        routed("cohere2moe/sigmoid", Cohere2MoeConfig(
+            **normed(72, 25, 4, 1, 131, layers=3), rms_norm_eps=0.1, head_dim=22, num_experts=9,
+            num_experts_per_tok=3, expert_selection_fn="sigmoid", norm_topk_prob=False,
+            sliding_window=17, layer_types=[SLIDING, FULL, SLIDING], logit_scale=2.0, **text),
+               {"rms_norm_eps": 0.01, "norm_topk_prob": True}),
     ]
 
 
@@ -648,7 +830,7 @@ def wide_cases():
 
 def cases():
     return basic_cases() + dense_cases() + routed_cases() + other_cases() + recurrent_cases() \
-        + wide_cases()
+        + late_cases() + wide_cases()
 
 
 def wrapped_texts():
@@ -740,4 +922,92 @@ def golden_cases():
             **plain, qk_layernorm=True, use_parallel_residual=True, **text,
             rope_parameters=rope(partial_rotary_factor=0.5)), family="stablelm"),
         golden("starcoder2", Starcoder2Config(**plain, **text)),
+        golden("lfm2", Lfm2Config(
+            **normed(24, 16, 2, 1, 64, layers=3, context=128), norm_eps=1e-5,
+            block_auto_adjust_ff_dim=False, layer_types=[CONV, FULL, CONV])),
+        golden("lfm2moe", Lfm2MoeConfig(
+            **normed(24, 16, 2, 1, 64, layers=3, context=128), norm_eps=1e-5,
+            moe_intermediate_size=14, num_experts=4, num_experts_per_tok=2, num_dense_layers=1,
+            layer_types=[CONV, FULL, CONV])),
+        golden("qwen35", Qwen3_5TextConfig(
+            **shape(24, 16, 2, 1, 64, layers=3, context=128), head_dim=12, **delta(2, 8, 4, 8),
+            **text, layer_types=[LINEAR, FULL, LINEAR], tie_word_embeddings=True,
+            rope_parameters=rope(partial_rotary_factor=0.5, mrope_section=[1, 1, 1]))),
+        golden("qwen35moe", Qwen3_5MoeTextConfig(
+            **unfed(tiny), head_dim=12, **delta(1, 8, 2, 8), **text, num_experts=4,
+            num_experts_per_tok=2, moe_intermediate_size=14, shared_expert_intermediate_size=18,
+            layer_types=[LINEAR, FULL],
+            rope_parameters=rope(partial_rotary_factor=0.5, mrope_section=[1, 1, 1]))),
+        golden("gemma4", Gemma4TextConfig(
+            **shape(24, 16, 2, 1, 64, layers=6, context=128), head_dim=8, global_head_dim=16,
+            sliding_window=12, layer_types=[SLIDING, SLIDING, FULL] * 2, num_kv_shared_layers=3,
+            use_double_wide_mlp=True, hidden_size_per_layer_input=4, **text,
+            vocab_size_per_layer_input=64, final_logit_softcapping=4.0)),
+        golden("gemma4-experts", Gemma4TextConfig(
+            **shape(24, 16, 2, 2, 64, layers=3, context=128), head_dim=8, global_head_dim=12,
+            sliding_window=12, layer_types=[SLIDING, SLIDING, FULL], attention_k_eq_v=True,
+            num_global_key_value_heads=1, enable_moe_block=True, num_experts=4, top_k_experts=2,
+            moe_intermediate_size=14, hidden_size_per_layer_input=0, **text), family="gemma4"),
+        golden("granitehybrid", GraniteMoeHybridConfig(
+            **shape(24, 16, 2, 1, 64, layers=3, context=128), layer_types=[LINEAR, FULL, LINEAR],
+            **mamba(6, 8, 2, 5), num_local_experts=4, num_experts_per_tok=2,
+            shared_intermediate_size=18, embedding_multiplier=2.0, logits_scaling=3.0,
+            residual_multiplier=0.6, attention_multiplier=0.2)),
+        golden("nemotron_h", nemotron(24, 16, 2, 1, 64, "M-*-", **stateful(6, 8, 2, 5),
+                                      head_dim=10)),
+        golden("nemotron_h_moe", nemotron(
+            24, 16, 2, 1, 64, "ME*E", **stateful(6, 8, 2, 5), head_dim=10, n_routed_experts=4,
+            num_experts_per_tok=2, moe_intermediate_size=14, routed_scaling_factor=2.5,
+            moe_shared_expert_intermediate_size=18)),
+        golden("falcon-h1", FalconH1Config(
+            **tiny, mamba_d_ssm=40, **mamba(5, 8, 1, 6), key_multiplier=0.7,
+            ssm_in_multiplier=1.3, lm_head_multiplier=0.5, mlp_multipliers=[1.4, 0.7],
+            ssm_multipliers=[0.8, 1.2, 0.7, 1.3, 0.9], **text)),
+        golden("mamba2", Mamba2Config(
+            hidden_size=24, num_heads=6, head_dim=8, n_groups=2, state_size=5, vocab_size=64,
+            num_hidden_layers=2, bos_token_id=1, eos_token_id=2)),
+        golden("hunyuan-dense", HunYuanDenseV1Config(**tiny, head_dim=12, **text)),
+        golden("ernie4_5", Ernie4_5Config(**tiny, head_dim=10, **text)),
+        golden("ernie4_5-moe", Ernie4_5_MoeConfig(
+            **tiny, **text, moe_num_experts=4, moe_k=2, moe_intermediate_size=14,
+            moe_layer_start_index=1, moe_layer_end_index=1)),
+        golden("arcee", ArceeConfig(**tiny, head_dim=10)),
+        golden("qwen3vl", qwen3vl(Qwen3VLConfig, **tiny, head_dim=12, rope_parameters=rope(
+            mrope_section=[2, 2, 2]))),
+        golden("qwen3vlmoe", qwen3vl(
+            Qwen3VLMoeConfig, **tiny, head_dim=12, num_experts=4, num_experts_per_tok=2,
+            moe_intermediate_size=14, rope_parameters=rope(mrope_section=[2, 2, 2]))),
+        golden("muse-glimmer", muse(
+            **shape(24, 16, 2, 1, 64, layers=4, context=128), head_dim=10, sliding_window=12,
+            **text, output_multiplier=0.4)),
+        golden("laguna", LagunaConfig(
+            **shape(24, 16, 2, 1, 64, layers=3, context=128), head_dim=12, num_experts=4,
+            num_experts_per_tok=2, moe_intermediate_size=14, shared_expert_intermediate_size=18,
+            sliding_window=12, layer_types=[FULL, SLIDING, FULL],
+            num_attention_heads_per_layer=[2, 3, 2], moe_routed_scaling_factor=2.5,
+            rope_parameters=layered(yarn(8.0, 16, 5e5, partial_rotary_factor=0.5), theta=1e4))),
+        golden("afmoe", AfmoeConfig(
+            **shape(24, 16, 2, 1, 64, layers=4, context=128), head_dim=10, num_experts=4,
+            num_dense_layers=2, num_experts_per_tok=2, moe_intermediate_size=14,
+            num_shared_experts=1, sliding_window=12, mup_enabled=True, route_scale=2.5)),
+        golden("apertus", ApertusConfig(**tiny, **text, rope_parameters=llama3(16, 10000.0))),
+        golden("glm4moe", Glm4MoeConfig(
+            **tiny, head_dim=12, n_routed_experts=4, num_experts_per_tok=2,
+            moe_intermediate_size=14, use_qk_norm=True, attention_bias=True,
+            routed_scaling_factor=2.5, num_nextn_predict_layers=0)),
+        golden("dots1", Dots1Config(
+            **tiny, head_dim=10, n_routed_experts=4, n_shared_experts=1, num_experts_per_tok=2,
+            moe_intermediate_size=14, first_k_dense_replace=1, norm_topk_prob=True,
+            routed_scaling_factor=2.5)),
+        golden("seed_oss", SeedOssConfig(**tiny, head_dim=10, **text)),
+        golden("mellum", MellumConfig(
+            **tiny, head_dim=10, num_local_experts=4, num_experts_per_tok=2,
+            moe_intermediate_size=14, sliding_window=12, layer_types=[SLIDING, FULL],
+            rope_parameters=layered(yarn(8.0, 16, 5e5), theta=1e4))),
+        golden("hy_v3", HYV3Config(**tiny, head_dim=10, num_experts=4, num_experts_per_tok=2,
+                                   moe_intermediate_size=14)),
+        golden("cohere2moe", Cohere2MoeConfig(
+            **normed(24, 14, 2, 1, 64, layers=4, context=128), head_dim=10, num_experts=4,
+            num_experts_per_tok=2, num_shared_experts=1, first_k_dense_replace=1,
+            prefix_dense_intermediate_size=16, sliding_window=12, logit_scale=0.3, **text)),
     ]

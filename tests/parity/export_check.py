@@ -1006,14 +1006,20 @@ def check_saved_tokenizer(folder):
 # ---- the limits of run ----
 
 
+def number(text, words):
+    """What a limit in C says, if that is a number or the name of one."""
+    text = text.rstrip("f")
+    return words.get(text, float(text) if re.fullmatch(r"[-\d.e]+", text) else None)
+
+
 def check_limits(module):
-    """BOUNDS are the ranges of run.c, as its calls of key_int and key_float say them."""
+    """BOUNDS are the ranges of run.c, as its calls that read keys say them."""
     with open(os.path.join(ROOT, "run.c"), encoding="utf-8") as file:
         text = file.read()
     words = {name: int(value) << int(shift or 0) for name, value, shift in re.findall(
         r"\b(MAX_\w+) = (\d+)(?: << (\d+))?", text)}
     found = {}
-    for call in re.finditer(r"key_(?:int|float)\(", text):
+    for call in re.finditer(r"(?:key_int|key_float|layer_int|most_int)\(", text):
         parts, depth = [""], 0
         for letter in text[call.end():]:
             depth += {"(": 1, ")": -1}.get(letter, 0)
@@ -1021,19 +1027,19 @@ def check_limits(module):
                 break
             parts = [*parts, ""] if letter == "," and depth == 0 else [*parts[:-1],
                                                                        parts[-1] + letter]
+        name = parts[1].split("[")[0].strip()  # of the key, or of an array of keys
+        if re.fullmatch(r"\w+", name):
+            parts[1] = "".join(re.findall(rf"\b{name}\[\] = \{{(.*?)\}}", text, re.S))
         for key in re.findall(r'"\.?([\w.]+)"', parts[1]):
-            found.setdefault(key, [part.strip() for part in parts[-2:]])
+            found.setdefault(key, []).append([part.strip() for part in parts[-2:]])
     for key, (least, most) in module.BOUNDS.items():
         if key in ("vocab_size", "rope.dimension_count"):
             continue  # of the tokens; by the kind of attention
         check(key in found, f"run.c reads no {key}")
-        low, high = found.get(key, ("0", "0"))
-        check(float(low.rstrip("f")) == least, f"{key} begins at {low}, not {least}")
-        if isinstance(most, str):
-            check(not high[0].isdigit(), f"{key} ends at {high}, not at {most}")
-        else:
-            check((words[high] if high in words else float(high.rstrip("f"))) == most,
-                  f"{key} ends at {high}, not {most}")
+        fits = [number(low, words) == least and (
+            not high[0].isdigit() if isinstance(most, str) else number(high, words) == most)
+            for low, high in found.get(key, ())]
+        check(any(fits), f"{key} is {found.get(key)} in run.c, not {least} to {most}")
 
 
 def check_refused(folder):

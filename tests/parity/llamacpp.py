@@ -63,7 +63,7 @@ def check_case(checks, case):
     # not named after the family, of which llama.cpp infers more from some names
     folder, path = llm.folder() / f"case_{id(case)}", llm.folder() / f"{case.name}.gguf"
     model = save(case, folder)
-    write_tokenizer(folder, case.config.vocab_size)
+    write_tokenizer(folder, case.config.get_text_config().vocab_size)
     tokens = some_tokens(case)[:200]
     reference = transformers_logits(model, tokens)
     prompt = len(tokens[:PROMPT])
@@ -94,7 +94,7 @@ def check_case(checks, case):
 def check_blocks(checks, case):
     folder, tokens, line = llm.folder() / f"case_{id(case)}", some_tokens(case), []
     save(case, folder)
-    write_tokenizer(folder, case.config.vocab_size)
+    write_tokenizer(folder, case.config.get_text_config().vocab_size)
     for kind in case.types:
         path = llm.folder() / f"{case.name}-{kind}.gguf"
         try:

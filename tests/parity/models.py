@@ -94,26 +94,32 @@ def randomize(model, case, seed):
     last bit of a key grows into the fourth digit of a logit, with smaller ones rope hardly counts.
     """
     rng = torch.Generator().manual_seed(seed)
-    turned = model.config.model_type == "gpt_oss"  # experts that are columns of their matrices
-    kind = model.config.model_type
+    config = model.config.get_text_config()
+    kind = config.model_type
+    turned = kind == "gpt_oss"  # experts that are columns of their matrices
     gemma = re.match("gemma", kind)  # the embedding is scaled
-    one_more = re.match("gemma(2|3_text)?$|qwen3_5", kind)  # norms add 1 to their weights
-    gpt2 = model.config.model_type == "gpt2"  # matrices have a row for each input
+    one_more = re.match("gemma(2|3_text)?$|qwen3_5|muse", kind)  # norms add 1 to their weights
+    gpt2 = kind == "gpt2"  # matrices have a row for each input
     with torch.no_grad():
         for name, p in model.named_parameters():
             noise = torch.randn(p.shape, generator=rng)
             if re.search(r"norm|ln_", name) and not name.endswith("bias"):
-                p.copy_((0 if one_more and "linear_attn" not in name else 1) + 0.3 * noise)
+                alone = re.search(r"linear_attn|language_model\.norm", name)
+                p.copy_((0 if one_more and not alone else 1) + 0.3 * noise)
+                if kind == "gemma4_text" and "q_norm" in name:  # scores are not scaled
+                    p.mul_(2 / math.sqrt(len(p)))
             elif re.search(r"\.((per_expert_)?scale|D)$", name):
                 p.copy_(1 + 0.3 * noise)
             elif name.endswith("router.proj.weight"):  # which is given a vector of length 1
                 p.copy_(2 * noise)
             elif name.endswith("A_log"):
                 p.copy_(noise - 2)  # half of a state is there after some five tokens
-            elif name.endswith("bias"):
+            elif name.endswith(("e_score_correction_bias", "expert_bias")):
+                p.copy_(0.2 * noise / (p.shape[-1] if "statics" in name else 1))
+            elif name.endswith("bias") or "act_fn" in name:
                 p.copy_(0.5 * noise)
             elif re.search(r"embed_tokens|embeddings|wte|wpe", name):
-                soft = not case.paper and model.config.tie_word_embeddings
+                soft = not case.paper and getattr(model.config, "tie_word_embeddings", False)
                 p.copy_(noise / math.sqrt(p.shape[1]) if gemma else noise * (0.3 if soft else 1.0))
             elif name.endswith("sinks"):
                 p.copy_(noise)
@@ -128,11 +134,20 @@ def randomize(model, case, seed):
                 p.copy_(1 + 0.2 * torch.randn(p.shape, generator=rng))
 
 
+def model_class(config):
+    """Some texts have no class of their own."""
+    alone = type(config) in AutoModelForCausalLM._model_mapping.keys()
+    return AutoModelForCausalLM if alone else AutoModelForImageTextToText
+
+
 def router_scores(module, states, bias=None):
     """(positions, experts) What a router of transformers chooses by, or what is in the same order.
     A sigmoid changes by a quarter at most of what its argument changes. Some routers have the bias
     of the choice, others are called with it."""
-    logits = torch.nn.functional.linear(states, module.weight, getattr(module, "bias", None))
+    weight = module.gate.weight if hasattr(module, "gate") else module.weight
+    logits = torch.nn.functional.linear(states, weight, getattr(module, "bias", None))
+    if hasattr(module, "moe_statics"):
+        return 4 * (logits.softmax(-1) + module.moe_statics.e_score_correction_bias)
     bias = getattr(module, "e_score_correction_bias", bias)
     return logits if bias is None else 4 * (logits.sigmoid() + bias)
 
@@ -225,7 +240,8 @@ def write_packed(folder, packed):
 
 def save(case, folder):
     """A directory as on the hub, and the model that transformers reads from it, in float32."""
-    model = AutoModelForCausalLM.from_config(case.config).eval()
+    kind = model_class(case.config)
+    model = kind.from_config(case.config).eval()
     for seed in range(zlib.crc32(case.name.encode()), 2**33):
         randomize(model, case, seed)
         packed = draw_packed(model, seed) if case.packed else {}
@@ -238,7 +254,7 @@ def save(case, folder):
         return model.float()
     if case.old_config:
         spell_as_before(folder / "config.json", case.old_config, type(case.config))
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return kind.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def half_cache(module, query, key, value, mask, **more):
@@ -492,7 +508,8 @@ def root_mean_square(ours, reference):
 
 def some_tokens(case):
     rng = np.random.default_rng(zlib.crc32(case.name.encode()))
-    return [int(t) for t in rng.integers(0, case.config.vocab_size, case.positions)]
+    vocab = case.config.get_text_config().vocab_size
+    return [int(t) for t in rng.integers(0, vocab, case.positions)]
 
 
 def take_weights(model, path):
@@ -523,7 +540,7 @@ def take_weights(model, path):
 
 def other_rotations(config):
     """Texts of at most that many tokens have other rotations than longer ones; 0: all have the same."""
-    rotations = getattr(config, "rope_parameters", None) or {}
+    rotations = getattr(config.get_text_config(), "rope_parameters", None) or {}
     return rotations.get("original_max_position_embeddings", 0) if (
         rotations.get("rope_type") == "longrope") else 0
 
@@ -673,8 +690,8 @@ def altered(model, what, value):
     """The model with another value of a setting, or with one value for all weights of a name."""
     config = copy.deepcopy(model.config)
     if not what.startswith("/"):
-        setattr(config, what, value)
-    other = AutoModelForCausalLM.from_config(config).eval()
+        setattr(config.get_text_config(), what, value)
+    other = model_class(config).from_config(config).eval()
     other.load_state_dict(model.state_dict())
     found = [p for name, p in [*other.named_parameters(), *other.named_buffers()]
              if what.startswith("/") and re.search(what[1:], name)]
