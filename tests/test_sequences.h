@@ -1,12 +1,13 @@
 /* Calls in any order. Sessions of a model do by lot what the API has; a shadow of each knows which
  * tokens it has then, and its logits must be those of a session that took these one by one and did
  * nothing else. Where all were evaluated in few rows that means the same bits, else as near as
- * products of many rows come, and the cache's rounding of what they gave. What is wrong
- * is printed with the model, the seed and all calls since it began. SEQUENCES=N does N rounds of it, SEQUENCES=N-M those of seeds N to M. */
+ * products of many rows come, and the cache's rounding of what they gave. Then conversations, which
+ * must be those that their turns make. What is wrong is printed with the model, the seed and all
+ * calls since it began. SEQUENCES=N does N rounds of it, SEQUENCES=N-M those of seeds N to M. */
 
 enum {
     SLOTS = 4,   /* sessions at a time */
-    CALLS = 250, /* of a round */
+    CALLS = 250, /* of a round; half as many in conversations, which cost more */
     MOST = 1200, /* positions of a session */
     VOCAB = 300, /* the most tokens of a model */
     FEW = 8,     /* rows that each get the sums of a single one */
@@ -27,13 +28,13 @@ static const struct Tested {
     { "granitehybrid", "f32", 1, 0 },
     { "falcon-h1", "f32", 1, 0 },
     { "mamba2", "f32", 1, 0 },
-    { "gemma4_shared", "f32", 0, 0 },
+    { "gemma4", "f32", 0, 0 },
 };
 
 /* What a session must be. */
 typedef struct {
     llm_session *s;
-    int tokens[MOST], n;      /* those behind n were there before it went back */
+    int tokens[MOST], n;       /* those behind n were there before it went back */
     float wanted[MOST][VOCAB]; /* logits behind each of the first `known` tokens */
     int known;
     int few; /* of the tokens: the first ones, which were evaluated in few rows */
@@ -382,6 +383,132 @@ static void round_of_calls(void)
     saves[0].s = saves[1].s = NULL;
 }
 
+/* ---- Conversations ---- */
+
+/* A session and what was said in it; the last turn may be open. */
+typedef struct {
+    llm_session *s;
+    struct {
+        const char *role;
+        char text[80];
+    } turns[CALLS];
+    int n, open;
+} Talk;
+
+static Talk talks[2], saved_talk;
+
+/* Gives a session the turns of a talk. */
+static int say_all(llm_session *s, const Talk *t)
+{
+    int status = 0, tokens[80], n;
+    for (int i = 0; i < t->n && !status; i++) {
+        int open = t->open && i == t->n - 1;
+        status = llm_turn(s, t->turns[i].role, open ? NULL : t->turns[i].text);
+        n = llm_encode(trial.model, t->turns[i].text, strlen(t->turns[i].text), 0, tokens, 80);
+        if (open && n && !status) status = llm_eval(s, tokens, n) ? 0 : -1;
+    }
+    return status;
+}
+
+/* A talk must be what its turns make of a new session. */
+static void compare_talk(int i, const char *template)
+{
+    const Talk *t = &talks[i];
+    llm_session *fresh = new_session(MOST, 1, template);
+    int failed = say_all(fresh, t), n = llm_position(fresh);
+    const float *a = llm_logits(t->s), *b = llm_logits(fresh);
+    must(!failed && llm_turns(t->s) == t->n && llm_position(t->s) == n &&
+             !memcmp(llm_tokens(t->s), llm_tokens(fresh), (size_t)n * sizeof(int)),
+         i, "%d turns, expected %d; %d tokens, expected %d, or others", llm_turns(t->s), t->n,
+         llm_position(t->s), n);
+    double apart = a && b && !trial.wrong ? float_difference(a, b, trial.vocab) : 0;
+    must(apart < batches_bound(), i, "logits differ by %g of their range", apart);
+    llm_session_free(fresh);
+}
+
+/* Says something, or opens an answer. */
+static void talk_turn(int i, const char *role, const char *text)
+{
+    Talk *t = &talks[i];
+    int when = maybe_interrupt();
+    note("%d: %s \"%s\"", i, role, text ? text : "...");
+    if (ended(i, llm_turn(t->s, role, text), when, 0)) return;
+    t->turns[t->n].role = role;
+    snprintf(t->turns[t->n++].text, sizeof t->turns->text, "%s", text ? text : "");
+    t->open = !text;
+}
+
+/* Lets the model write. In an open answer the letters of that stay, in the vocabulary's tokens. */
+static void talk_generate(int i)
+{
+    static const llm_sampling how = { .temperature = 1 };
+    Talk *t = &talks[i];
+    char text[200], *end = strchr(t->turns[t->n - 1].text, 0);
+    int from = llm_position(t->s), when = maybe_interrupt(), tokens[80], n = 0;
+    note("%d: generate", i);
+    ended(i, llm_generate(t->s, NULL, 1 + lot(8), &how, NULL, NULL), when, 0);
+    llm_decode(trial.model, llm_tokens(t->s) + from, llm_position(t->s) - from, 0, text, 200);
+    for (char *c = text; *c && t->open && end < t->turns[t->n - 1].text + 79; c++) {
+        if (*c < 'a' || *c > 'z') continue;
+        n += llm_encode(trial.model, c, 1, 0, tokens + n, 1);
+        *end++ = *c, *end = 0;
+    }
+    must(!llm_rewind(t->s, from) && (!n || llm_eval(t->s, tokens, n)), i, "%s", llm_error());
+}
+
+static void talk_drop(int i, int first, int count)
+{
+    Talk *t = &talks[i];
+    int when = maybe_interrupt();
+    note("%d: drop %d from %d on", i, count, first);
+    if (ended(i, llm_drop(t->s, first, count), when, 0)) return;
+    t->open &= first + count < t->n;
+    memmove(t->turns + first, t->turns + first + count,
+            (size_t)(t->n - first - count) * sizeof *t->turns);
+    t->n -= count;
+}
+
+/* Forks a talk in place of the other, saves it, or loads what was saved. */
+static void talk_copy(int i)
+{
+    static const char *const names[] = { "fork", "save", "load" };
+    int how = lot(3), status = 0;
+    Talk *t = &talks[i], *other = how ? &saved_talk : &talks[1 - i];
+    llm_session *mine = t->s;
+    if (how == 2 && !other->s) return;
+    note("%d: %s\n", i, names[how]);
+    if (how == 0) llm_session_free(other->s);
+    if (how == 1) status = llm_save(mine, save_names[0]);
+    if (how == 2) status = llm_load(mine, save_names[0]);
+    must(!status, i, "%s", llm_error());
+    if (how == 2) *t = *other, t->s = mine;
+    if (how < 2) *other = *t;
+    if (how == 0) other->s = llm_fork(mine);
+}
+
+static void round_of_talk(void)
+{
+    static const char *const texts[] = { "tea", "be kind", "", "in the rain", " so" };
+    const char *template = lot(2) ? NULL : template_of("late");
+    for (int i = 0; i < 2; i++) talks[i] = (Talk){ .s = new_session(MOST, 1 + i, template) };
+    saved_talk.s = NULL;
+    if (lot(2)) talk_turn(0, "system", texts[lot(5)]);
+    for (int k = 0; k < CALLS / 2 && !trial.wrong; k++) {
+        int what = lot(24), i = lot(2), n = talks[i].n;
+        if (llm_position(talks[i].s) > MOST * 3 / 4) talk_drop(i, 0, n);
+        else if (!n || what < 6) talk_turn(i, "user", texts[lot(5)]);
+        else if (what < 7) talk_turn(i, "assistant", texts[lot(5)]);
+        else if (what < 11) talk_turn(i, "assistant", NULL);
+        else if (what < 18) talk_generate(i);
+        else if (what < 19) talk_drop(i, lot(n), 1);
+        else if (what < 20) talk_drop(i, n - 1, 1);
+        else if (what < 21) talk_drop(i, n > 1 ? n - 2 : 0, n > 1 ? 2 : 1);
+        else talk_copy(i);
+        compare_talk(i, template);
+    }
+    llm_session_free(talks[0].s), llm_session_free(talks[1].s);
+}
+
 /* ---- Models ---- */
 
 /* A golden with a vocabulary of letters and ChatML's marks. These keys come first, up to where what
@@ -438,11 +565,12 @@ static void try_model(const struct Tested *t, int first, int last)
     trial.is = t;
     trial.model = llm_open_memory(file.data, file.size);
     check(trial.model, "%s: %s", t->name, llm_error());
-    for (int seed = first; seed <= last && trial.model; seed++) {
+    for (int k = 2 * first; k <= 2 * last + 1 && trial.model; k++) {
         trial.vocab = llm_info(trial.model)->vocab_size;
-        trial.seed = seed, trial.random = spread_seed((uint64_t)(seed * 256 + (t - tested)));
+        trial.seed = k / 2, trial.random = spread_seed((uint64_t)(k * 256 + (t - tested)));
         trial.n_calls = 0, trial.wrong = 0;
-        round_of_calls();
+        if (k % 2) round_of_talk();
+        else round_of_calls();
     }
     llm_close(trial.model);
     free(file.data);
