@@ -1502,6 +1502,7 @@ typedef struct {
     Norm q_norm, k_norm, v_norm; /* of each head, or of all heads at once */
     const float *sinks;      /* (heads) scores of what no head has to attend to */
     Norm attn_post_norm;     /* (dim), as the other two */
+    float curve[4];          /* of XIELU: alpha of positive and negative numbers, beta, epsilon */
     int has_ffn, routed;     /* a feed-forward part, one with experts */
     Norm ffn_norm;           /* in front of it */
     Mat gate, up, down;      /* (hidden_dim, dim) (hidden_dim, dim) (dim, hidden_dim) */
@@ -1553,16 +1554,8 @@ typedef struct {
     int64_t before;
 } Kept;
 
-enum {
-    SWIGLU,
-    GEGLU,
-    SWIGLU_OAI,
-    GELU,
-    RELU_SQUARED,
-    SILU,
-    SIGLU,
-    SOFTPLUS
-};                                                           /* see activate_row */
+/* See activate_row. */
+enum { SWIGLU, GEGLU, SWIGLU_OAI, GELU, RELU_SQUARED, XIELU, SILU, SIGLU, SOFTPLUS };
 enum { NO_GATE, BESIDE_QUERY, SIGMOID_GATE, SOFTPLUS_GATE }; /* see gate_heads */
 enum { SOFTMAX = 1, SIGMOID, SOFTMAX_OF_CHOSEN }; /* .expert_gating_func, see route */
 enum { ROPE, LOCAL_ROPE, LONG_ROPE, N_ROPES };
@@ -1669,6 +1662,7 @@ static const Arch archs[] = {
     { "ernie4_5-moe", .renormalize = 1, .some_dense = 1 },
     { "internlm2", .halves = 0 },
     { "arcee", .activation = RELU_SQUARED },
+    { "apertus", .halves = 1, .activation = XIELU },
     { "seed_oss", .halves = 1, .ffn_norm = "post_attention_norm.weight" },
     { "glm4moe", .halves = 1, .ffn_norm = "post_attention_norm.weight", .renormalize = 1,
       .gating = SIGMOID },
@@ -2406,7 +2400,20 @@ static void load_latent(llm_model *m, Layer *w, int l)
 
 static int has_no_gate(const llm_model *m)
 {
-    return m->arch->activation == GELU || m->arch->activation == RELU_SQUARED;
+    int kind = m->arch->activation;
+    return kind == GELU || kind == RELU_SQUARED || kind == XIELU;
+}
+
+/* The numbers of a layer's activation, see curved. */
+static void load_curve(llm_model *m, Layer *w, int l)
+{
+    static const char *const names[] = { "xielu.alpha_p", "xielu.alpha_n", "xielu.beta",
+                                         "xielu.eps" };
+    for (int i = 0, n; i < 4; i++) {
+        const float *all = key_array(m, names[i], FLOAT32, -1, &n);
+        if (!m->failed && n <= l) m->failed = fail("key %s has %d values", names[i], n);
+        if (!m->failed && all) w->curve[i] = all[l];
+    }
 }
 
 /* The feed-forward part of a layer without experts; gate and up may lie in one tensor. */
@@ -2483,7 +2490,8 @@ static void load_experts(llm_model *m, Layer *w, int l)
     load_expert_mats(m, w, l);
     m->facts.bytes_read = before + (m->facts.bytes_read - before) / n * m->facts.n_experts_used;
     w->router = load_mat(m, n, dim, ROUTED, "ffn_gate_inp", l);
-    w->expert_bias = load_vec(m, n, ROUTED | OPTIONAL, "exp_probs_b.bias", l);
+    const char *bias = has_tensor(m, "exp_probs_b", l) ? "exp_probs_b" : "exp_probs_b.bias";
+    w->expert_bias = load_vec(m, n, ROUTED | OPTIONAL, bias, l);
     for (int i = 0; w->expert_bias && i < n; i++) { /* else an expert could be chosen twice */
         if (isfinite(w->expert_bias[i])) continue;
         m->failed = fail("tensor blk.%d.exp_probs_b.bias holds %g", l, (double)w->expert_bias[i]);
@@ -2655,6 +2663,7 @@ static void load_layer(llm_model *m, int l)
         load_experts(m, w, l);
     else if (w->has_ffn)
         load_dense(m, &w->gate, &w->up, &w->down, l);
+    if (arch->activation == XIELU) load_curve(m, w, l);
     w->scale = load_vec(m, 1, OPTIONAL, "layer_output_scale.weight", l);
     if (n_inject) {
         w->inject_gate = load_mat(m, n_inject, dim, REQUIRED, "inp_gate", l);
@@ -5038,6 +5047,20 @@ static void feed_forward(llm_session *s, const Mat *gate, const Mat *up, const M
     multiply(s, s->b->change, down, s->b->gate, n);
 }
 
+/* The same with an activation that each layer has its own numbers for: xIELU
+ * (arxiv.org/abs/2411.13010). */
+static void curved(llm_session *s, const Layer *w, int n)
+{
+    float a = softplus(w->curve[0]), beta = w->curve[2], b = beta + softplus(w->curve[1]),
+          eps = w->curve[3], *y = s->b->gate;
+    multiply(s, y, &w->gate, s->b->h, n);
+    for (size_t i = 0; i < (size_t)n * (size_t)w->gate.rows; i++) {
+        float x = y[i];
+        y[i] = beta * x + (x > 0 ? a * x * x : b * (expm1f(x < eps ? x : eps) - x));
+    }
+    multiply(s, s->b->change, &w->down, y, n);
+}
+
 /* The largest of n numbers of which none is NaN: its index. It becomes -INFINITY. */
 static int take_largest(float *x, int n)
 {
@@ -5331,7 +5354,12 @@ static int forward(llm_session *s, int n)
         }
         if (w->has_ffn) {
             if (!w->parallel) norm(s, s->b->h, s->b->x, &w->ffn_norm, n, dim);
-            w->routed ? experts(s, w, n) : feed_forward(s, &w->gate, &w->up, &w->down, n);
+            if (w->routed)
+                experts(s, w, n);
+            else if (m->arch->activation == XIELU)
+                curved(s, w, n);
+            else
+                feed_forward(s, &w->gate, &w->up, &w->down, n);
             norm(s, s->b->change, s->b->change, &w->ffn_post_norm, n, dim);
             add(s, s->b->x, s->b->change, n, dim, m->residual_scale);
         }
