@@ -1540,18 +1540,19 @@ def gemma4_settings(source, config):
     kinds = config.get("layer_types") or [
         "sliding_attention" if (layer + 1) % 6 else "full_attention"
         for layer in range(number(source, config, "num_hidden_layers"))]
-    of_full = [settings for layer, settings in (config.get("per_layer_config") or {}).items()
-               if kinds[int(layer)] == "full_attention"]
-    require(not of_full or of_full.count(of_full[0]) == kinds.count("full_attention")
-            == len(config["per_layer_config"]) and of_full[0].keys() <= {"head_dim",
-                                                                         "num_key_value_heads"},
+    special = config.get("per_layer_config") or {}
+    of_full = [special.get(str(layer), special.get(f"{layer:02}"))
+               for layer, kind in enumerate(kinds) if kind == "full_attention"]
+    require(not special or of_full and of_full[0] and len(special) == len(of_full)
+            == of_full.count(of_full[0]) and of_full[0].keys() <= {
+                "head_dim", "num_key_value_heads"},
             f"{source}: per_layer_config has others than all layers of full_attention, or other "
             "settings than head_dim and num_key_value_heads")
     full = {"head_dim": config.get("global_head_dim", 512)}
     if config.get("attention_k_eq_v") and config.get("num_global_key_value_heads"):
         full["num_key_value_heads"] = config["num_global_key_value_heads"]
     full = dict({key: config.get(key) for key in ("head_dim", "num_key_value_heads")},
-                **of_full[0] if of_full else full)
+                **of_full[0] if special else full)
     return {"layer_types": kinds, "window_head_dim": config.get("head_dim"),
             "window_kv_heads": config.get("num_key_value_heads"), **full,
             **({} if config.get("enable_moe_block") else {"num_experts": None})}
@@ -1664,30 +1665,6 @@ def by_sigmoid_or_softmax(source, config, sizes):
             "expert_weights_norm": softmax or bool(config.get("norm_topk_prob"))}
 
 
-def all_full(source, config, sizes):
-    """Layers may have a window in principle, but none has."""
-    kinds = config.get("layer_types") or []
-    require(set(kinds) <= {"full_attention"}, f"{source}: layer_types are others than "
-            "full_attention")
-    return {}
-
-
-def last_layer_routed(source, config, sizes):
-    last = config.get("moe_layer_end_index")
-    require(last in (None, -1, sizes["layers"] - 1),
-            f"{source}: moe_layer_end_index is {last}, expected that of the last layer")
-    return {}
-
-
-def muse_layers(source, config, sizes):
-    """Layers with a window rotate, all by one theta, and those without do not."""
-    theta = (config.get("rope_parameters") or config).get("rope_theta", 10000.0)
-    wanted = [theta if kind == "sliding_attention" else 0 for kind in config["layer_types"]]
-    require(config.get("layer_rope_theta") in (None, wanted),
-            f"{source}: layer_rope_theta is not {theta} in layers with a window and 0 in others")
-    return {}
-
-
 def recurrent_layers(source, config, sizes):
     return {"attention.recurrent_layers": np.array([own["q_dim"] == 0 for own in sizes["own"]])}
 
@@ -1720,7 +1697,7 @@ def query_growth(source, config, sizes):
 
 
 # For the column "layers": functions of the same, which return a list of the sizes that each layer
-# has of its own. A weight is not in the layers where its shape has a 0.
+# has of its own, if any. A weight is not in the layers where its shape has a 0.
 
 
 def leading_dense(source, config, sizes):
@@ -1751,6 +1728,30 @@ def layer_kinds(source, config, sizes, known):
             f"{source}: layer_types {json.dumps(kinds)[:80]}, expected {sizes['layers']} of "
             f"{', '.join(known)}")
     return kinds
+
+
+def all_full(source, config, sizes):
+    """Layers may have a window in principle, but none has."""
+    kinds = config.get("layer_types") or []
+    require(set(kinds) <= {"full_attention"}, f"{source}: layer_types are others than "
+            "full_attention")
+    return []
+
+
+def last_layer_routed(source, config, sizes):
+    last = config.get("moe_layer_end_index")
+    require(last in (None, -1, sizes["layers"] - 1),
+            f"{source}: moe_layer_end_index is {last}, expected that of the last layer")
+    return []
+
+
+def muse_layers(source, config, sizes):
+    """Layers with a window rotate, all by one theta, and those without do not."""
+    theta = (config.get("rope_parameters") or config).get("rope_theta", 10000.0)
+    wanted = [theta if kind == "sliding_attention" else 0 for kind in config["layer_types"]]
+    require(config.get("layer_rope_theta") in (None, wanted),
+            f"{source}: layer_rope_theta is not {theta} in layers with a window and 0 in others")
+    return []
 
 
 NO_ATTENTION = {"q_dim": 0, "kv_dim": 0, "head_dim": 0, "kv_heads": 0}
@@ -2126,7 +2127,7 @@ ARCHS = {
     "Ernie4_5ForCausalLM": family("ernie4_5", HUGGINGFACE_NAMES, **dict(
         ERNIE, defaults={**ERNIE["defaults"], "head_dim": 128})),
     "Ernie4_5_MoeForCausalLM": family("ernie4_5-moe", ERNIE_NAMES, **dict(
-        BIASED, **ERNIE, also=(shared_width, last_layer_routed),
+        BIASED, **ERNIE, layers=(leading_dense, last_layer_routed), also=(shared_width,),
         keys=(*CHOICE, "expert_feed_forward_length", "expert_shared_count",
               "interleave_moe_layer_step", "leading_dense_block_count"),
         stored={"exp_probs_b": ("1", "experts")}, change={"exp_probs_b": reshaped})),
@@ -2150,7 +2151,8 @@ ARCHS = {
             "rms_norm_eps": 1e-5, "norm_topk_prob": True, "n_shared_experts": 1,
             "first_k_dense_replace": 1, "routed_scaling_factor": 2.826})),
     "Dots1ForCausalLM": family("dots1", names(**BIASED_EXPERTS, **HEAD_NORMS), **dict(
-        BIASED, also=(sigmoid_choice, all_full), only={**NO_BIAS, **ONE_GROUP})),
+        BIASED, layers=(leading_dense, all_full), also=(sigmoid_choice,),
+        only={**NO_BIAS, **ONE_GROUP})),
     "Glm4MoeForCausalLM": family("glm4moe", glm4moe_names, **dict(
         BIASED, also=(sigmoid_choice,), biases={"attention_bias": QKV},
         only={**ONE_GROUP}, defaults={
@@ -2191,8 +2193,8 @@ ARCHS = {
         defaults={"hidden_act": "xielu", "rms_norm_eps": 1e-5}),
     "MuseGlimmerTextForCausalLM": family(
         "muse-glimmer", MUSE_NAMES, settle=muse_settings,
-        change={**PAIRS, **ONE_MORE, "output_norm": reshaped}, also=(
-            sliding_windows(4, listed=True), muse_layers), made=muse_norms,
+        change={**PAIRS, **ONE_MORE, "output_norm": reshaped}, layers=(muse_layers,),
+        also=(sliding_windows(4, listed=True),), made=muse_norms,
         keys=("logit_scale", "final_logit_softcapping"),
         only={"attention_bias": (None, False), "hidden_activation": (None, "silu"),
               "post_norm_eps": (None, 1e-8)},

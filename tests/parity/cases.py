@@ -683,7 +683,7 @@ def late_cases():
             **shape(64, 96, 4, 2, 128, layers=4), head_dim=16, sliding_window=24, **text,
             rope_parameters=rope(theta=5e5)),
              {"sliding_window": 25, "qk_scale_factor": 1.0, "output_multiplier": 0.4,
-              "final_logit_softcapping": 2.0, "/gate_proj": 0.0}, dtype=torch.bfloat16),
+              "final_logit_softcapping": 2.0, "/gate_proj": 0.0}, dtype=torch.bfloat16, room=2.0),
         case("muse-glimmer/layers", muse(
             **shape(72, 51, 4, 1, 131, layers=3, eps=0.1), head_dim=22, sliding_window=17,
             layer_types=[FULL, SLIDING, FULL], layer_rope_theta=[0, 1e4, 0], output_multiplier=0.4,
@@ -823,7 +823,24 @@ def wide_cases():
         "cohere2": Cohere2Config(**plain, **text, sliding_window=8),
         "exaone4": Exaone4Config(**even, **text, sliding_window=None, layer_types=[FULL] * 2),
         "stablelm": StableLmConfig(**plain, **text),
-        "starcoder2": Starcoder2Config(**plain, **text)}
+        "starcoder2": Starcoder2Config(**plain, **text),
+        "lfm2": Lfm2Config(**plain, norm_eps=1e-5, block_auto_adjust_ff_dim=False,
+                           layer_types=[CONV, FULL]),
+        "qwen35": Qwen3_5TextConfig(**even, **text, head_dim=64, **delta(2, 64, 4, 64),
+                                    layer_types=[LINEAR, FULL], rope_parameters=rope(
+                                        partial_rotary_factor=0.5, mrope_section=[6, 5, 5])),
+        "gemma4": Gemma4TextConfig(
+            **even, **text, head_dim=64, global_head_dim=128, sliding_window=8,
+            layer_types=[SLIDING, FULL], hidden_size_per_layer_input=256,
+            vocab_size_per_layer_input=128, final_logit_softcapping=4.0),
+        "granitehybrid": GraniteMoeHybridConfig(
+            **even, **scales, **few, **mamba(8, 64, 2, 64), num_experts_per_tok=2,
+            shared_intermediate_size=256, layer_types=[LINEAR, FULL]),
+        "nemotron_h_moe": nemotron(256, 256, 4, 2, 128, "ME*", **stateful(8, 64, 2, 64),
+                                   head_dim=64, n_routed_experts=4, num_experts_per_tok=2,
+                                   moe_intermediate_size=256,
+                                   moe_shared_expert_intermediate_size=256),
+        "falcon-h1": FalconH1Config(**even, **text, mamba_d_ssm=512, **mamba(8, 64, 2, 64))}
     return [routed(f"{family}/blocks", config, {}, positions=12, steady_lead=0.2, family=family,
                    types=("q8_0", "q4_k_m")) for family, config in configs.items()]
 
