@@ -977,9 +977,10 @@ def golden_cases():
             num_experts_per_tok=2, moe_intermediate_size=14, routed_scaling_factor=2.5,
             moe_shared_expert_intermediate_size=18)),
         golden("falcon-h1", FalconH1Config(
-            **tiny, mamba_d_ssm=40, **mamba(5, 8, 1, 6), key_multiplier=0.7,
-            ssm_in_multiplier=1.3, lm_head_multiplier=0.5, mlp_multipliers=[1.4, 0.7],
-            ssm_multipliers=[0.8, 1.2, 0.7, 1.3, 0.9], **text)),
+            # powers of two, which float16 takes as they are
+            **tiny, mamba_d_ssm=40, **mamba(5, 8, 1, 6), key_multiplier=0.5,
+            ssm_in_multiplier=2.0, lm_head_multiplier=0.5, mlp_multipliers=[2.0, 0.5],
+            ssm_multipliers=[0.5, 2.0, 0.5, 2.0, 0.25], **text)),
         golden("mamba2", Mamba2Config(
             hidden_size=24, num_heads=6, head_dim=8, n_groups=2, state_size=5, vocab_size=64,
             num_hidden_layers=2, bos_token_id=1, eos_token_id=2)),
