@@ -23,8 +23,8 @@
  * One translation unit: include run.c, then tokenizer.c.
  *
  * An evening's path to how a model works: one layout and unpack (section 2), struct llm_session and
- * Buffers (5), norm, rope, multiply, attend_span and feed_forward (6), forward and eval (7),
- * llm_sample (8). The rest is what files, machines and people ask for.
+ * Buffers (5), norm, rope and multiply (6), attend_span (7), feed_forward (8), forward and eval
+ * (9), llm_sample (10). The rest is what files, machines and people ask for.
  *
  * Words:
  *   row       one token at one position of one session; a batch is up to CHUNK rows (of a matrix:
@@ -38,6 +38,8 @@
  *   piece     what a thread does of a parallel region at a time
  *   latent    a short vector from which keys and values are made (attention of DeepSeek)
  *   expert    one of many feed-forward parts of a layer, chosen by its router for each token
+ *   mixer     what a layer mixes positions with: attention, or a state that each one changes
+ *   state     what such a layer knows of all positions so far, in a size that does not grow
  *   valid     positions whose keys and values the cache has
  *   turn      a message of a conversation; open while the model writes it
  *   mark      a token that a chat template sets turns and thoughts off with
@@ -125,7 +127,7 @@ const char *llm_error(void);
 
 /* Maps a GGUF file. The file must not change while the model is open: where it is made shorter, the
  * system ends the process with SIGBUS. A host that can't rule that out reads the file itself and
- * uses llm_open_memory, or handles the signal, as the program in section 10 does. */
+ * uses llm_open_memory, or handles the signal, as the program in section 12 does. */
 llm_model *llm_open(const char *path);
 
 /* The same from a buffer of the caller's, aligned to 8 bytes, that lives and stays unchanged until
@@ -2882,7 +2884,7 @@ static void load_facts(llm_model *m)
 }
 
 /* The name of the instruction set whose kernels are used from now on, NULL on failure; see section
- * 11. Buffers are the next section's, the rest is section 9's. */
+ * 13. Buffers are the next section's, the rest is section 11's. */
 static const char *pick_kernels(void);
 static void free_buffers(struct Buffers *b);
 static void load_template(llm_model *m);
@@ -3854,7 +3856,7 @@ typedef void Few(FloatBand *y, const Mat *w, const float *x, const Act *a, int n
 typedef void Many(Scratch *work, FloatBand (*y)[CHUNK], const Mat *w, const float *x, const Act *a,
                   int n, int first, int count);
 
-/* To add one: what it does better, in section 11, a row in isas[] there. */
+/* To add one: what it does better, in section 13, a row in isas[] there. */
 typedef struct {
     const char *name;
     int (*usable)(void);
@@ -4298,59 +4300,6 @@ static void rope(float *x, const llm_session *s, const Layer *w, int n, int head
     by_row(&(Rowwise){ s, x, .dim = heads * w->head_dim, .layer = w }, n, rope_row);
 }
 
-/* Queries grow each time that the position has passed the context the model was first made for. */
-static void temper(const llm_session *s, const Layer *w, int n)
-{
-    const llm_model *m = s->model;
-    size_t dim = (size_t)(w->heads * w->head_dim);
-    for (int t = 0; t < n && m->query_growth > 0; t++) {
-        float passed = (float)(s->b->rows[t].position / m->short_context);
-        float scale = 1 + m->query_growth * logf(1 + passed);
-        for (size_t i = 0; i < dim; i++) s->b->q[(size_t)t * dim + i] *= scale;
-    }
-}
-
-/* Where session s keeps a position of key/value head g, and the bytes to the next one. */
-static uint8_t *cache_at(const llm_session *s, int values, const Layer *w, int g, int position,
-                         size_t *bytes)
-{
-    uint8_t *data = kept(s, w->kept + 2 * g + values, bytes);
-    return data + (size_t)position * *bytes;
-}
-
-/* A layer's attention to be, with tiles of rows of which the last ends at the last start. Where a
- * tile's spans are shared among threads, they are `spans` ones from span `from` on; otherwise 0. */
-typedef struct {
-    llm_session *s;
-    const Layer *w;
-    int n;
-    const int *starts;
-    int from, spans;
-} Attending;
-
-/* Writes a row's keys and values to its session's cache. */
-static void remember_row(void *with, int t, int thread)
-{
-    const Attending *a = with;
-    const llm_session *s = a->s, *owner = s->b->rows[t].session;
-    const Layer *w = a->w;
-    int heads = w->kv_heads, at = s->b->rows[t].position;
-    size_t bytes;
-    (void)thread;
-    for (int g = 0; g < heads; g++) {
-        const float *k = s->b->k + (size_t)(t * heads + g) * (size_t)w->head_dim;
-        const float *v = s->b->v + (size_t)(t * heads + g) * (size_t)w->value_dim;
-        pack(owner->cache, cache_at(owner, 0, w, g, at, &bytes), k, w->head_dim);
-        if (w->value_at < 0)
-            pack(owner->cache, cache_at(owner, 1, w, g, at, &bytes), v, w->value_dim);
-    }
-}
-
-static void remember(llm_session *s, const Layer *w, int n)
-{
-    share(n < MIN_ROWS ? 1 : s->threads, n, remember_row, &(Attending){ .s = s, .w = w });
-}
-
 /* e^x within 2 units in the last place, 0 below -87, infinity above 88; a loop over it becomes
  * vector code, as choices are made of bits. x is split into n log 2 + r (Cody and Waite), e^r is a
  * polynomial, and 2^n goes into the exponent. */
@@ -4471,6 +4420,93 @@ static float cap(float *x, int n, float scale, float cap)
         x[i] = cap * (2 / (1 + exponential(-2 * scale / cap * x[i])) - 1);
     }
     return cap > 0 ? 1 : scale;
+}
+
+static void sum_row(void *with, int t, int thread)
+{
+    const Rowwise *r = with;
+    float *to = r->y + (size_t)t * (size_t)r->dim;
+    const float *from = r->x + (size_t)t * (size_t)r->dim;
+    (void)thread;
+    for (int i = 0; i < r->dim; i++) to[i] += r->scale * from[i];
+}
+
+/* x(n, dim) += scale h */
+static void add(const llm_session *s, float *x, const float *h, int n, int dim, float scale)
+{
+    by_row(&(Rowwise){ s, x, h, .dim = dim, .scale = scale }, n, sum_row);
+}
+
+static void gate_row(void *with, int t, int thread)
+{
+    const Rowwise *r = with;
+    size_t at = (size_t)t * (size_t)r->dim;
+    (void)thread;
+    kernels->activate(r->kind, r->y + at, r->x + at, r->dim);
+}
+
+/* y(n, dim) are gates of x: SWIGLU y = x silu(y), SIGLU y = x sigmoid(y), SOFTPLUS
+ * y = x softplus(y). */
+static void gate(llm_session *s, int kind, float *y, const float *x, int n, int dim)
+{
+    by_row(&(Rowwise){ s, y, x, .dim = dim, .kind = kind }, n, gate_row);
+}
+
+/* ==== 7. Mixers ==================================================================================
+ * What lets a position know of others: attention over what the cache keeps of them, by heads or by
+ * way of latent vectors; or a state that each position changes, and that is all the next one sees. */
+
+/* Queries grow each time that the position has passed the context the model was first made for. */
+static void temper(const llm_session *s, const Layer *w, int n)
+{
+    const llm_model *m = s->model;
+    size_t dim = (size_t)(w->heads * w->head_dim);
+    for (int t = 0; t < n && m->query_growth > 0; t++) {
+        float passed = (float)(s->b->rows[t].position / m->short_context);
+        float scale = 1 + m->query_growth * logf(1 + passed);
+        for (size_t i = 0; i < dim; i++) s->b->q[(size_t)t * dim + i] *= scale;
+    }
+}
+
+/* Where session s keeps a position of key/value head g, and the bytes to the next one. */
+static uint8_t *cache_at(const llm_session *s, int values, const Layer *w, int g, int position,
+                         size_t *bytes)
+{
+    uint8_t *data = kept(s, w->kept + 2 * g + values, bytes);
+    return data + (size_t)position * *bytes;
+}
+
+/* A layer's attention to be, with tiles of rows of which the last ends at the last start. Where a
+ * tile's spans are shared among threads, they are `spans` ones from span `from` on; otherwise 0. */
+typedef struct {
+    llm_session *s;
+    const Layer *w;
+    int n;
+    const int *starts;
+    int from, spans;
+} Attending;
+
+/* Writes a row's keys and values to its session's cache. */
+static void remember_row(void *with, int t, int thread)
+{
+    const Attending *a = with;
+    const llm_session *s = a->s, *owner = s->b->rows[t].session;
+    const Layer *w = a->w;
+    int heads = w->kv_heads, at = s->b->rows[t].position;
+    size_t bytes;
+    (void)thread;
+    for (int g = 0; g < heads; g++) {
+        const float *k = s->b->k + (size_t)(t * heads + g) * (size_t)w->head_dim;
+        const float *v = s->b->v + (size_t)(t * heads + g) * (size_t)w->value_dim;
+        pack(owner->cache, cache_at(owner, 0, w, g, at, &bytes), k, w->head_dim);
+        if (w->value_at < 0)
+            pack(owner->cache, cache_at(owner, 1, w, g, at, &bytes), v, w->value_dim);
+    }
+}
+
+static void remember(llm_session *s, const Layer *w, int n)
+{
+    share(n < MIN_ROWS ? 1 : s->threads, n, remember_row, &(Attending){ .s = s, .w = w });
 }
 
 /* Numbers from one row of a block of keys or values to the next. */
@@ -4702,36 +4738,6 @@ static void attention(llm_session *s, const Layer *w, int n)
         remember(s, w, n);
     }
     attend(s, w, n);
-}
-
-static void sum_row(void *with, int t, int thread)
-{
-    const Rowwise *r = with;
-    float *to = r->y + (size_t)t * (size_t)r->dim;
-    const float *from = r->x + (size_t)t * (size_t)r->dim;
-    (void)thread;
-    for (int i = 0; i < r->dim; i++) to[i] += r->scale * from[i];
-}
-
-/* x(n, dim) += scale h */
-static void add(const llm_session *s, float *x, const float *h, int n, int dim, float scale)
-{
-    by_row(&(Rowwise){ s, x, h, .dim = dim, .scale = scale }, n, sum_row);
-}
-
-static void gate_row(void *with, int t, int thread)
-{
-    const Rowwise *r = with;
-    size_t at = (size_t)t * (size_t)r->dim;
-    (void)thread;
-    kernels->activate(r->kind, r->y + at, r->x + at, r->dim);
-}
-
-/* y(n, dim) are gates of x: SWIGLU y = x silu(y), SIGLU y = x sigmoid(y), SOFTPLUS
- * y = x softplus(y). */
-static void gate(llm_session *s, int kind, float *y, const float *x, int n, int dim)
-{
-    by_row(&(Rowwise){ s, y, x, .dim = dim, .kind = kind }, n, gate_row);
 }
 
 /* Gates of what attention found, into b->gates: one for each number, or for each head. */
@@ -5040,6 +5046,10 @@ static const Mixer mixers[N_MIXERS] = {
     [NOTHING] = { NULL, NULL },
 };
 
+/* ==== 8. Feed-forward ============================================================================
+ * What each position does by itself: two or three matrices with an activation between them, or a
+ * choice of experts that have such matrices. */
+
 /* A feed-forward part: change(n, dim) = down activation(gate h, up h) */
 static void feed_forward(llm_session *s, const Mat *gate, const Mat *up, const Mat *down, int n)
 {
@@ -5207,7 +5217,7 @@ static void experts(llm_session *s, const Layer *w, int n)
     add(s, s->b->change, in != s->b->h ? in : sum, n, m->facts.dim, 1);
 }
 
-/* ==== 7. forward =================================================================================
+/* ==== 9. forward =================================================================================
  * The whole model. A batch has n rows, each a token at a position of a session: a prompt is many
  * rows of one session, a step of generation is one row, sessions side by side are one row each.
  * Only attention and the cache know which session a row belongs to; to everything else a batch is a
@@ -5514,7 +5524,7 @@ int llm_eval_many(llm_session *const *sessions, const int *tokens, int n)
     return 0;
 }
 
-/* ==== 8. Sampling ================================================================================
+/* ==== 10. Sampling ===============================================================================
  * From logits to a token: repetition penalty, temperature, softmax, top-k, top-p, min-p, draw. The
  * likeliest tokens are taken one by one from a heap, so that only what is kept gets sorted. */
 
@@ -5635,7 +5645,7 @@ int llm_sample(llm_session *s, const llm_sampling *sampling)
     return best;
 }
 
-/* ==== 9. Chat and generation =====================================================================
+/* ==== 11. Chat and generation ====================================================================
  * Text in, text out. A conversation is its messages: a template writes them down, and what the
  * session has of these tokens already stays. An answer is what the model writes behind that. Tokens
  * are bytes and may split a character, so bytes wait until they are a whole one; text waits while
@@ -7045,7 +7055,7 @@ int llm_load(llm_session *s, const char *path)
     return 0;
 }
 
-/* ==== 10. Command line ===========================================================================
+/* ==== 12. Command line ===========================================================================
  * An example of embedding: it uses the public API and nothing else. */
 
 #ifndef RUN_NO_MAIN
@@ -8975,7 +8985,7 @@ int main(int argc, char **argv)
 
 #endif /* RUN_NO_MAIN */
 
-/* ==== 11. Appendix: kernels by instruction set ===================================================
+/* ==== 13. Appendix: kernels by instruction set ===================================================
  * The portable kernels are the first row. A reader may stop here: the rows below it compute the
  * same sums for the instruction sets of real machines, and take quantized weights as the integers
  * that they are. Layouts are read with vectors of any width, by macros over a few primitives that
