@@ -4454,7 +4454,7 @@ static void gate(llm_session *s, int kind, float *y, const float *x, int n, int 
 
 /* ==== 7. Mixers ==================================================================================
  * What lets a position know of others: attention over what the cache keeps of them, by heads or by
- * way of latent vectors; or a state that each position changes, and that is all the next one sees. */
+ * way of latent vectors; or a state that each position changes, which is all the next one sees. */
 
 /* Queries grow each time that the position has passed the context the model was first made for. */
 static void temper(const llm_session *s, const Layer *w, int n)

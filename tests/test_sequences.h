@@ -294,7 +294,8 @@ static void call_generate(int i)
     int status = llm_generate(t->s, NULL, n, &(llm_sampling){ 0 }, NULL, NULL);
     if (trial.is->recurrent && !t->has_logits) t->few = 0; /* it goes back for them */
     int failed = ended(i, status, when, 0), end = llm_position(t->s);
-    must(failed ? end <= before + n + !before : end == before + status + !before, i, "%d tokens", end);
+    must(failed ? end <= before + n + !before : end == before + status + !before, i, "%d tokens",
+         end);
     for (int k = before; k < end && !trial.wrong; k++) {
         const float *logits = k ? wanted_logits(i, k) : NULL;
         int token = llm_tokens(t->s)[k], likeliest = token;
