@@ -1662,7 +1662,7 @@ static const Arch archs[] = {
     { "hunyuan-dense", .halves = 1, .norm_behind = 1 },
     { "ernie4_5", .halves = 0 },
     { "ernie4_5-moe", .renormalize = 1, .some_dense = 1 },
-    { "internlm2", .halves = 0 },
+    { "internlm2", .renormalize = 1 },
     { "arcee", .activation = RELU_SQUARED },
     { "apertus", .halves = 1, .activation = XIELU },
     { "seed_oss", .halves = 1, .ffn_norm = "post_attention_norm.weight" },

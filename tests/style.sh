@@ -23,17 +23,19 @@ sections() {
         END { NR++; close_section(); exit bad }' "$1" || status=1
 }
 sections run.c "290 0. Public API
-410 1. Limits and helpers
+415 1. Limits and helpers
 366 2. Number formats
-300 3. GGUF
-1210 4. Model
-710 5. Session
-1060 6. Math
-260 7. forward
-125 8. Sampling
-1405 9. Chat and generation
-1930 10. Command line
-1555 11. Appendix: kernels by instruction set"
+380 3. GGUF
+1560 4. Model
+830 5. Session
+615 6. Math
+600 7. Mixers
+175 8. Feed-forward
+310 9. forward
+125 10. Sampling
+1415 11. Chat and generation
+1930 12. Command line
+1565 13. Appendix: kernels by instruction set"
 sections tokenizer.c "195 Unicode
 350 Patterns
 159 Rules

@@ -787,9 +787,35 @@ static void test_refusals(void)
     free(file.data);
 }
 
+/* Families that transformers can't make: their rows are those of others, which have goldens. */
+static const Arch *twin_of(const char *name)
+{
+    static const char *const twins[][2] = { { "qwen2vl", "qwen2" },
+                                            { "internlm2", "llama" },
+                                            { "bailingmoe2", "dots1" } };
+    for (size_t i = 0; i < ARRAY_LEN(twins); i++) {
+        for (size_t k = 0; k < ARRAY_LEN(archs) && !strcmp(twins[i][0], name); k++) {
+            if (!strcmp(twins[i][1], archs[k].name)) return &archs[k];
+        }
+    }
+    return NULL;
+}
+
+static void test_twins(void)
+{
+    for (size_t k = 0; k < ARRAY_LEN(archs); k++) {
+        const Arch *twin = twin_of(archs[k].name);
+        Arch own = archs[k];
+        if (!twin) continue;
+        own.name = twin->name;
+        check(!memcmp(&own, twin, sizeof own), "%s is not like %s", archs[k].name, twin->name);
+    }
+}
+
 static void test_forward(void)
 {
-    static const char *const variants[] = { "mixtral", "deepseek2-lite", "stablelm-parallel" };
+    static const char *const variants[] = { "mixtral", "deepseek2-lite", "stablelm-parallel",
+                                            "gemma4-experts" };
     for (size_t i = 0; i < ARRAY_LEN(isas); i++) {
         if (!isas[i].usable()) continue;
         setenv("RUN_CPU", isas[i].name, 1);
@@ -802,7 +828,9 @@ static void test_forward(void)
         test_threads();
         test_spans();
         test_kinds();
-        for (size_t k = 0; k < ARRAY_LEN(archs); k++) test_golden(archs[k].name);
+        for (size_t k = 0; k < ARRAY_LEN(archs); k++) {
+            if (!twin_of(archs[k].name)) test_golden(archs[k].name);
+        }
         for (size_t k = 0; k < ARRAY_LEN(variants); k++) test_golden(variants[k]);
     }
     setenv("RUN_CPU", "none", 1);
@@ -810,6 +838,7 @@ static void test_forward(void)
     unsetenv("RUN_CPU");
     pick_kernels();
     test_buffers();
+    test_twins();
     test_refusals();
     test_scale_names();
     test_glm_flash();
