@@ -309,8 +309,10 @@ _Static_assert(sizeof(size_t) == 8, "a model is larger than the address space of
 #define PRAGMA(...) _Pragma(#__VA_ARGS__)
 #ifdef __clang__
 #define UNROLL(n) PRAGMA(clang loop unroll(full))
+#define PLAIN_LOOP PRAGMA(clang loop vectorize(disable) unroll(disable)) /* the one in it is */
 #else
 #define UNROLL(n) PRAGMA(GCC unroll n)
+#define PLAIN_LOOP
 #endif
 
 /* ==== 1. Limits and helpers ======================================================================
@@ -3878,8 +3880,8 @@ typedef struct {
     /* See softmax_block and activate_row. */
     float (*softmax)(Softmax *f, float *scores, int length, int visible, float scale);
     void (*activate)(int kind, float *gate, const float *up, int n);
-    /* w(k, 0..BAND) = decay w(k, 0..BAND) + x(k) u(0..BAND) */
-    void (*outer)(float *w, const float *x, const float *u, float decay, int cols);
+    /* to(k, 0..BAND) = decay w(k, 0..BAND) + x(k) u(0..BAND); to may be w */
+    void (*outer)(float *to, const float *w, const float *x, const float *u, float decay, int cols);
     void (*unpack_f16)(const void *row, float *y, int n);
     void (*pack_f16)(void *row, const float *x, int n);
 } Isa;
@@ -4389,17 +4391,21 @@ BODY void activate_row(int kind, float *restrict gate, const float *restrict up,
     }
 }
 
-BODY void outer_product(float *restrict w, const float *x, const float *restrict u, float decay,
+BODY void outer_product(float *to, const float *w, const float *x, const float *u, float decay,
                         int cols)
 {
-    for (int k = 0; k < cols; k++, w += BAND) {
-        for (int i = 0; i < BAND; i++) w[i] = decay * w[i] + x[k] * u[i];
+    PLAIN_LOOP
+    for (int k = 0; k < cols; k++, w += BAND, to += BAND) {
+        float sum[BAND];
+        for (int i = 0; i < BAND; i++) sum[i] = decay * w[i] + x[k] * u[i];
+        memcpy(to, sum, sizeof sum);
     }
 }
 
-static void outer_portable(float *w, const float *x, const float *u, float decay, int cols)
+static void outer_portable(float *to, const float *w, const float *x, const float *u, float decay,
+                           int cols)
 {
-    outer_product(w, x, u, decay, cols);
+    outer_product(to, w, x, u, decay, cols);
 }
 
 static float softmax_portable(Softmax *f, float *scores, int length, int visible, float scale)
@@ -4960,8 +4966,8 @@ static void recur_piece(void *with, int i, int thread)
                                                     (size_t)(w->taps - 1) * (size_t)w->channels;
     const llm_session *owner = b->rows[r->starts[run]].session;
     float *state = owner->to + offset;
+    const float *old = owner->from ? owner->from + offset : state;
     (void)thread;
-    if (owner->from) memcpy(state, owner->from + offset, size * sizeof *state);
     if (!owner->from) memset(state, 0, size * sizeof *state);
     for (int t = r->starts[run]; t < r->starts[run + 1]; t++) {
         /* of queries, keys and values; or of values, keys and queries */
@@ -4973,12 +4979,13 @@ static void recur_piece(void *with, int i, int thread)
               direct = w->direct ? w->direct[h] : 0, together = dot_portable(q, k, w->k_dim),
               *y = b->o + (size_t)t * (size_t)inner + h * w->v_dim + at;
         float found[2][BAND] = { { 0 } }, u[BAND] = { 0 };
-        kernels->gemm(found[0], BAND, state, BAND, first, (size_t)keys, w->k_dim, 2);
+        kernels->gemm(found[0], BAND, old, BAND, first, (size_t)keys, w->k_dim, 2);
         for (int j = 0; j < count; j++) {
             u[j] = beta * (v[j] - (delta ? decay * found[1][j] : 0));
             y[j] = decay * found[!delta][j] + together * u[j] + direct * v[j];
         }
-        kernels->outer(state, k, u, decay, w->k_dim);
+        kernels->outer(state, old, k, u, decay, w->k_dim);
+        old = state;
     }
 }
 
@@ -9447,10 +9454,10 @@ typedef void SplitOf(Units *to, const uint8_t *rows, const uint8_t *end, size_t 
     { \
         activate_row(kind, gate, up, n); \
     } \
-    TARGET static void outer_##NAME(float *w, const float *x, const float *u, float decay, \
-                                    int cols) \
+    TARGET static void outer_##NAME(float *to, const float *w, const float *x, const float *u, \
+                                    float decay, int cols) \
     { \
-        outer_product(w, x, u, decay, cols); \
+        outer_product(to, w, x, u, decay, cols); \
     } \
     TARGET static void quantize_##NAME(Act *to, const float *x, int row, int cols, int digits) \
     { \
