@@ -24,7 +24,7 @@ sections() {
 }
 sections run.c "290 0. Public API
 410 1. Limits and helpers
-366 2. Number formats
+511 2. Number formats
 300 3. GGUF
 1100 4. Model
 710 5. Session
@@ -33,7 +33,7 @@ sections run.c "290 0. Public API
 125 8. Sampling
 1400 9. Chat and generation
 1930 10. Command line
-1555 11. Appendix: kernels by instruction set"
+1563 11. Appendix: kernels by instruction set"
 sections tokenizer.c "195 Unicode
 350 Patterns
 115 Rules
