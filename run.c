@@ -730,9 +730,9 @@ static int text_compare(Text a, Text b)
  * A matrix is stored in rows of blocks. A block holds some numbers and what they share: a scale d,
  * often a minimum m. Formats of 32 numbers keep one scale for all; the others put 256 numbers in a
  * super-block whose eight or sixteen small scales are themselves quantized. In some what is stored
- * is not a number but its place in a list of sixteen. So a format is a layout: where in a block the
- * bits of a number and of its scale are. It is written down once, and everything that reads the
- * format is derived from it. Layouts: github.com/ggml-org/ggml, docs/gguf.md. */
+ * is not a number but its place in a list of sixteen, or that of several in a grid. So a format is
+ * a layout: where in a block the bits of a number and of its scale are. It is written down once;
+ * what reads the format is derived from it. Layouts: github.com/ggml-org/ggml, docs/gguf.md. */
 
 /* Bits of a byte, on top of which may come bits of a second byte. */
 typedef struct {
@@ -761,7 +761,8 @@ BODY Field join(Field low, Field high, int up)
  * super-block, or of a run of smaller blocks; groups of these are 32 numbers. */
 typedef struct {
     Field quanta, scale, min;
-    int d, m, less, bias;
+    int d, m, less;
+    float bias, unit;   /* unit: of the scale; 0: it is 1, and numbers are not those of Points */
     int exponent;       /* d is a single byte: see e8m0_float */
     const int8_t *list; /* q is an index in it; less is what makes its numbers positive */
 } Layout;
@@ -840,20 +841,17 @@ BODY Layout layout_MXFP4(int p, int i)
 /* Single bits, 1 and -1. Four groups have d in common. */
 BODY Layout layout_Q1_0(int p, int i)
 {
-    int at = p / 4 * 18;
-    Field single = bits(at + 2 + p % 4 * 4 + i / 2, i % 2 * 4, 15);
-    Layout l = { .d = at, .quanta = join(bits(0, 0, 0), single, 1), .less = 1 };
-    l.quanta.single = 1;
-    return l;
+    Field f = join(bits(0, 0, 0), bits(p / 4 * 18 + 2 + p % 4 * 4 + i / 2, i % 2 * 4, 15), 1);
+    f.single = 1;
+    return (Layout){ .d = p / 4 * 18, .quanta = f, .less = 1 };
 }
 
 /* -1, 0, 1 and 2. Two groups have d in common. */
 BODY Layout layout_Q2_0(int p, int i)
 {
-    int at = p / 2 * 18;
-    Layout l = { .d = at, .quanta = bits(at + 2 + p % 2 * 8 + i, 0, 3), .less = 1 };
-    l.quanta.packed = 1;
-    return l;
+    Field f = bits(p / 2 * 18 + 2 + p % 2 * 8 + i, 0, 3);
+    f.packed = 1;
+    return (Layout){ .d = p / 2 * 18, .quanta = f, .less = 1 };
 }
 
 /* Eight groups: two bits of all scales, four bits of them, half-bytes. */
@@ -882,8 +880,7 @@ BODY Layout layout_Q2_K(int p, int i)
 /* -1, 0 and 1, of which four share a byte. */
 BODY Layout layout_TQ2_0(int p, int i)
 {
-    Field two = bits(p / 4 * 32 + 4 * i, p % 4 * 2, 3);
-    return (Layout){ .d = 64, .quanta = two, .less = 1 };
+    return (Layout){ .d = 64, .quanta = bits(p / 4 * 32 + 4 * i, p % 4 * 2, 3), .less = 1 };
 }
 
 /* Third bits of all quanta, two bits of them as above, sixteen scales in twelve bytes: four bits of
@@ -939,27 +936,170 @@ BODY Layout layout_Q6_K(int p, int i)
     return l;
 }
 
+typedef uint16_t Eight16 __attribute__((vector_size(16), may_alias));
+
+/* In the formats that follow, eight numbers together, or four, are a point of a grid, one of some
+ * hundreds where weights are likely to lie; signs are apart. Here are those of a block. */
+typedef struct {
+    _Alignas(64) int8_t numbers[256];
+    uint64_t signs[4]; /* a bit each, 1: minus */
+} Points;
+typedef void PointsOf(Points *to, const uint8_t *block);
+
+/* Grids as text: the numbers of a point are digits, the first one the lowest. Points follow in
+ * rising order, each as a character, whose distance from # is the point's from the last one (in
+ * twos where they are of eight); # begins a grid, ! goes 20 further. */
+static const char eights_as_text[] =
+    "#$$$$$$&$%$$$&&%$&$&)'$&%*2))$,50$&($&$%)($&)&$%)*-$(/$,2,&%$&)%$&$.//!+(F$&(',)&%*&),'(;(<&)%"
+    ")-834*E$&,10%E:9$&.+'$<';$K$&,*71-S/);b=$&&%$&&'%($&,,1'%/'/'(2&)5+.(AL$&,%<8%(!+3,&%&$5&/0:FK"
+    "$/H68(&3AAJ&,/27!+25%N$:f!z$&-11))CG$&%*,534.-,6LOH&)&:.7@<-(O}9l4.2HS!!!k;#$$$$$$$$$$$$%$$$$$"
+    "$$%$&$$$%$%$($$$$$$$$$$&$$$%$&&%$&,$$$%$&($&%*'-$$$$$$$%$&$$$%$$%($&,$$$%$&($&('1$&*%$1/$$$$$$"
+    "&%&$&&),'$$&,1&-,&9%($$$$$$$%$&$$$%$&'$$&,$$$%$&($&,)$*$$%,,5$$$%$&($%$)&1$&,>).;$&$+)-.%:E8$$"
+    "$$$$$&($&,,($&,&+3-4/%$&+$>1(3)+A%&$(.-*@)/)6%$-$$$$$$$%$&$$$$$$&%&$&,$$$%$&($&,%+'$&$*$>$$$%$"
+    "%$($&,)+$&)&9('.&:$&,%''4(-&+3J$$$%$&&%$&,1$&%*$=2<$$&(',(,'&;&73.')+'41($Z/$&,)')-$V*2+*I,%9O"
+    "=<C4'4$$$%$&'$$&,$.$$$$%,(&6,5$+&%$&$$*,+-2:-61&+.($.'S4&'(%$&,*+/-1H--%0&&C6$9P76A35$%$('::&4"
+    "%$%-1,57k--($%;&&>$:$6+#$$$$$$$$$$$$%$$$$$$$%$$$$$$$%$&%%$$$$$$$$%$&$$$%$$$$%$%$&$$&$&$$$%$&'$"
+    "$$$$%*%%%''$$$$$$$%$$$$$$$$$$$$$$$&$$$$%$%$&$$$$$$$$$%$%$$$$$$$%$&$$$%$&($$$$%*%$%$&($&,$$$%$$"
+    "$$%%$$$$$$$$%$&%'*$$&$$$%'%$%$&(',($'%$(4)$$$$$$$%$$%$$$%$$$$$$$%$$%%$%$&$$$$$$$$$$$$%$$$$$$$%"
+    "$&$$$%$+$%$%&$&%&$+$&,$$$%$$$$%$%$$$$$$$%$&$$$%$&($$$$$$$%$&$$$%$&($&,%$%$&($&,0$$$$$%$%'$$$%$"
+    "&($/$$$%$&($&+.(&,*7$$$%$$$$%%$$&$$'&'%*$$&$$&'$$&$&($&,')%$%&/$+%$$$$%$%$&$$$%$&($&,%$%$&($&*"
+    "%1$&,+6%&$+$&0,$$&@.)1)$-$$$$$$$$$$$%$$$$$$$$$$$&$&%$%$&$$$%$$$$$$&$$$$$$$%$&$$$%$&($&$$$&&%$%"
+    "$&($/$$$$$$$$$$$$%$$$$$$$%$&$$$%$&($$$$$$$%$&$$$%$&'$$&,$$$%$&($&,.&$%$$$$%$&$$$%$&)&,$$$%$&($"
+    "&,**$&,>$$$%$$$$$$$%$$$$$$$%$&$$$%$+$$$$$$$%$&$$$%$&($&,%$%$&($&+$1$$$$$$$%$&$$$%$&($&,$$$%$&("
+    "$&,1$&*%>$$$%$&($&'(1$&,>+8-%$$%$$$%$&%$%$&)&,$$$%$&($&,+*&,*3'%$%$&($&,1$&,'+*+D+$&7-)0M9'$$$"
+    "%$%$%&$&$$$%'%&$+$%$$$$%$&$$$%$+$&+$%%$$+$&:$$$$$$$%'$$$%$&($&,$$$%$&($&,'-$&+$>%&$+$&6'$/.=.$"
+    "),'$%$$$$&&$$$%$&($&,%&$+$&'6$&,<%$$$%$&($&,**$&,8%'3+4$&*%=$4%X,%%%'&$$&6&1.4&)%$2%$+%$&,4*&+"
+    "V=+<:-1$($%5-";
+static const char fours_as_text[] =
+    "#%%(%'$%*,<%'%(%*'&%*./+%%(*%*%'-)1')$%.F67(./%')63V:7'%813%(%*%(%%.$;%**%R%(%**E)%1,03.'FK'56"
+    "/p1C%*%(%'&,B%%&%**>'$+%*)$%0$07*'O'D1;7->h%.:!+*%*%80()%1,.%>%(08325`26))/>B58K87.1%/'p72$3)4"
+    "ABH.D18p&%1U::+)3:B1C+L@.'F+:rO1U3%1@CAHG)iDHTK1U%%$53O-M>(9018D3B%5g#$$&%$$$%%%$')(%&%%%(%*&&"
+    "$$$%'$'&&'%'*0'()$'%$&&&'&')&%%%0&+)'&%*%&)'%0%'&.'%&))&)2-%/%'()'%2(.&%142*%%/%'(0'7$$%'$%%%$"
+    "%*&%1%&,)$%&%'(*&)*%1)%-&%$'))&-&-*&&$&))$'(4).%(%0%*'%'8*&)*%2J'&0%>%(%*/'4)+$%%%$%%%&%'$%*%%"
+    "&%0$&%&%)&'&&'&)*;&&-%(*%-'-&'%&',%(%*)1.),&*&'<&*(,0$.0+%(-!+'7'0%.(=*%%%&*%%(%&%-)+%%*(%03-'"
+    "%-)-%/<*'(%'$,%')1+)('*4)'0*%.(--066C%0%.F'))'&&**3-(%%*)())'7%(('-(2&)/(%(%*'F%5.$</%-D<47;(."
+    ".)<)')1'&&/)(%%(*,C),-()0:($20(/))&/-/G/6%ZC%1Z%%/%833*@95).()+/(2X121&<78>L%X'&,%/%/)3*.2%!+&"
+    "')&*4<;&19')(;M3C:J";
+static uint64_t eights[256 + 512 + 1024];
+static uint32_t fours[256 + 512];
+static pthread_once_t grids_made = PTHREAD_ONCE_INIT;
+
+static void make_grid(void *grid, const char *text, int size, const char *numbers)
+{
+    int n = (int)strlen(numbers), point = 0;
+    for (char *to = grid; *text; text++) {
+        point = *text == '#' ? 0 : point + (*text == '!' ? 20 : *text - '#') * size / 4;
+        for (int i = 0, v = point; *text != '!' && i < size; i++, v /= n) *to++ = numbers[v % n];
+    }
+}
+
+static void make_grids(void)
+{
+    make_grid(eights, eights_as_text, 8, "\10\31\53");
+    make_grid(fours, fours_as_text, 4, "\4\14\24\34\44\54\64\76");
+    make_grid(fours + 256, strrchr(fours_as_text, '#'), 4, "\1\3\5\7\11\13\15\17");
+}
+
+/* Keeps the compiler from computing what is added to p in advance, which takes more registers than
+ * there are, and from keeping in registers what is in memory there. */
+#define HIDE(p) __asm__("" : "+r"(p))
+
+/* Adds the eighth signs, which make counts of ones even; packed: four times seven to 32 bits. */
+BODY uint64_t even(uint64_t v, int packed)
+{
+    if (packed) v = (v & 0x00003fff00003fff) | (v & 0x0fffc0000fffc000) << 2;
+    if (packed) v = (v & 0x007f007f007f007f) | (v & 0x3f803f803f803f80) << 1;
+    uint64_t odd = v ^ v >> 4;
+    odd ^= odd >> 2;
+    return v | ((odd ^ odd >> 1) & 0x0101010101010101) << 7;
+}
+
+BODY void points_IQ2_XXS(Points *to, const uint8_t *block)
+{
+    for (int p = 0; p < 8; p++, block += 8) {
+        for (int i = 0; i < 4; i++) memcpy(to->numbers + 32 * p + 8 * i, eights + block[2 + i], 8);
+        memcpy((char *)to->signs + 4 * p, block + 6, 4);
+    }
+    for (int g = 0; g < 4; g++) to->signs[g] = even(to->signs[g], 1);
+}
+
+BODY void points_IQ2_XS(Points *to, const uint8_t *block)
+{
+    UNROLL(32)
+    for (int i = 0; i < 32; i++) {
+        int v = block[2 + 2 * i] | block[3 + 2 * i] << 8;
+        memcpy(to->numbers + 8 * i, eights + 256 + (v & 511), 8);
+        ((uint8_t *)to->signs)[i] = (uint8_t)(v >> 9);
+    }
+    for (int g = 0; g < 4; g++) to->signs[g] = even(to->signs[g], 0);
+}
+
+BODY void points_IQ2_S(Points *to, const uint8_t *block)
+{
+    UNROLL(32)
+    for (int i = 0; i < 32; i++) {
+        int high = block[66 + i / 4] << (8 - i % 4 * 2) & 0x300;
+        memcpy(to->numbers + 8 * i, eights + 768 + block[2 + i] + high, 8);
+    }
+    memcpy(to->signs, block + 34, 32);
+}
+
+BODY void points_IQ3_XXS(Points *to, const uint8_t *block)
+{
+    for (int i = 0; i < 64; i++) memcpy(to->numbers + 4 * i, fours + block[2 + i], 4);
+    memcpy(to->signs, block + 66, 32);
+    for (int g = 0; g < 4; g++) to->signs[g] = even(to->signs[g], 1);
+}
+
+BODY void points_IQ3_S(Points *to, const uint8_t *block)
+{
+    const Eight16 bit = { 256, 128, 64, 32, 16, 8, 4, 2 };
+    _Alignas(64) uint16_t places[64], *at = places;
+    for (int i = 0; i < 64; i++) places[i] = block[2 + i];
+    for (int i = 0; i < 8; i++) *(Eight16 *)(places + 8 * i) |= block[66 + i] * bit & 256;
+    HIDE(at);
+    for (int i = 0; i < 64; i++) memcpy(to->numbers + 4 * i, fours + 256 + at[i], 4);
+    memcpy(to->signs, block + 74, 32);
+}
+
+#define LAYOUT_OF_POINTS(NAME, SCALE, UNIT, LESS) \
+    BODY Layout layout_##NAME(int p, int i) \
+    { \
+        (void)i; \
+        return (Layout){ .scale = SCALE, .bias = -0.5f, .unit = UNIT, .less = LESS }; \
+    }
+LAYOUT_OF_POINTS(IQ2_XXS, bits(9 + p * 8, 4, 15), 0.25f, 64)
+LAYOUT_OF_POINTS(IQ2_XS, bits(66 + p / 2, p % 2 * 4, 15), 0.25f, 64)
+LAYOUT_OF_POINTS(IQ2_S, bits(74 + p / 2, p % 2 * 4, 15), 0.25f, 64)
+LAYOUT_OF_POINTS(IQ3_XXS, bits(69 + p * 4, 4, 15), 0.5f, 64)
+LAYOUT_OF_POINTS(IQ3_S, bits(106 + p / 2, p % 2 * 4, 15), 2, 16)
+
 /* To add one: its layout above, which agrees bit for bit with the gguf package, and a row: the type
  * number in the file, name, numbers and bytes of a block, numbers that share a scale, bits that the
- * quanta of kernels have, numbers of bf16 that x, and a weight, must be sums of, what packs it for
- * the KV cache. */
+ * quanta of kernels have, numbers of bf16 that x, and a weight, must be sums of, what finds its
+ * points, what packs it for the KV cache. */
 #define FORMATS(X, ...) \
-    X(2, Q4_0, 32, 18, 32, 4, 1, NULL, __VA_ARGS__) \
-    X(3, Q4_1, 32, 20, 32, 4, 1, NULL, __VA_ARGS__) \
-    X(6, Q5_0, 32, 22, 32, 5, 1, NULL, __VA_ARGS__) \
-    X(7, Q5_1, 32, 24, 32, 5, 1, NULL, __VA_ARGS__) \
-    X(8, Q8_0, 32, 34, 32, 8, 2, pack_Q8_0, __VA_ARGS__) \
-    X(10, Q2_K, 256, 84, 16, 2, 1, NULL, __VA_ARGS__) \
-    X(11, Q3_K, 256, 110, 16, 3, 1, NULL, __VA_ARGS__) \
-    X(12, Q4_K, 256, 144, 32, 4, 1, NULL, __VA_ARGS__) \
-    X(13, Q5_K, 256, 176, 32, 5, 1, NULL, __VA_ARGS__) \
-    X(14, Q6_K, 256, 210, 16, 6, 1, NULL, __VA_ARGS__) \
-    X(20, IQ4_NL, 32, 18, 32, 8, 1, NULL, __VA_ARGS__) \
-    X(23, IQ4_XS, 256, 136, 32, 8, 1, NULL, __VA_ARGS__) \
-    X(35, TQ2_0, 256, 66, 32, 2, 1, NULL, __VA_ARGS__) \
-    X(39, MXFP4, 32, 17, 32, 5, 1, NULL, __VA_ARGS__) \
-    X(41, Q1_0, 128, 18, 32, 2, 1, NULL, __VA_ARGS__) \
-    X(42, Q2_0, 64, 18, 32, 2, 1, NULL, __VA_ARGS__)
+    X(2, Q4_0, 32, 18, 32, 4, 1, NULL, NULL, __VA_ARGS__) \
+    X(3, Q4_1, 32, 20, 32, 4, 1, NULL, NULL, __VA_ARGS__) \
+    X(6, Q5_0, 32, 22, 32, 5, 1, NULL, NULL, __VA_ARGS__) \
+    X(7, Q5_1, 32, 24, 32, 5, 1, NULL, NULL, __VA_ARGS__) \
+    X(8, Q8_0, 32, 34, 32, 8, 2, NULL, pack_Q8_0, __VA_ARGS__) \
+    X(10, Q2_K, 256, 84, 16, 2, 1, NULL, NULL, __VA_ARGS__) \
+    X(11, Q3_K, 256, 110, 16, 3, 1, NULL, NULL, __VA_ARGS__) \
+    X(12, Q4_K, 256, 144, 32, 4, 1, NULL, NULL, __VA_ARGS__) \
+    X(13, Q5_K, 256, 176, 32, 5, 1, NULL, NULL, __VA_ARGS__) \
+    X(14, Q6_K, 256, 210, 16, 6, 1, NULL, NULL, __VA_ARGS__) \
+    X(16, IQ2_XXS, 256, 66, 32, 7, 1, points_IQ2_XXS, NULL, __VA_ARGS__) \
+    X(17, IQ2_XS, 256, 74, 16, 7, 1, points_IQ2_XS, NULL, __VA_ARGS__) \
+    X(18, IQ3_XXS, 256, 98, 32, 7, 1, points_IQ3_XXS, NULL, __VA_ARGS__) \
+    X(20, IQ4_NL, 32, 18, 32, 8, 1, NULL, NULL, __VA_ARGS__) \
+    X(21, IQ3_S, 256, 110, 32, 5, 1, points_IQ3_S, NULL, __VA_ARGS__) \
+    X(22, IQ2_S, 256, 82, 16, 7, 1, points_IQ2_S, NULL, __VA_ARGS__) \
+    X(23, IQ4_XS, 256, 136, 32, 8, 1, NULL, NULL, __VA_ARGS__) \
+    X(35, TQ2_0, 256, 66, 32, 2, 1, NULL, NULL, __VA_ARGS__) \
+    X(39, MXFP4, 32, 17, 32, 5, 1, NULL, NULL, __VA_ARGS__) \
+    X(41, Q1_0, 128, 18, 32, 2, 1, NULL, NULL, __VA_ARGS__) \
+    X(42, Q2_0, 64, 18, 32, 2, 1, NULL, NULL, __VA_ARGS__)
 
 static float half_at(const uint8_t *at)
 {
@@ -986,28 +1126,33 @@ BODY int field(const uint8_t *block, Field f, int e)
 
 /* The n numbers of a row, of which `group` each share a scale. */
 BODY void unpack_layout(const uint8_t *row, float *y, int n, int block, int bytes, int group,
-                        LayoutOf *layout)
+                        LayoutOf *layout, PointsOf *points_of)
 {
+    Points found;
+    if (points_of) pthread_once(&grids_made, make_grids);
     for (; n > 0; n -= block, row += bytes) {
+        if (points_of) points_of(&found, row);
         for (int p = 0; p < block / group; p++) {
             Layout l = layout(p, 0);
             float d = l.exponent ? e8m0_float(row[l.d]) : half_at(row + l.d), m = 0;
-            if (l.scale.mask) d *= (float)(field(row, l.scale, 0) - l.bias);
+            if (l.scale.mask) d *= (float)field(row, l.scale, 0) - l.bias;
+            if (l.unit != 0) d *= l.unit;
             if (l.m) m = half_at(row + l.m) * (l.min.mask ? -(float)field(row, l.min, 0) : 1);
             UNROLL(32)
             for (int i = 0; i < group; i++, y++) {
                 int q = field(row, layout(p, i / 4).quanta, i % 4);
-                int v = l.list ? l.list[q] : q - l.less;
+                int v = l.list ? l.list[q] : q - l.less, j = p * group + i;
+                if (points_of) v = found.numbers[j] * (found.signs[j / 64] >> j % 64 & 1 ? -1 : 1);
                 *y = l.m ? d * (float)v + m : d * (float)v;
             }
         }
     }
 }
 
-#define UNPACK(NUMBER, NAME, BLOCK, BYTES, GROUP, ...) \
+#define UNPACK(NUMBER, NAME, BLOCK, BYTES, GROUP, BITS, PARTS, FIND, ...) \
     static void unpack_##NAME(const void *row, float *y, int n) \
     { \
-        unpack_layout(row, y, n, BLOCK, BYTES, GROUP, layout_##NAME); \
+        unpack_layout(row, y, n, BLOCK, BYTES, GROUP, layout_##NAME, FIND); \
     }
 FORMATS(UNPACK)
 
@@ -1065,7 +1210,7 @@ typedef struct {
     void (*pack)(void *row, const float *x, int n); /* NULL: not for the KV cache */
 } Format;
 
-#define FORMAT_ROW(NUMBER, NAME, BLOCK, BYTES, GROUP, BITS, PARTS, PACK, ...) \
+#define FORMAT_ROW(NUMBER, NAME, BLOCK, BYTES, GROUP, BITS, PARTS, FIND, PACK, ...) \
     [NUMBER] = { #NAME, BLOCK, BYTES, GROUP, BITS, PARTS, unpack_##NAME, PACK },
 
 /* The index is the type number in the file. */
@@ -9033,7 +9178,6 @@ BODY int scales_at(Layout l, int bytes)
 }
 
 typedef uint8_t Bytes16 __attribute__((vector_size(16), may_alias));
-typedef uint16_t Eight16 __attribute__((vector_size(16), may_alias));
 
 /* For each of eight groups of 32, a number of 16 bits of its block. */
 BODY Eight16 each_block(const uint8_t *at, int block, int bytes)
@@ -9054,6 +9198,7 @@ BODY Eight16 each_block(const uint8_t *at, int block, int bytes)
  * numbers of a list, plus `more`, in the places of their indices; transpose_NAME. */
 #define READ_UNITS(NAME, TARGET, BYTES, SIGNED) \
     enum { LANES_##NAME = BYTES / 4, SCALES_##NAME = 64 / BYTES }; \
+    typedef uint8_t ByteLanes_##NAME __attribute__((vector_size(BYTES), may_alias)); \
     typedef float FloatLoose_##NAME __attribute__((vector_size(BYTES), aligned(4), may_alias)); \
     /* The group in lane e of vectors of scales, and the lane of a group. */ \
     BODY int group_##NAME(int e) \
@@ -9077,12 +9222,19 @@ BODY Eight16 each_block(const uint8_t *at, int block, int bytes)
     } \
     /* Vector v of the quanta. */ \
     TARGET BODY Lanes_##NAME quanta_##NAME(const uint8_t *unit, int v, int group, \
-                                           LayoutOf *layout) \
+                                           LayoutOf *layout, const Points *points) \
     { \
         const uint32_t each = 0x01010101; \
         const Layout l = SIGNED(layout(0, 0)); \
         int at[4], high[4]; \
         Lanes_##NAME shift = { 0 }, high_shift = { 0 }; \
+        if (l.unit != 0) { \
+            const int b = v * BYTES; \
+            ByteLanes_##NAME q = *(const ByteLanes_##NAME *)(points->numbers + b), minus; \
+            minus = -(ByteLanes_##NAME)singles_##NAME((const uint8_t *)points->signs, b, b + 16, \
+                                                      b + 32, b + 48); \
+            return (Lanes_##NAME)((q ^ minus) - minus + (uint8_t)l.less); \
+        } \
         UNROLL(4) \
         for (int j = 0; j < 4; j++) { \
             int column = v * BYTES + 16 * j; \
@@ -9097,12 +9249,9 @@ BODY Eight16 each_block(const uint8_t *at, int block, int bytes)
         Lanes_##NAME q; \
         if (l.quanta.packed) { /* a byte to a lane; sixteen of them hold 64 columns */ \
             const int first = layout(v * BYTES / 64 * 64 / group, 0).quanta.at; \
-            Bytes16 order = { 0 }; \
-            UNROLL(16) \
-            for (int e = 0; e < LANES_##NAME; e++) order[e] = (uint8_t)(at[0] - first + e); \
-            q = pick_##NAME(unit + first, order); \
-            q |= q << 12; \
-            q |= q << 6; \
+            const Bytes16 order = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 }; \
+            q = pick_##NAME(unit + first, order + (uint8_t)(at[0] - first)); \
+            q |= q << 12, q |= q << 6; \
         } else { \
             q = load_##NAME(unit, at[0], at[1], at[2], at[3]) >> shift; \
         } \
@@ -9120,7 +9269,9 @@ BODY Eight16 each_block(const uint8_t *at, int block, int bytes)
     TARGET BODY FloatLanes_##NAME whole_##NAME(const uint8_t *unit, int s, int group, int bytes, \
                                                int minima, LayoutOf *layout) \
     { \
-        const int first = scales_at(layout(0, 0), bytes), bias = minima ? 0 : layout(0, 0).bias; \
+        const Field from = layout(0, 0).scale; \
+        const int first = scales_at(layout(0, 0), bytes), step = layout(1, 0).scale.at - from.at; \
+        const float bias = minima ? 0 : layout(0, 0).bias; \
         const int two = layout(15 / (group / 16), 0).scale.high_mask; \
         Bytes16 at = { 0 }, high_at = { 0 }; \
         Lanes_##NAME shift = { 0 }, mask = { 0 }, high_shift = { 0 }, high_mask = { 0 }; \
@@ -9135,8 +9286,9 @@ BODY Eight16 each_block(const uint8_t *at, int block, int bytes)
         } \
         Lanes_##NAME w = pick_##NAME(unit + first, at) >> shift & mask; \
         if (two) w |= (pick_##NAME(unit + first, high_at) >> high_shift & high_mask) << 4; \
-        w = (w ^ (uint32_t)f.flip) - (uint32_t)bias; \
-        return __builtin_convertvector((IntLanes_##NAME)w, FloatLanes_##NAME); \
+        if (step > 1) w = spread_##NAME(each_block(unit + from.at - 1, 32, step), s) >> 12; \
+        w ^= (uint32_t)f.flip; \
+        return __builtin_convertvector((IntLanes_##NAME)w, FloatLanes_##NAME) - bias; \
     } \
     /* Bytes of eight blocks that are exponents. */ \
     TARGET BODY FloatLanes_##NAME powers_##NAME(const uint8_t *at, int s, int bytes) \
@@ -9156,6 +9308,7 @@ BODY Eight16 each_block(const uint8_t *at, int block, int bytes)
             d[s] = l.exponent ? powers_##NAME(unit + l.d, s, bytes) \
                               : halves_##NAME(unit, l.d, s, block, bytes); \
             if (l.scale.mask) d[s] *= whole_##NAME(unit, s, group, bytes, 0, layout); \
+            if (l.unit != 0) d[s] *= l.unit; \
             if (l.m) { \
                 m[s] = halves_##NAME(unit, l.m, s, block, bytes); \
                 if (l.min.mask) m[s] *= -whole_##NAME(unit, s, group, bytes, 1, layout); \
@@ -9182,7 +9335,8 @@ BODY const uint8_t *whole_unit(const uint8_t *unit, uint8_t *copy, int cols, int
  * x, a group in each lane; fma_NAME, a b + c; total_NAME. */
 #define ROWS(NAME, TARGET, BYTES) \
     TARGET BODY void row_##NAME(float *y, size_t ldy, const uint8_t *row, const uint8_t *end, \
-                                const Act *x, int cols, int n, const Format *f, LayoutOf *layout) \
+                                const Act *x, int cols, int n, const Format *f, LayoutOf *layout, \
+                                PointsOf *points_of) \
     { \
         const int block = f->block, bytes = f->bytes, group = f->group; \
         const int unit_bytes = 256 / block * bytes; \
@@ -9195,13 +9349,17 @@ BODY const uint8_t *whole_unit(const uint8_t *unit, uint8_t *copy, int cols, int
             const uint8_t *unit = whole_unit(row, copy, cols - k, block, bytes, end); \
             prefetch(row + AHEAD, unit_bytes); \
             scales_##NAME(d, m, unit, block, bytes, group, layout); \
+            Points points; \
+            if (points_of) points_of(&points, unit); \
             UNROLL(4) \
             for (int s = 0; s < SCALES_##NAME; s++) { \
                 const int8_t *digit = x->q + k + 4 * s * BYTES; \
                 size_t at = (size_t)k / 16 + (size_t)(s * LANES_##NAME); \
                 Lanes_##NAME q[4]; \
                 UNROLL(4) \
-                for (int v = 0; v < 4; v++) q[v] = quanta_##NAME(unit, 4 * s + v, group, layout); \
+                for (int v = 0; v < 4; v++) { \
+                    q[v] = quanta_##NAME(unit, 4 * s + v, group, layout, &points); \
+                } \
                 transpose_##NAME(q); \
                 for (int t = 0; t < n; t++, digit += lines * ldx, at += ldx / 16) { \
                     FloatLanes_##NAME all = sum[t][s]; \
@@ -9264,7 +9422,7 @@ BODY const uint8_t *whole_unit(const uint8_t *unit, uint8_t *copy, int cols, int
 #define SPLIT(NAME, TARGET, BYTES) \
     TARGET BODY void split_##NAME(Units *to, const uint8_t *rows, const uint8_t *end, \
                                   size_t stride, int count, int cols, const Format *f, \
-                                  LayoutOf *layout) \
+                                  LayoutOf *layout, PointsOf *points_of) \
     { \
         const int block = f->block, bytes = f->bytes, group = f->group; \
         for (int r = 0; r < count; r++, rows += stride) { \
@@ -9273,9 +9431,11 @@ BODY const uint8_t *whole_unit(const uint8_t *unit, uint8_t *copy, int cols, int
             prefetch(rows + 2 * (256 / block * bytes), 256 / block * bytes); \
             scales_##NAME((FloatLanes_##NAME *)to->d[r], (FloatLanes_##NAME *)to->m[r], unit, \
                           block, bytes, group, layout); \
+            Points points; \
+            if (points_of) points_of(&points, unit); \
             UNROLL(16) \
             for (int v = 0; v < 256 / BYTES; v++) { \
-                ((Lanes_##NAME *)to->q[r])[v] = quanta_##NAME(unit, v, group, layout); \
+                ((Lanes_##NAME *)to->q[r])[v] = quanta_##NAME(unit, v, group, layout, &points); \
             } \
         } \
     }
@@ -9349,18 +9509,18 @@ typedef void SplitOf(Units *to, const uint8_t *rows, const uint8_t *end, size_t 
 #define FLOATS_CALL(T, NAME, TYPE) \
     floats_##NAME(y + (size_t)t * ldy, ldy, row, x + (size_t)t * (size_t)cols, cols, TYPE, T)
 
-#define FORMAT_FUNCTIONS(NUMBER, FORMAT, A, B, C, D, E, F, NAME, TARGET) \
+#define FORMAT_FUNCTIONS(NUMBER, FORMAT, A, B, C, D, E, FIND, F, NAME, TARGET) \
     TARGET static void row_##FORMAT##_##NAME(float *y, size_t ldy, const uint8_t *row, \
                                              const uint8_t *end, const float *x, const Act *a, \
                                              int cols, int n) \
     { \
         (void)x; \
-        row_##NAME(y, ldy, row, end, a, cols, n, &formats[NUMBER], layout_##FORMAT); \
+        row_##NAME(y, ldy, row, end, a, cols, n, &formats[NUMBER], layout_##FORMAT, FIND); \
     } \
     TARGET static void split_##FORMAT##_##NAME(Units *to, const uint8_t *rows, const uint8_t *end, \
                                                size_t stride, int count, int cols) \
     { \
-        split_##NAME(to, rows, end, stride, count, cols, &formats[NUMBER], layout_##FORMAT); \
+        split_##NAME(to, rows, end, stride, count, cols, &formats[NUMBER], layout_##FORMAT, FIND); \
     }
 #define FLOAT_FUNCTIONS(TYPE, NAME, TARGET, MOST) \
     TARGET static void row_##TYPE##_##NAME(float *y, size_t ldy, const uint8_t *row, \
@@ -9370,8 +9530,8 @@ typedef void SplitOf(Units *to, const uint8_t *rows, const uint8_t *end, size_t 
         (void)a, (void)end; \
         TILES(n, MOST, 2, FLOATS_CALL, NAME, TYPE) \
     }
-#define ROW_ENTRY(NUMBER, FORMAT, A, B, C, D, E, F, NAME) [NUMBER] = row_##FORMAT##_##NAME,
-#define SPLIT_ENTRY(NUMBER, FORMAT, A, B, C, D, E, F, NAME) [NUMBER] = split_##FORMAT##_##NAME,
+#define ROW_ENTRY(NUMBER, FORMAT, A, B, C, D, E, F, G, NAME) [NUMBER] = row_##FORMAT##_##NAME,
+#define SPLIT_ENTRY(NUMBER, FORMAT, A, B, C, D, E, F, G, NAME) [NUMBER] = split_##FORMAT##_##NAME,
 
 /* Products of floats, see Isa: VECTORS of a band and up to BIG rows of x at a time, whose sums stay
  * in registers. And f16 numbers, which widen_NAME and narrow_NAME convert. */
@@ -9515,13 +9675,6 @@ BODY float group_sum(const float *sums, int group, int behind)
         } \
     }
 
-/* Keeps the compiler from computing what is added to p in advance, which takes more registers than
- * there are. */
-#define HIDE(p) __asm__("" : "+r"(p))
-
-/* Keeps it from adding in another order, for the same reason. */
-#define KEEP(vector) __asm__("" : "+x"(vector))
-
 #ifdef __x86_64__
 #include <cpuid.h>
 #include <immintrin.h>
@@ -9648,7 +9801,7 @@ AVX2 BODY __m256i line_avx2(const Lanes_avx2 q[4], const int8_t *x, int factor, 
 AVX2 BODY IntLanes_avx2 dot_avx2(const Lanes_avx2 q[4], const int8_t *x, size_t ldx,
                                  const Format *f)
 {
-    const int run = f->bits == 8 ? 1 : 4;
+    const int run = f->bits > 6 ? 1 : 4;
     if (digits_of(f) == 1) return (IntLanes_avx2)line_avx2(q, x, 1, run, has_signs(f));
     return (IntLanes_avx2)_mm256_add_epi32(line_avx2(q, x, 128, run, 0),
                                            line_avx2(q, x + ldx, 1, run, 0));
@@ -9749,7 +9902,7 @@ AVX2 BODY void int_tile_avx2(FloatBand *y, const Quanta *w, const Act *x, size_t
                 __m256i both = pairs_avx2(_mm256_load_si256(band + e % 2), _mm256_set1_epi32(four),
                                           with_signs);
                 pairs[e] = i % run ? _mm256_add_epi16(pairs[e], both) : both;
-                KEEP(pairs[e]);
+                __asm__("" : "+x"(pairs[e])); /* or it adds in another order, see HIDE */
                 if ((i + 1) % run) continue;
                 __m256i all = _mm256_madd_epi16(pairs[e], _mm256_set1_epi16(high ? 128 : 1));
                 int to = line / digits * 2 + e % 2, first = i < run && line % digits == 0;
@@ -9774,7 +9927,9 @@ AVX2 static void gemm_int_avx2(FloatBand *y, const Quanta *w, const Act *x, size
     int_tile_avx2(y, w, x, ldx, k, t, cols, r, DIGITS, GROUP, RUN, SIGNS, T)
         if (digits_of(f) == 1 && f->group == 32 && f->bits <= 4) TILES(n, 4, 2, CALL, 1, 32, 8, 0)
         if (digits_of(f) == 1 && f->group == 32 && f->bits == 5) TILES(n, 4, 2, CALL, 1, 32, 4, 0)
-        if (digits_of(f) == 1 && f->group == 16) TILES(n, 4, 2, CALL, 1, 16, 4, 0)
+        if (digits_of(f) == 1 && f->group == 32 && f->bits == 7) TILES(n, 4, 2, CALL, 1, 32, 1, 0)
+        if (digits_of(f) == 1 && f->group == 16 && f->bits == 7) TILES(n, 4, 2, CALL, 1, 16, 1, 0)
+        if (digits_of(f) == 1 && f->group == 16 && f->bits < 4) TILES(n, 4, 2, CALL, 1, 16, 4, 0)
         if (digits_of(f) == 1 && f->bits == 8) TILES(n, 4, 2, CALL, 1, 32, 1, 1)
         if (digits_of(f) == 2 && f->bits == 5) TILES(n, 2, 1, CALL, 2, 32, 8, 0)
         if (digits_of(f) == 2 && f->bits == 6) TILES(n, 2, 1, CALL, 2, 16, 4, 0)
@@ -9806,11 +9961,12 @@ AVX512 BODY Lanes_avx512 look_up_avx512(Lanes_avx512 q, const int8_t list[16], i
     return (Lanes_avx512)_mm512_shuffle_epi8(values, (__m512i)q);
 }
 
-/* Numbers of eight groups of 32 in the order of group_avx512. */
-AVX512 BODY __m256i spread_half(Eight16 w)
+AVX512 BODY Lanes_avx512 spread_avx512(Eight16 w, int s)
 {
     const __m256i order = _mm256_set_epi16(7, 5, 3, 1, 7, 5, 3, 1, 6, 4, 2, 0, 6, 4, 2, 0);
-    return _mm256_permutexvar_epi16(order, _mm256_castsi128_si256((__m128i)w));
+    __m256i v = _mm256_castsi128_si256((__m128i)w);
+    (void)s;
+    return (Lanes_avx512)_mm512_cvtepu16_epi32(_mm256_permutexvar_epi16(order, v));
 }
 
 /* What eight blocks have in some place lies in four windows of 64 bytes, two blocks in each, or in
@@ -9821,13 +9977,15 @@ AVX512 BODY FloatLanes_avx512 halves_avx512(const uint8_t *unit, int at, int s, 
     typedef uint16_t Halves __attribute__((vector_size(64), may_alias));
     const int each = bytes <= 20 ? 4 : 2;
     __m512i all = _mm512_setzero_si512();
-    (void)s;
     if (block == 256) {
         short one;
         memcpy(&one, unit + at, 2);
         return _mm512_cvtph_ps(_mm256_set1_epi16(one));
     }
-    if (block > 32) return _mm512_cvtph_ps(spread_half(each_block(unit + at, block, bytes)));
+    if (block > 32) {
+        Lanes_avx512 v = spread_avx512(each_block(unit + at, block, bytes), s);
+        return _mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)v));
+    }
     UNROLL(2)
     for (int first = 0; first < 8; first += 2 * each) {
         int a = first * bytes, b = (first + each) * bytes, last = 8 * bytes - 64;
@@ -9879,12 +10037,6 @@ AVX512 BODY Lanes_avx512 pick_avx512(const uint8_t *from, Bytes16 at)
 {
     __m128i all = _mm_loadu_si128((const __m128i *)from);
     return (Lanes_avx512)_mm512_cvtepu8_epi32(_mm_shuffle_epi8(all, (__m128i)at));
-}
-
-AVX512 BODY Lanes_avx512 spread_avx512(Eight16 w, int s)
-{
-    (void)s;
-    return (Lanes_avx512)_mm512_cvtepu16_epi32(spread_half(w));
 }
 
 AVX512 BODY Lanes_avx512 singles_avx512(const uint8_t *from, int a, int b, int c, int d)
@@ -10541,6 +10693,7 @@ static const char *pick_kernels(void)
     const char *wanted = getenv("RUN_CPU");
     const Isa *best = NULL;
     pthread_once(&once, complete_rows);
+    pthread_once(&grids_made, make_grids);
     for (size_t i = 0; i < ARRAY_LEN(isas); i++) {
         if (wanted && *wanted && strcmp(wanted, isas[i].name)) continue;
         if (isas[i].usable()) best = &isas[i];

@@ -24,7 +24,7 @@ sections() {
 }
 sections run.c "290 0. Public API
 415 1. Limits and helpers
-366 2. Number formats
+515 2. Number formats
 380 3. GGUF
 1560 4. Model
 830 5. Session
@@ -35,7 +35,7 @@ sections run.c "290 0. Public API
 125 10. Sampling
 1415 11. Chat and generation
 1930 12. Command line
-1565 13. Appendix: kernels by instruction set"
+1572 13. Appendix: kernels by instruction set"
 sections tokenizer.c "195 Unicode
 350 Patterns
 159 Rules

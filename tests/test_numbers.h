@@ -104,6 +104,21 @@ static void test_unpack(void)
     }
 }
 
+static uint64_t hash_of(const void *data, size_t n)
+{
+    uint64_t h = 0xcbf29ce484222325;
+    for (size_t i = 0; i < n; i++) h = (h ^ ((const uint8_t *)data)[i]) * 0x100000001b3;
+    return h;
+}
+
+/* All points of the grids are those of the gguf package: blocks of goldens have few of them. */
+static void test_grids(void)
+{
+    pthread_once(&grids_made, make_grids);
+    uint64_t two = hash_of(eights, sizeof eights), three = hash_of(fours, sizeof fours);
+    check(two == 0x691aea5bd2a16f67 && three == 0x8f02cbe29c097ad9, "a point is wrong");
+}
+
 /* What the KV cache's formats keep: within half a step of the block's largest number and what the
  * rounding of its scale costs; and a number that is none stays none. */
 static void test_pack(void)
@@ -354,6 +369,7 @@ static void test_numbers(void)
     test_halves();
     test_half_rows();
     test_unpack();
+    test_grids();
     test_pack();
     test_matmul();
     test_exponential();
