@@ -837,7 +837,7 @@ def wide_cases():
             **even, **scales, **few, **mamba(8, 64, 2, 64), num_experts_per_tok=2,
             shared_intermediate_size=256, layer_types=[LINEAR, FULL]),
         "nemotron_h_moe": nemotron(256, 256, 4, 2, 128, "ME*", **stateful(8, 64, 2, 64),
-                                   head_dim=64, n_routed_experts=4, num_experts_per_tok=2,
+                                   head_dim=64, n_routed_experts=2, num_experts_per_tok=2,
                                    moe_intermediate_size=256,
                                    moe_shared_expert_intermediate_size=256),
         "falcon-h1": FalconH1Config(**even, **text, mamba_d_ssm=512, **mamba(8, 64, 2, 64))}
