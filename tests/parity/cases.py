@@ -837,7 +837,7 @@ def wide_cases():
             **even, **scales, **few, **mamba(8, 64, 2, 64), num_experts_per_tok=2,
             shared_intermediate_size=256, layer_types=[LINEAR, FULL]),
         "nemotron_h_moe": nemotron(256, 256, 4, 2, 128, "ME*", **stateful(8, 64, 2, 64),
-                                   head_dim=64, n_routed_experts=4, num_experts_per_tok=2,
+                                   head_dim=64, n_routed_experts=2, num_experts_per_tok=2,
                                    moe_intermediate_size=256,
                                    moe_shared_expert_intermediate_size=256),
         "falcon-h1": FalconH1Config(**even, **text, mamba_d_ssm=512, **mamba(8, 64, 2, 64))}
@@ -949,7 +949,7 @@ def golden_cases():
         golden("qwen35", Qwen3_5TextConfig(
             **shape(24, 16, 2, 1, 64, layers=3, context=128), head_dim=12, **delta(2, 8, 4, 8),
             **text, layer_types=[LINEAR, FULL, LINEAR], tie_word_embeddings=True,
-            rope_parameters=rope(partial_rotary_factor=0.5, mrope_section=[1, 1, 1]))),
+            rope_parameters=rope(partial_rotary_factor=0.5, mrope_section=[1, 1, 1])), room=2.0),
         golden("qwen35moe", Qwen3_5MoeTextConfig(
             **unfed(tiny), head_dim=12, **delta(1, 8, 2, 8), **text, num_experts=4,
             num_experts_per_tok=2, moe_intermediate_size=14, shared_expert_intermediate_size=18,
@@ -958,8 +958,8 @@ def golden_cases():
         golden("gemma4", Gemma4TextConfig(
             **shape(24, 16, 2, 1, 64, layers=6, context=128), head_dim=8, global_head_dim=16,
             sliding_window=12, layer_types=[SLIDING, SLIDING, FULL] * 2, num_kv_shared_layers=3,
-            use_double_wide_mlp=True, hidden_size_per_layer_input=4, **text,
-            vocab_size_per_layer_input=64, final_logit_softcapping=4.0)),
+            use_double_wide_mlp=True, hidden_size_per_layer_input=8, **text,
+            vocab_size_per_layer_input=64, final_logit_softcapping=4.0), room=2.0),
         golden("gemma4-experts", Gemma4TextConfig(
             **shape(24, 16, 2, 2, 64, layers=3, context=128), head_dim=8, global_head_dim=12,
             sliding_window=12, layer_types=[SLIDING, SLIDING, FULL], attention_k_eq_v=True,

@@ -994,7 +994,7 @@ def check_goldens(checks):
                         f"{label}: position {position} differs by {d:.2g} from transformers")
         if case.paper:
             check_changes(checks, case, file, tokens, reference)
-        report = check_file(checks, label, file, tokens, {"f32": reference},
+        report = check_file(checks, label, file, tokens, {"f32": reference}, room=case.room,
                             border=other_rotations(case.config))
         line = "  ".join(f"{name} {worst:.1e}" for (name, _), worst in report.items())
         print(f"{label}  {line}", flush=True)
