@@ -531,7 +531,8 @@ def recurrent_cases():
         case("qwen35/fourths", Qwen3_5TextConfig(
             **shape(72, 51, 4, 1, 131, layers=4, eps=0.1), head_dim=18, **delta(3, 10, 9, 10, 2),
             **text, rope_parameters=rope(partial_rotary_factor=0.34, mrope_section=[1, 1, 1])),
-             {"rms_norm_eps": 0.01, "/in_proj_b": 0.0, "/in_proj_a": 0.0}, dtype=torch.bfloat16),
+             {"rms_norm_eps": 0.01, "/in_proj_b": 0.0, "/in_proj_a": 0.0}, dtype=torch.bfloat16,
+             other_llama="it takes the epsilon of norms for queries and keys of a state, too"),
         routed("qwen35moe/gqa", Qwen3_5MoeTextConfig(
             **unfed(shape(64, 0, 4, 2, 128, layers=4)), head_dim=32, **delta(2, 16, 4, 16), **text,
             num_experts=6, num_experts_per_tok=2, moe_intermediate_size=64,
