@@ -1051,17 +1051,31 @@ BODY void points_IQ3_S(Points *to, const uint8_t *block)
     memcpy(to->signs, block + 74, 32);
 }
 
-#define LAYOUT_OF_POINTS(NAME, SCALE, UNIT, LESS) \
+/* No grid: a byte is a fraction of 256, whose first five digits to the base of 3 are numbers. */
+BODY void points_TQ1_0(Points *to, const uint8_t *block)
+{
+    for (int k = 0, power = 1; k < 5; k++, power *= 3) {
+        int8_t v[52]; /* numbers that lie side by side; the last four bytes hold four */
+        for (int i = 0; i < 52; i++) v[i] = (int8_t)((uint8_t)(block[i] * power) * 3 / 256 - 1);
+        memcpy(to->numbers + 32 * k, v, 32);
+        memcpy(to->numbers + 160 + 16 * k, v + 32, 16);
+        if (k < 4) memcpy(to->numbers + 240 + 4 * k, v + 48, 4);
+    }
+    memset(to->signs, 0, sizeof to->signs);
+}
+
+#define LAYOUT_OF_POINTS(NAME, D, SCALE, UNIT, LESS) \
     BODY Layout layout_##NAME(int p, int i) \
     { \
-        (void)i; \
-        return (Layout){ .scale = SCALE, .bias = -0.5f, .unit = UNIT, .less = LESS }; \
+        (void)p, (void)i; \
+        return (Layout){ .d = D, .scale = SCALE, .bias = -0.5f, .unit = UNIT, .less = LESS }; \
     }
-LAYOUT_OF_POINTS(IQ2_XXS, bits(9 + p * 8, 4, 15), 0.25f, 64)
-LAYOUT_OF_POINTS(IQ2_XS, bits(66 + p / 2, p % 2 * 4, 15), 0.25f, 64)
-LAYOUT_OF_POINTS(IQ2_S, bits(74 + p / 2, p % 2 * 4, 15), 0.25f, 64)
-LAYOUT_OF_POINTS(IQ3_XXS, bits(69 + p * 4, 4, 15), 0.5f, 64)
-LAYOUT_OF_POINTS(IQ3_S, bits(106 + p / 2, p % 2 * 4, 15), 2, 16)
+LAYOUT_OF_POINTS(IQ2_XXS, 0, bits(9 + p * 8, 4, 15), 0.25f, 64)
+LAYOUT_OF_POINTS(IQ2_XS, 0, bits(66 + p / 2, p % 2 * 4, 15), 0.25f, 64)
+LAYOUT_OF_POINTS(IQ2_S, 0, bits(74 + p / 2, p % 2 * 4, 15), 0.25f, 64)
+LAYOUT_OF_POINTS(IQ3_XXS, 0, bits(69 + p * 4, 4, 15), 0.5f, 64)
+LAYOUT_OF_POINTS(IQ3_S, 0, bits(106 + p / 2, p % 2 * 4, 15), 2, 16)
+LAYOUT_OF_POINTS(TQ1_0, 52, bits(0, 0, 0), 1, 1)
 
 /* To add one: its layout above, which agrees bit for bit with the gguf package, and a row: the type
  * number in the file, name, numbers and bytes of a block, numbers that share a scale, bits that the
@@ -1085,6 +1099,7 @@ LAYOUT_OF_POINTS(IQ3_S, bits(106 + p / 2, p % 2 * 4, 15), 2, 16)
     X(21, IQ3_S, 256, 110, 32, 5, 1, points_IQ3_S, NULL, __VA_ARGS__) \
     X(22, IQ2_S, 256, 82, 16, 7, 1, points_IQ2_S, NULL, __VA_ARGS__) \
     X(23, IQ4_XS, 256, 136, 32, 8, 1, NULL, NULL, __VA_ARGS__) \
+    X(34, TQ1_0, 256, 54, 32, 2, 1, points_TQ1_0, NULL, __VA_ARGS__) \
     X(35, TQ2_0, 256, 66, 32, 2, 1, NULL, NULL, __VA_ARGS__) \
     X(39, MXFP4, 32, 17, 32, 5, 1, NULL, NULL, __VA_ARGS__) \
     X(41, Q1_0, 128, 18, 32, 2, 1, NULL, NULL, __VA_ARGS__) \
