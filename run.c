@@ -1062,17 +1062,31 @@ BODY void points_IQ3_S(Points *to, const uint8_t *block)
     memcpy(to->signs, block + 74, 32);
 }
 
-#define LAYOUT_OF_POINTS(NAME, SCALE, UNIT, LESS) \
+/* No grid: a byte is a fraction of 256, whose first five digits to the base of 3 are numbers. */
+BODY void points_TQ1_0(Points *to, const uint8_t *block)
+{
+    for (int k = 0, power = 1; k < 5; k++, power *= 3) {
+        int8_t v[52]; /* numbers that lie side by side; the last four bytes hold four */
+        for (int i = 0; i < 52; i++) v[i] = (int8_t)((uint8_t)(block[i] * power) * 3 / 256 - 1);
+        memcpy(to->numbers + 32 * k, v, 32);
+        memcpy(to->numbers + 160 + 16 * k, v + 32, 16);
+        if (k < 4) memcpy(to->numbers + 240 + 4 * k, v + 48, 4);
+    }
+    memset(to->signs, 0, sizeof to->signs);
+}
+
+#define LAYOUT_OF_POINTS(NAME, D, SCALE, UNIT, LESS) \
     BODY Layout layout_##NAME(int p, int i) \
     { \
-        (void)i; \
-        return (Layout){ .scale = SCALE, .bias = -0.5f, .unit = UNIT, .less = LESS }; \
+        (void)p, (void)i; \
+        return (Layout){ .d = D, .scale = SCALE, .bias = -0.5f, .unit = UNIT, .less = LESS }; \
     }
-LAYOUT_OF_POINTS(IQ2_XXS, bits(9 + p * 8, 4, 15), 0.25f, 64)
-LAYOUT_OF_POINTS(IQ2_XS, bits(66 + p / 2, p % 2 * 4, 15), 0.25f, 64)
-LAYOUT_OF_POINTS(IQ2_S, bits(74 + p / 2, p % 2 * 4, 15), 0.25f, 64)
-LAYOUT_OF_POINTS(IQ3_XXS, bits(69 + p * 4, 4, 15), 0.5f, 64)
-LAYOUT_OF_POINTS(IQ3_S, bits(106 + p / 2, p % 2 * 4, 15), 2, 16)
+LAYOUT_OF_POINTS(IQ2_XXS, 0, bits(9 + p * 8, 4, 15), 0.25f, 64)
+LAYOUT_OF_POINTS(IQ2_XS, 0, bits(66 + p / 2, p % 2 * 4, 15), 0.25f, 64)
+LAYOUT_OF_POINTS(IQ2_S, 0, bits(74 + p / 2, p % 2 * 4, 15), 0.25f, 64)
+LAYOUT_OF_POINTS(IQ3_XXS, 0, bits(69 + p * 4, 4, 15), 0.5f, 64)
+LAYOUT_OF_POINTS(IQ3_S, 0, bits(106 + p / 2, p % 2 * 4, 15), 2, 16)
+LAYOUT_OF_POINTS(TQ1_0, 52, bits(0, 0, 0), 1, 1)
 
 /* To add one: its layout above, which agrees bit for bit with the gguf package, and a row: the type
  * number in the file, name, numbers and bytes of a block, numbers that share a scale, bits that the
@@ -1096,6 +1110,7 @@ LAYOUT_OF_POINTS(IQ3_S, bits(106 + p / 2, p % 2 * 4, 15), 2, 16)
     X(21, IQ3_S, 256, 110, 32, 5, 1, points_IQ3_S, NULL, __VA_ARGS__) \
     X(22, IQ2_S, 256, 82, 16, 7, 1, points_IQ2_S, NULL, __VA_ARGS__) \
     X(23, IQ4_XS, 256, 136, 32, 8, 1, NULL, NULL, __VA_ARGS__) \
+    X(34, TQ1_0, 256, 54, 32, 2, 1, points_TQ1_0, NULL, __VA_ARGS__) \
     X(35, TQ2_0, 256, 66, 32, 2, 1, NULL, NULL, __VA_ARGS__) \
     X(39, MXFP4, 32, 17, 32, 5, 1, NULL, NULL, __VA_ARGS__) \
     X(41, Q1_0, 128, 18, 32, 2, 1, NULL, NULL, __VA_ARGS__) \
@@ -1636,57 +1651,66 @@ typedef struct {
     float eps; /* 0: the model's */
 } Norm;
 
+/* What a layer has; most layers lack most of it. First a mixer, then a feed-forward part. */
 typedef struct {
     const struct Mixer *mixer;
-    Norm attn_norm;          /* (dim) in front of the mixer */
-    int heads, kv_heads;     /* of attention */
+    Norm attn_norm, attn_post_norm; /* (dim) in front of the mixer and behind it */
+
+    /* attention */
+    int heads, kv_heads;
     int head_dim, value_dim; /* numbers of a query or key, and of a value */
     int value_at;            /* where values lie in the keys; -1: they are kept apart */
     int kept;                /* the first of what the cache keeps of its key/value heads */
     int shares;              /* these are an earlier layer's */
+    int window;              /* positions that a token sees, itself among them; 0: all */
+    int rope;                /* index of the model's ropes, -1: no rotation */
     Mat wq, wk, wv;          /* (heads head_dim, dim) (kv_heads head_dim or value_dim, dim) */
-    Mat wo;                  /* (dim, o_dim) */
+    Mat wo;                  /* (dim, heads value_dim) */
     Mat wq_gated;            /* (heads 2 head_dim, dim) queries, each with a gate behind it */
     Mat out_gate;            /* (heads value_dim or heads, dim) gates of what attention found */
     Norm q_norm, k_norm, v_norm; /* of each head, or of all heads at once */
-    const float *sinks;      /* (heads) scores of what no head has to attend to */
-    Norm attn_post_norm;     /* (dim), as the other two */
-    float curve[4];          /* of XIELU: alpha of positive and negative numbers, beta, epsilon */
-    int has_ffn, routed;     /* a feed-forward part, one with experts */
-    Norm ffn_norm;           /* in front of it */
-    Mat gate, up, down;      /* (hidden_dim, dim) (hidden_dim, dim) (dim, hidden_dim) */
-    Norm ffn_post_norm;
-    Mat router;                 /* (n_experts, dim) */
-    const float *expert_bias;   /* (n_experts) is added to the scores by which experts are chosen */
-    Mat *gates, *ups, *downs;   /* (n_experts) of (expert_dim, dim) and (dim, expert_dim) */
-    Mat experts_in, experts_out; /* (low, dim) (dim, low) where experts have shorter vectors */
-    const float *expert_scales; /* (n_experts) of what an expert gives */
-    Norm router_norm, experts_norm;           /* (dim) of x for them, where they have their own */
-    Norm shared_post_norm, experts_post_norm; /* (dim) */
-    Mat shared_router;          /* (1, dim) */
-    Mat shared_gate, shared_up; /* (shared_dim, dim) the expert that every token has */
-    Mat shared_down;            /* (dim, shared_dim) */
-    Mat q_low, latent;          /* (q_rank, dim) (rank + n_rot, dim) see latent_queries */
+    const float *sinks;          /* (heads) scores of what no head has to attend to */
+
+    /* latent attention, see latent_queries */
+    Mat q_low, latent;            /* (q_rank, dim) (rank + n_rot, dim) */
     Norm q_low_norm, latent_norm; /* (q_rank) (rank) */
     Mat *to_latent, *from_latent; /* (heads) of (rank, plain_dim), of (latent_value, rank) */
-    Mat whole;    /* or (heads (plain_dim + value_dim), rank) for files that keep whole heads */
-    int state;    /* where its state begins in those of a session; see mixers[] */
+    Mat whole; /* or (heads (plain_dim + value_dim), rank) for files that keep whole heads */
+
+    /* a state, see recur_piece and run_short_conv */
+    int state;              /* where its numbers begin in a session's */
     int taps, channels;     /* of its convolution: positions that it sees, and numbers of each */
-    int k_heads, k_dim;     /* keys and queries of its state */
-    int state_heads, v_dim; /* values of it, a group of heads for each key head */
+    int k_heads, k_dim;     /* its keys and queries */
+    int state_heads, v_dim; /* its values: some heads for each key head */
     Mat mixed, times;       /* (channels, dim) what the convolution is of, and what multiplies it */
     Mat z;                  /* (state_heads v_dim, dim) gate of what comes out */
     Mat decay, beta;        /* (state_heads, dim) how fast a head forgets, and learns */
     const float *conv, *conv_bias;            /* (taps, channels) (channels) */
-    const float *forget, *step_bias, *direct; /* (state_heads) see prepare_heads and recur_piece */
+    const float *forget, *step_bias, *direct; /* (state_heads) */
     Norm state_norm;                          /* of each head or group of them */
     Mat state_out;                            /* (dim, state_heads v_dim) */
-    Mat inject_gate, inject;                  /* (n_inject, dim) (dim, n_inject) see inject */
-    Norm inject_norm;                         /* (dim) */
-    const float *scale;                       /* (1) of x behind the layer, or NULL */
-    int window;   /* positions that a token sees, itself among them; 0: all */
-    int parallel; /* the feed-forward part has attention's input */
-    int rope;     /* index of the model's ropes, -1: no rotation */
+
+    /* the feed-forward part */
+    int has_ffn, routed;          /* it has one; it has experts */
+    int parallel;                 /* its input is the mixer's */
+    Norm ffn_norm, ffn_post_norm; /* (dim) */
+    Mat gate, up, down;           /* (hidden_dim, dim) (hidden_dim, dim) (dim, hidden_dim) */
+    float curve[4]; /* of XIELU: alpha of positive and negative numbers, beta, epsilon */
+
+    /* experts */
+    Mat router;                  /* (n_experts, dim) */
+    const float *expert_bias;    /* (n_experts) is added to the scores by which they are chosen */
+    const float *expert_scales;  /* (n_experts) of what they give */
+    Mat *gates, *ups, *downs;    /* (n_experts) of (expert_dim, dim) and (dim, expert_dim) */
+    Mat experts_in, experts_out; /* (low, dim) (dim, low) where they have shorter vectors */
+    Norm router_norm, experts_norm;           /* (dim) of x for them, where they have their own */
+    Norm shared_post_norm, experts_post_norm; /* (dim) */
+    Mat shared_router;                        /* (1, dim) */
+    Mat shared_gate, shared_up, shared_down;  /* the expert that every token has */
+
+    Mat inject_gate, inject; /* (n_inject, dim) (dim, n_inject) see inject */
+    Norm inject_norm;        /* (dim) */
+    const float *scale;      /* (1) of x behind the layer, or NULL */
 } Layer;
 
 /* The first n_rot dimensions of a head turn by (n_rot / 2) radians per position; and a factor of
@@ -1723,39 +1747,43 @@ static const Mixer mixers[N_MIXERS];
 /* To add one: its name in general.architecture, and what its files don't say. */
 typedef struct {
     const char *name;
+    int mixer, other; /* of layers; of those without key/value heads, or which are not the last ones
+                         of .full_attention_interval */
+    int single;       /* a layer is a mixer or a feed-forward part */
+
     int halves;         /* rotation pairs dimension i with i + n_rot / 2; else 2i with 2i + 1 */
     int learned;        /* positions have embeddings, no rotation */
-    int centered;       /* norms subtract the mean: LayerNorm, else RMSNorm */
-    int activation;     /* of the feed-forward part */
-    int root;           /* embeddings are multiplied by the root of their length */
-    int parallel;       /* without ffn_norm, the feed-forward part has attention's input */
-    const char *ffn_norm; /* its norm, NULL: ffn_norm.weight */
     int period;         /* with a window: layers until one sees all; 0: none does */
     int window;         /* where the file has no key for it */
     float local_base;   /* rope's in layers with a window; 0: as in the others */
-    int whole_scale;    /* with that many layers, scores are divided by the root of dim / n_heads */
     int local_unscaled; /* these layers are not stretched to longer contexts */
     int rotates_local;  /* with windows, layers without one have no rotation */
+    int lead_rotates;   /* but those without experts in front of those with them do */
     int unrotated;      /* every that many layers one has no rotation; 0: all have */
-    int gating, renormalize; /* of experts: which scores, and whether those chosen sum up to 1 */
-    int logits_divided;      /* by .logit_scale; else multiplied */
-    int exact_ramp;          /* YaRN's ramp begins and ends between dimensions */
-    int gate;                /* of what attention finds, NO_GATE: it has none */
-    int mixer, other;  /* what layers have, and those without key/value heads, or which are not
-                                the last ones of .full_attention_interval */
-    int single;        /* a layer is a mixer or a feed-forward part */
-    int lead_rotates;  /* so do layers without experts in front of those with them */
-    int mean_shared;   /* the shared expert's result and that of the others are averaged */
-    int some_dense;    /* layers without a router have no experts */
-    int dense_beside;  /* experts, whose shared one has the names of a dense part */
-    int has_senses;    /* tensors for pictures and sound may lie in the file */
-    int value_norm;    /* values of heads are normed, without weights */
+    int tuned_rope;     /* no rotation where .rope.scaling.finetuned is 0 */
+    int exact_ramp;     /* YaRN's ramp begins and ends between dimensions */
+
     int norm_behind;   /* queries and keys are normed behind the rotation */
-    int embedding_norm; /* embeddings are normed, without weights */
-    float post_eps;     /* of the norms behind a part, 0: as of the others */
-    int tuned_rope;    /* no rotation where .rope.scaling.finetuned is 0 */
+    int value_norm;    /* values of heads are normed, without weights */
     float score_scale; /* of attention; 0: by the size of heads */
+    int whole_scale;   /* with that many layers, scores are divided by the root of dim / n_heads */
+    int gate;          /* of what attention finds */
+
+    const char *ffn_norm;    /* in front of the feed-forward part; NULL: ffn_norm.weight */
+    int parallel;            /* without ffn_norm, this part has attention's input */
+    int activation;          /* of it */
+    int gating, renormalize; /* of experts: which scores, and whether those chosen sum up to 1 */
+    int some_dense;          /* layers without a router have no experts */
+    int dense_beside;        /* the shared expert has the names of a dense part */
+    int mean_shared;         /* its result and that of the others are averaged */
+
+    int centered;            /* norms subtract the mean: LayerNorm, else RMSNorm */
+    float post_eps;          /* of the norms behind a part, 0: as of the others */
+    int root;                /* embeddings are multiplied by the root of their length */
+    int embedding_norm;      /* embeddings are normed, without weights */
     const char *output_norm; /* NULL: output_norm */
+    int logits_divided;      /* by .logit_scale; else multiplied */
+    int has_senses;          /* tensors for pictures and sound may lie in the file */
 } Arch;
 
 static const Arch archs[] = {

@@ -24,9 +24,9 @@ sections() {
 }
 sections run.c "290 0. Public API
 415 1. Limits and helpers
-515 2. Number formats
+526 2. Number formats
 380 3. GGUF
-1560 4. Model
+1568 4. Model
 830 5. Session
 615 6. Math
 600 7. Mixers
