@@ -209,7 +209,7 @@ static void call_eval(int i, const int *tokens, int n, int all)
     else status = llm_eval(t->s, tokens, n) ? 0 : full ? LLM_FULL : -1;
     if (ended(i, status, when, full ? LLM_FULL : when == BEFORE ? -1 : 0)) return;
     shadow_appends(t, tokens, n);
-    for (int k = 0, until = trial.is->short_context; all && k < n; k++) {
+    for (int k = 0, until = trial.is->short_context; all && k < n && !trial.wrong; k++) {
         int end = t->n - n + k + 1;
         if (end > until || t->n <= until) compare(i, rows + k * trial.vocab, end);
     }
