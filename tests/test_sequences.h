@@ -21,7 +21,7 @@ static const struct Tested {
 } tested[] = {
     { "llama", "f32", 0, 0 },     { "llama", "f16", 0, 0 },   { "tiny", "q8_0", 0, 0 },
     { "gemma3", "f32", 0, 0 },    { "cohere2", "f16", 0, 0 }, { "gpt-oss", "f32", 0, 0 },
-    { "deepseek2", "f32", 0, 0 },
+    { "deepseek2", "f32", 0, 0 }, { "phi3", "f32", 0, 32 },
 };
 
 /* What a session must be. */
@@ -240,7 +240,7 @@ static void call_eval_many(void)
     for (int k = 0; k < n; k++) {
         Shadow *t = &slots[who[k]];
         if (!fails) shadow_appends(t, tokens + k, 1);
-        else t->few = 0, t->has_logits = llm_logits(t->s) != NULL; /* if any, the right ones */
+        else if (!full) t->has_logits = t->few = 0;
     }
 }
 
