@@ -5681,18 +5681,19 @@ int llm_eval_many(llm_session *const *sessions, const int *tokens, int n)
             if (sessions[i] == sessions[j]) return fail("sessions %d and %d are the same", j, i);
         }
     }
-    for (int i = 0; i < n; i++) {
+    int status = 0;
+    for (int i = 0; i < n && !status; i++) {
         choose_rope(sessions[i], sessions[i]->position + 1);
-        if (eval(sessions[i], NULL, 0, NULL)) return -1;
+        status = eval(sessions[i], NULL, 0, NULL);
     }
-    if (borrow(sessions[0])) return -1;
-    State *next[CHUNK];
-    for (int i = 0; i < n; i++) {
+    if (!status) status = borrow(sessions[0]);
+    State *next[CHUNK] = { NULL };
+    for (int i = 0; i < n && !status; i++) {
         sessions[0]->b->rows[i] = (Row){ sessions[i], tokens[i], sessions[i]->position,
                                          sessions[i]->logits };
         next[i] = begin_state(sessions[i]);
     }
-    int status = forward(sessions[0], n);
+    if (!status) status = forward(sessions[0], n);
     give_back(sessions[0]);
     for (int i = 0; i < n; i++) {
         llm_session *s = sessions[i];
@@ -5700,8 +5701,7 @@ int llm_eval_many(llm_session *const *sessions, const int *tokens, int n)
         if (!status) s->tokens[s->position++] = tokens[i], s->valid = s->position;
         if (!status && next[i]) next[i]->position = s->valid;
     }
-    if (status) return status;
-    return 0;
+    return status;
 }
 
 /* ==== 10. Sampling ===============================================================================

@@ -235,11 +235,11 @@ static void test_templates(const llm_model *m)
         const char *name = written[i / 2].name;
         const char *want = spelt(i % 2 ? written[i / 2].with_system : written[i / 2].plain);
         llm_session *s = new_chat(m, name);
-        int failed = 0;
+        int refused = 0;
         for (int j = i % 2 ? 0 : 1; j < n; j++) {
-            failed |= llm_turn(s, turns[j].role, turns[j].text) != 0;
+            refused |= llm_turn(s, turns[j].role, turns[j].text) != 0;
         }
-        check(!failed && llm_turns(s) == n - 1 + (int)i % 2, "%s: %s", name, llm_error());
+        check(!refused && llm_turns(s) == n - 1 + (int)i % 2, "%s: %s", name, llm_error());
         check(!strcmp(text_of(s), want), "%s: \"%s\", expected \"%s\"", name, text_of(s), want);
         check(llm_logits(s) && (s->tokens[0] == 1) == !strncmp(want, "<s>", 3), "%s begins", name);
         llm_session_free(s);
@@ -1835,22 +1835,22 @@ static llm_session *do_something(llm_session *s, uint64_t *random)
                                          "<|im_end|>", "in the sea", "hm </s>" };
     static const char *const answers[] = { "eta", "\n\noats ", "", "<think>\nhm\n</think>\n\nso",
                                            "<think>the", "so<|im_end" };
-    int what = (int)(random_unit(random) * 10), failed = 0, n = llm_turns(s);
+    int what = (int)(random_unit(random) * 10), refused = 0, n = llm_turns(s);
     const char *text = texts[(int)(random_unit(random) * ARRAY_LEN(texts))];
     Standing before = state_of(s);
-    if (what < 3) failed = llm_turn(s, "user", text);
-    if (what == 3) failed = llm_turn(s, n ? "assistant" : "system", text);
+    if (what < 3) refused = llm_turn(s, "user", text);
+    if (what == 3) refused = llm_turn(s, n ? "assistant" : "system", text);
     if (what == 4 || what == 5) {
-        failed = llm_turn(s, "assistant", NULL);
+        refused = llm_turn(s, "assistant", NULL);
         const char *answer = answers[(int)(random_unit(random) * ARRAY_LEN(answers))];
-        if (!failed && *answer) pretend(s, answer);
+        if (!refused && *answer) pretend(s, answer);
     }
-    if (what == 6 && n) failed = llm_drop(s, (int)(random_unit(random) * n), 1);
-    if (what == 7 && n > 1) failed = llm_drop(s, n - 2, 2);
+    if (what == 6 && n) refused = llm_drop(s, (int)(random_unit(random) * n), 1);
+    if (what == 7 && n > 1) refused = llm_drop(s, n - 2, 2);
     if (what == 8 && n > 4) {
         check(!llm_rewind(s, llm_position(s) - (int)(random_unit(random) * 20)), "%s", llm_error());
         before = state_of(s);
-        failed = llm_turn(s, "user", "back");
+        refused = llm_turn(s, "user", "back");
     }
     if (what == 9) {
         llm_session *t = llm_fork(s);
@@ -1862,7 +1862,7 @@ static llm_session *do_something(llm_session *s, uint64_t *random)
     }
     Standing after = state_of(s);
     before.has_logits = after.has_logits;
-    check(!failed || (*llm_error() && same_state(before, after)), "%d: %s", what, llm_error());
+    check(!refused || (*llm_error() && same_state(before, after)), "%d: %s", what, llm_error());
     return s;
 }
 
