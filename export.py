@@ -864,6 +864,16 @@ PRE_TOKENIZERS = {
     "deepseek-llm": ["[\r\n]", "[A-Za-z\u00b5", "[!-/:-~", r"\s+$", "\u4e00-\u9fa5", "Digits"],
     "deepseek-coder": ["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "\u4e00-\u9fa5", "Digits"],
     "deepseek-v3": [r"\p{N}{1,3}", "\u4e00-\u9fa5", r"\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"],
+    "minicpm5": ["ignore_merges", r"\p{N}{1,3}", WORDS % "+"],
+    "laguna": [r"(?:\r?\n)+(?!\r?\n)", WORDS % ""],
+    "bailingmoe": [r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}"
+                   r"| ?[^\s\p{L}\p{N}]++[\r\n]*"],
+    "lfm2": [r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+             r"| ?[^\s\p{L}\p{N}]+[\r\n]*"],
+    "tiny_aya": [r"\d{1,3}(?=(?:\d{3})*\b)",
+                 r"\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*"],
+    "afmoe": [r"\p{Nd}{1,510}", r"\A\p{Nd}{1,2}", r"\A\p{Nd}{3}", r"[\u0E00-\u0E7F]+",
+              r"\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"],
 }
 
 
