@@ -632,7 +632,7 @@ def unique(pairs):
 # the numbers that are read by it.
 IDS = (int, [int])
 FLAGS = ("lstrip", "rstrip", "single_word")
-ADDED = {"content!": str, "special": bool, **dict.fromkeys(FLAGS, bool)}
+ADDED = {"content!": str, **dict.fromkeys(("special", "normalized", *FLAGS), bool)}
 MARK = (str, ADDED)
 TEMPLATES = {"chat_template": (str, [{"name!": str, "template!": str}], {"*": str})}
 SETTINGS = {
@@ -738,19 +738,31 @@ def read_json(path, data=None, missing=None, form=dict):
     return conform(path, table, form)
 
 
+# Special tokens of Gemma 4 that published files don't hide, as calls of tools are read by them.
+SHOWN = ("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>",
+         "<tool_response|>", '<|"|>')
+
+
 class Vocabulary:
     """What a tokenizer file says. The ids of its tokens may have gaps."""
 
     def __init__(self, source, model):
-        self.source, self.model = source, model  # "llama": SentencePiece; "gpt2": byte-level BPE
+        self.source, self.model = source, model  # "llama": SentencePiece; "gpt2": byte-level BPE;
+                                                 # "gemma4": BPE of characters
         self.tokens = {}                         # id: (text, score, type)
         self.settings = {}                       # the rest of tokenizer.ggml.*
         self.flagged = []                        # texts of those with FLAGS
+        self.shown = SHOWN if model == "gemma4" else ()
 
     def add(self, token, text, special, flags={}):
         """A token that is found in text as it stands, before anything is merged."""
         if any(map(flags.get, FLAGS)):
             self.flagged.append(text)
+        if text in self.shown:
+            special = False
+        elif self.model == "gemma4" and SPACE in text and not special \
+                and not flags.get("normalized") and token in self.tokens:
+            return  # text has plain spaces when it is looked for, so only merges make it
         if self.tokens.get(token, (text, 0, NORMAL))[2] != UNKNOWN:
             plain = text if special or self.model == "gpt2" else text.replace(SPACE, " ")
             self.tokens[token] = plain, -1000.0, CONTROL if special else USER_DEFINED
@@ -864,6 +876,16 @@ PRE_TOKENIZERS = {
     "deepseek-llm": ["[\r\n]", "[A-Za-z\u00b5", "[!-/:-~", r"\s+$", "\u4e00-\u9fa5", "Digits"],
     "deepseek-coder": ["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "\u4e00-\u9fa5", "Digits"],
     "deepseek-v3": [r"\p{N}{1,3}", "\u4e00-\u9fa5", r"\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"],
+    "minicpm5": ["ignore_merges", r"\p{N}{1,3}", WORDS % "+"],
+    "laguna": [r"(?:\r?\n)+(?!\r?\n)", WORDS % ""],
+    "bailingmoe": [r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}"
+                   r"| ?[^\s\p{L}\p{N}]++[\r\n]*"],
+    "lfm2": [r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+             r"| ?[^\s\p{L}\p{N}]+[\r\n]*"],
+    "tiny_aya": [r"\d{1,3}(?=(?:\d{3})*\b)",
+                 r"\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*"],
+    "afmoe": [r"\p{Nd}{1,510}", r"\A\p{Nd}{1,2}", r"\A\p{Nd}{3}", r"[\u0E00-\u0E7F]+",
+              r"\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"],
 }
 
 
@@ -903,46 +925,62 @@ FIRST = ("%s puts a space in front of the first word only, a GGUF file of Senten
          "behind each special token: there, texts may become other tokens")
 
 
-def read_tokenizer_json(path, data):
-    """Hugging Face's tokenizer.json, if it is byte-level BPE or was made from SentencePiece."""
+def take_scores(path, vocabulary, table, pairs):
+    """SentencePiece's way. Merges come in the order of the scores of what they make, and only the
+    order counts."""
+    splitters = steps(table.get("pre_tokenizer"))
+    ranks = {left + right: -float(i) for i, (left, right) in reversed([*enumerate(pairs)])}
+    for token, (text, _, kind) in vocabulary.tokens.items():
+        vocabulary.tokens[token] = text, ranks.get(text, -float(len(pairs))), kind
+    vocabulary.settings["add_space_prefix"] = any(
+        step["type"] == "Prepend" or step["type"] == "Metaspace" and
+        step.get("prepend_scheme", "always") != "never" and step.get("add_prefix_space", True)
+        for step in steps(table.get("normalizer")) + splitters)
+    if any(step.get("prepend_scheme") == "first" for step in splitters):
+        notes.append(FIRST % path)
+
+
+def take_merges(vocabulary, pairs, space):
+    """In GGUF a space stands between the parts only."""
+    vocabulary.settings["merges"] = [
+        f"{left} {right}" for left, right in
+        ((part.replace(" ", space) for part in pair) for pair in pairs)]
+
+
+def read_tokenizer_json(path, data, characters="llama"):
+    """Hugging Face's tokenizer.json, if it is byte-level BPE or has pieces of characters, which
+    become a vocabulary of the kind that characters says."""
     table = read_json(path, data, form=TOKENIZER)
     model, splitters = table["model"], steps(table.get("pre_tokenizer"))
     byte_level = any(step["type"] == "ByteLevel" for step in splitters)
     require(model.get("type", "BPE") == "BPE" and (byte_level or model.get("byte_fallback")),
             f"{path} is of type {model.get('type')}, expected BPE down to bytes")
     conform(path, model, BPE)
-    vocabulary = Vocabulary(path, "gpt2" if byte_level else "llama")
+    vocabulary = Vocabulary(path, "gpt2" if byte_level else characters)
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
     odd = next((pair for pair in pairs if len(pair) != 2), None)
     require(odd is None, f"{path}: a merge of {odd}, expected two parts")
+    unknown = model.get("unk_token")
+    vocabulary.tokens = {
+        token: (text, 0.0, NORMAL if byte_level else piece_type(text, unknown))
+        for text, token in model["vocab"].items()}
     if byte_level:
-        vocabulary.tokens = {token: (text, 0.0, NORMAL) for text, token in model["vocab"].items()}
         vocabulary.settings["pre"] = name_pre_tokenizer(path, table)
-        vocabulary.settings["merges"] = [  # in GGUF a space stands between the parts only
-            f"{left} {right}" for left, right in
-            ((part.replace(" ", "\u0120") for part in pair) for pair in pairs)]
+    if vocabulary.model == "llama":
+        take_scores(path, vocabulary, table, pairs)
     else:
-        # Merges come in the order of the scores of what they make, and only the order counts.
-        ranks = {left + right: -float(i) for i, (left, right) in reversed([*enumerate(pairs)])}
-        unknown, last = model.get("unk_token"), -float(len(pairs))
-        vocabulary.tokens = {token: (text, ranks.get(text, last), piece_type(text, unknown))
-                             for text, token in model["vocab"].items()}
-        vocabulary.settings["add_space_prefix"] = any(
-            step["type"] == "Prepend" or step["type"] == "Metaspace" and
-            step.get("prepend_scheme", "always") != "never" and step.get("add_prefix_space", True)
-            for step in steps(table.get("normalizer")) + splitters)
-        if any(step.get("prepend_scheme") == "first" for step in splitters):
-            notes.append(FIRST % path)
+        take_merges(vocabulary, pairs, "\u0120" if byte_level else SPACE)
     for token in table.get("added_tokens") or []:
         vocabulary.add(token["id"], token["content"], token.get("special"), token)
-    vocabulary.settings["add_bos_token"] = any(
+    vocabulary.settings["add_bos_token"] = vocabulary.model == "gemma4" or any(
         step["type"] == "TemplateProcessing" and "SpecialToken" in (step.get("single") or [{}])[0]
         for step in steps(table.get("post_processor")))
     return vocabulary
 
 
-def read_vocabulary(path):
-    """Any of the tokenizer files above; which one it is shows in the first bytes."""
+def read_vocabulary(path, characters="llama"):
+    """Any of the tokenizer files above; which one it is shows in the first bytes. characters is
+    the kind of a tokenizer.json that has pieces of them."""
     with open(path, "rb") as file:
         data = file.read()
     refuse_stranger(path, data)
@@ -950,7 +988,7 @@ def read_vocabulary(path):
     if data[3:4] == b"\0":  # the number in front of llama2.c's, which is far below 2^24
         pass
     elif data.lstrip()[:1] == b"{":
-        reader = read_tokenizer_json
+        return named_errors(path, read_tokenizer_json, path, data, characters)
     elif data[:1] == b"\n" and data[2:3] == b"\n":  # field 1, some length, field 1: a first piece
         reader = read_sentencepiece
     require(not re.match(rb"[A-Za-z0-9+/]+=* \d+\n", data), f"{path} is a list for tiktoken: give "
@@ -1078,14 +1116,14 @@ def read_settings(folder):
     return dict(marks, **settings) if "added_tokens_decoder" in settings else {**settings, **marks}
 
 
-def vocabulary_keys(candidates, rows, config):
+def vocabulary_keys(candidates, rows, config, characters="llama"):
     """The metadata of the first tokenizer file that exists and of the settings beside it."""
     path = next(filter(os.path.exists, candidates), None)
     if path is None:
         notes.append(f"there is no {candidates[0]}: the GGUF file has no vocabulary")
         return {}
     folder = os.path.dirname(path)
-    vocabulary, settings = read_vocabulary(path), read_settings(folder)
+    vocabulary, settings = read_vocabulary(path, characters), read_settings(folder)
     added_tokens(vocabulary, folder, settings)
     special_tokens(vocabulary, settings, config)
     if path.endswith(".model") and settings.get("legacy") is False:
@@ -2979,7 +3017,8 @@ def read_huggingface(folder, tokenizer):
     config.update((key, value) for key, value in generation.items() if value is not None)
     candidates = [tokenizer] if tokenizer else [
         os.path.join(folder, name) for name in ("tokenizer.json", "tokenizer.model")]
-    vocabulary = vocabulary_keys(candidates, config["vocab_size"], config)
+    characters = "gemma4" if row["arch"] == "gemma4" else "llama"
+    vocabulary = vocabulary_keys(candidates, config["vocab_size"], config, characters)
     return dict(metadata, **vocabulary), tensors
 
 

@@ -520,6 +520,10 @@ PRE_TOKENIZERS = {
                     split("[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|"
                           "[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*"
                           "|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"), byte_level()],
+    "bailingmoe": [split(r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}"
+                         r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"), byte_level()],
+    "lfm2": [split(r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+                   r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s"), byte_level()],
     "default": [split("[a-z]+"), byte_level()],
 }
 
@@ -1001,6 +1005,74 @@ def check_saved_tokenizer(folder):
     with open(os.path.join(source, "tokenizer.json"), encoding="utf-8") as file:
         pairs = json.load(file)["model"]["merges"]
     check(fields["merges"] == [" ".join(pair) for pair in pairs], "saved merges")
+
+
+GEMMA4_MARKS = ["<|turn>", "<turn|>", "<|channel>", "<channel|>", "<|tool_call>"]
+GEMMA4_PIECES = [
+    "", " ", "  ", "   a", " " * 17, "\n", "\n\n", "\n\n\n", "\n" * 7, "\n" * 40, " \n ", "\t",
+    "\r\n", "the", " check", "folder, source", "def run(*a):\n    return", "don't", "12345",
+    "x\u00e9", "\u65e5\u672c\u8a9e", "\U0001f600", "\U0001f469\u200d\U0001f680", "\0", "\x7f",
+    "\u2028", "\U0010ffff", "<0x41>", "<unk>x", "<eos>", "<bos>", "< bos>", *GEMMA4_MARKS]
+
+
+def train_gemma4():
+    """transformers' tokenizer with pieces of characters that were found in this file."""
+    import tokenizers
+    import transformers as hf
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"] + ["<0x%02X>" % b for b in range(256)]
+    with open(__file__, encoding="utf-8") as file:
+        texts = [file.read()] + ["\n" * n + " " * n for n in range(1, 9)] * 20
+    kit = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>", byte_fallback=True))
+    kit.normalizer = tokenizers.normalizers.Replace(" ", SPACE)
+    kit.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([
+        tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
+        for pattern in ("\n+", SPACE + "+[^" + SPACE + "]*")])
+    kit.train_from_iterator(texts, tokenizers.trainers.BpeTrainer(
+        vocab_size=800, special_tokens=special, show_progress=False))
+    model = json.loads(kit.to_str())["model"]
+    made = hf.GemmaTokenizer(vocab=model["vocab"], merges=[tuple(m) for m in model["merges"]])
+    made.add_tokens(GEMMA4_MARKS, special_tokens=True)
+    made.add_tokens([hf.AddedToken(SPACE * n, normalized=False) for n in (2, 4)])
+    return made, model
+
+
+def save_gemma4(folder, made):
+    import torch
+    import transformers as hf
+    torch.manual_seed(1)
+    hf.AutoModelForCausalLM.from_config(hf.Gemma4TextConfig(
+        vocab_size=len(made) + 3, vocab_size_per_layer_input=len(made) + 3, hidden_size=32,
+        intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        head_dim=16, global_head_dim=32, hidden_size_per_layer_input=0, num_kv_shared_layers=0,
+        layer_types=["sliding_attention", "full_attention"], max_position_embeddings=128,
+        eos_token_id=[1, made.convert_tokens_to_ids("<turn|>")])).save_pretrained(folder)
+    made.save_pretrained(folder)
+
+
+def check_gemma4(folder):
+    """Its pieces of characters go by merges; run and the tokenizers library make the same ids."""
+    if not installed("torch") or not installed("transformers"):
+        return skip("transformers is not installed: no tokenizer of Gemma 4")
+    import llm
+    made, model = train_gemma4()
+    source = os.path.join(folder, "gemma4")
+    save_gemma4(source, made)
+    path = export(source)
+    fields = {k[15:]: v for k, v in read(path)[0].items() if k.startswith("tokenizer.ggml.")}
+    n, tokens = len(model["vocab"]), sorted(model["vocab"], key=model["vocab"].get)
+    want = {
+        "model": "gemma4", "pre": None, "scores": None, "bos_token_id": 2, "add_bos_token": True,
+        "tokens": tokens + GEMMA4_MARKS + ["[PAD%d]" % (n + i) for i in range(5, 8)],
+        "token_type": [3, 3, 3, 2, 3] + [6] * 256 + [1] * (n - 261) + [3, 3, 4, 4, 4] + [5] * 3,
+        "merges": [" ".join(pair) for pair in model["merges"]], "add_space_prefix": None}
+    for key, value in want.items():
+        check(fields.get(key) == value, "gemma4: {} is {}".format(key, str(fields.get(key))[:300]))
+    texts = GEMMA4_PIECES + ["".join(random.choice(GEMMA4_PIECES, 6)) for _ in range(500)]
+    with llm.Model(path) as ours:
+        for text in texts:
+            found = ours.encode(text, llm.BEGIN | llm.BOS | llm.SPECIAL)
+            ids = [2] + made.backend_tokenizer.encode(text, add_special_tokens=False).ids
+            check(found == ids, "gemma4: {!r} is {}, not {}".format(text, found, ids))
 
 
 # ---- the limits of run ----
@@ -1504,7 +1576,7 @@ def main():
             check_llama2c, check_sample, check_huggingface, check_scaling, check_byte_bpe,
             check_sentencepiece, check_ends, check_templates, check_added, check_tied,
             check_sampling, check_refused, check_mutations, check_pickle, check_meta,
-            check_logits, check_in_run, check_saved_tokenizer,
+            check_logits, check_in_run, check_saved_tokenizer, check_gemma4,
             check_damaged_llama2c, check_damaged_huggingface, check_options, check_large)]
         for part, *arguments in parts:
             inner = os.path.join(folder, part.__name__)
