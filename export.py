@@ -1032,7 +1032,7 @@ def chat_template(folder, settings):
 
 # Tokens by whose names run.c knows that they end a text.
 ENDS = set("<|endoftext|> <|im_end|> <|eot_id|> <|eom_id|> <|end|> <|end_of_text|> <|return|> "
-           "<|call|> <|END_OF_TURN_TOKEN|> <end_of_turn> <|endofturn|> "
+           "<|call|> <|END_OF_TURN_TOKEN|> <end_of_turn> <|endofturn|> <turn|> <|tool_response> "
            "<\uff5cend\u2581of\u2581sentence\uff5c>".split())
 
 
