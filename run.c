@@ -2471,14 +2471,6 @@ static void load_shape(llm_model *m, Layer *w, int l)
     w->value_dim = window ? key_int(m, ".attention.value_length_swa", m->value_dim, 1, MAX_HEAD_DIM)
                           : m->value_dim;
     w->value_at = m->value_at;
-    if (m->failed) return;
-    if (w->heads % w->kv_heads || w->heads / w->kv_heads > MAX_GROUP) {
-        m->failed = fail("%d attention heads can't share %d key/value heads", w->heads,
-                         w->kv_heads);
-    } else if (w->head_dim * w->heads > MAX_DIM || w->value_dim * w->heads > MAX_DIM) {
-        m->failed = fail("%d heads of %d dimensions, expected at most %d in all", w->heads,
-                         w->head_dim > w->value_dim ? w->head_dim : w->value_dim, MAX_DIM);
-    }
     w->kept = m->n_kept;
     int most = m->facts.n_layers - 1;
     int first_shared = most + 1 - key_int(m, ".attention.shared_kv_layers", 0, 0, most);
@@ -2488,6 +2480,14 @@ static void load_shape(llm_model *m, Layer *w, int l)
         w->shares = 1, w->kept = from->kept, w->kv_heads = from->kv_heads;
     }
     if (l >= first_shared && !w->shares) m->failed = fail("layer %d has no keys to share", l);
+    if (m->failed) return;
+    if (w->heads % w->kv_heads || w->heads / w->kv_heads > MAX_GROUP) {
+        m->failed = fail("%d attention heads can't share %d key/value heads", w->heads,
+                         w->kv_heads);
+    } else if (w->head_dim * w->heads > MAX_DIM || w->value_dim * w->heads > MAX_DIM) {
+        m->failed = fail("%d heads of %d dimensions, expected at most %d in all", w->heads,
+                         w->head_dim > w->value_dim ? w->head_dim : w->value_dim, MAX_DIM);
+    }
     if (!w->shares) m->n_kept += 2 * w->kv_heads;
 }
 

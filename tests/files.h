@@ -391,8 +391,22 @@ static int want(Wanted *wanted, int n, const char *error)
     return i < n ? n : n + 1;
 }
 
-/* A model of any family: its keys are given as "attention.head_count=4 ...", and optional tensors
- * that it shall have; all others are made as loading asks for them. NULL if it doesn't open. */
+/* A list of numbers, the first one and those in `more`, ",2,3". Returns the length of these. */
+static int add_arch_list(Builder *b, const char *arch, const char *name, int first,
+                         const char *more)
+{
+    char full[128];
+    int values[16] = { first }, n = 1, length = 0, used;
+    for (; sscanf(more + length, ",%d%n", &values[n], &used) == 1; length += used) n++;
+    snprintf(full, sizeof full, "%s.%s", arch, name);
+    add_array(b, full, U32, (uint64_t)n);
+    for (int i = 0; i < n; i++) put_int(&b->keys, (uint64_t)values[i], 4);
+    return length;
+}
+
+/* A model of any family: its keys are given as "attention.head_count=4,4,2 ...", and optional
+ * tensors that it shall have; all others are made as loading asks for them. NULL if it doesn't
+ * open. */
 static llm_model *grown_model(const char *arch, const char *keys, const char *tensors, Bytes *file)
 {
     static const char *const common = "block_count=3 context_length=60 embedding_length=24 "
@@ -408,8 +422,13 @@ static llm_model *grown_model(const char *arch, const char *keys, const char *te
     for (;;) {
         Builder b = { .random = 5 };
         add_string(&b, "general.architecture", arch);
-        for (const char *k = text; sscanf(k, " %79[^=]=%d%n", name, &value, &used) == 2; k += used)
-            add_arch_int(&b, &shape, name, value);
+        const char *k = text;
+        for (; sscanf(k, " %79[^=]=%d%n", name, &value, &used) == 2; k += used) {
+            if (k[used] == ',')
+                used += add_arch_list(&b, arch, name, value, k + used);
+            else
+                add_arch_int(&b, &shape, name, value);
+        }
         for (int i = 0; i < 2; i++) {
             static const char *const kinds[] = { "", "rms_" };
             snprintf(name, sizeof name, "%s.attention.layer_norm_%sepsilon", arch, kinds[i]);

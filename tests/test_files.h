@@ -487,6 +487,20 @@ static void test_family_tensors(void)
         refuse(file.data, file.size, "blk.2.exp_probs_b.bias holds", "a expert_bias");
         free(file.data);
     }
+    /* queries of a layer that shares an earlier one's keys and values go by these */
+    static const char *const shared[] = {
+        "attention.head_count=3,3,2 attention.head_count_kv=3,3,1 attention.key_length=6",
+        "attention.head_count=1,1,500 attention.head_count_kv=1,1,500 attention.key_length=6",
+        "attention.head_count=2,2,5 attention.head_count_kv=2,2,1 attention.key_length=6",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(shared); i++) {
+        char keys[160];
+        snprintf(keys, sizeof keys, "%s attention.shared_kv_layers=1", shared[i]);
+        m = grown_model("gemma4", keys, "", &file);
+        check(!m && strstr(llm_error(), "can't share"), "%s: %s", shared[i], llm_error());
+        if (m) free(file.data);
+        llm_close(m);
+    }
     Shape s = small_shape;
     s.experts = 7, s.chosen = 3, s.layout = 1;
     file = tiny_model(&s);
