@@ -310,7 +310,10 @@ _Static_assert(sizeof(size_t) == 8, "a model is larger than the address space of
 #ifdef __clang__
 #define UNROLL(n) PRAGMA(clang loop unroll(full))
 #define PLAIN_LOOP PRAGMA(clang loop vectorize(disable) unroll(disable)) /* the one in it is */
+/* Where hundreds of checks in a loop would take clang's sanitizer minutes to compile. */
+#define UNCHECKED __attribute__((no_sanitize("undefined")))
 #else
+#define UNCHECKED
 #define UNROLL(n) PRAGMA(GCC unroll n)
 #define PLAIN_LOOP
 #endif
@@ -1005,7 +1008,7 @@ static void make_grids(void)
 #define HIDE(p) __asm__("" : "+r"(p))
 
 /* Adds the eighth signs, which make counts of ones even; packed: four times seven to 32 bits. */
-BODY uint64_t even(uint64_t v, int packed)
+UNCHECKED BODY uint64_t even(uint64_t v, int packed)
 {
     if (packed) v = (v & 0x00003fff00003fff) | (v & 0x0fffc0000fffc000) << 2;
     if (packed) v = (v & 0x007f007f007f007f) | (v & 0x3f803f803f803f80) << 1;
@@ -1014,7 +1017,7 @@ BODY uint64_t even(uint64_t v, int packed)
     return v | ((odd ^ odd >> 1) & 0x0101010101010101) << 7;
 }
 
-BODY void points_IQ2_XXS(Points *to, const uint8_t *block)
+UNCHECKED BODY void points_IQ2_XXS(Points *to, const uint8_t *block)
 {
     for (int p = 0; p < 8; p++, block += 8) {
         for (int i = 0; i < 4; i++) memcpy(to->numbers + 32 * p + 8 * i, eights + block[2 + i], 8);
@@ -1023,7 +1026,7 @@ BODY void points_IQ2_XXS(Points *to, const uint8_t *block)
     for (int g = 0; g < 4; g++) to->signs[g] = even(to->signs[g], 1);
 }
 
-BODY void points_IQ2_XS(Points *to, const uint8_t *block)
+UNCHECKED BODY void points_IQ2_XS(Points *to, const uint8_t *block)
 {
     UNROLL(32)
     for (int i = 0; i < 32; i++) {
@@ -1034,7 +1037,7 @@ BODY void points_IQ2_XS(Points *to, const uint8_t *block)
     for (int g = 0; g < 4; g++) to->signs[g] = even(to->signs[g], 0);
 }
 
-BODY void points_IQ2_S(Points *to, const uint8_t *block)
+UNCHECKED BODY void points_IQ2_S(Points *to, const uint8_t *block)
 {
     UNROLL(32)
     for (int i = 0; i < 32; i++) {
@@ -1044,14 +1047,14 @@ BODY void points_IQ2_S(Points *to, const uint8_t *block)
     memcpy(to->signs, block + 34, 32);
 }
 
-BODY void points_IQ3_XXS(Points *to, const uint8_t *block)
+UNCHECKED BODY void points_IQ3_XXS(Points *to, const uint8_t *block)
 {
     for (int i = 0; i < 64; i++) memcpy(to->numbers + 4 * i, fours + block[2 + i], 4);
     memcpy(to->signs, block + 66, 32);
     for (int g = 0; g < 4; g++) to->signs[g] = even(to->signs[g], 1);
 }
 
-BODY void points_IQ3_S(Points *to, const uint8_t *block)
+UNCHECKED BODY void points_IQ3_S(Points *to, const uint8_t *block)
 {
     const Eight16 bit = { 256, 128, 64, 32, 16, 8, 4, 2 };
     _Alignas(64) uint16_t places[64], *at = places;
@@ -1063,7 +1066,7 @@ BODY void points_IQ3_S(Points *to, const uint8_t *block)
 }
 
 /* No grid: a byte is a fraction of 256, whose first five digits to the base of 3 are numbers. */
-BODY void points_TQ1_0(Points *to, const uint8_t *block)
+UNCHECKED BODY void points_TQ1_0(Points *to, const uint8_t *block)
 {
     for (int k = 0, power = 1; k < 5; k++, power *= 3) {
         int8_t v[52]; /* numbers that lie side by side; the last four bytes hold four */
