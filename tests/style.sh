@@ -25,7 +25,7 @@ sections() {
 sections run.c "290 0. Public API
 415 1. Limits and helpers
 526 2. Number formats
-380 3. GGUF
+392 3. GGUF
 1568 4. Model
 830 5. Session
 615 6. Math

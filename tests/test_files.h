@@ -270,6 +270,12 @@ static void extra(Builder *b)
 {
     add_tensor(b, "blk.0.ssm_a", 0, 0, 8, 1, 0);
 }
+static void old_kind(Builder *b)
+{
+    add_entry(b, "old.weight", 42, 2, 128, 64, 1);
+    put(&b->tensors, NULL, 64 * 34);
+    add_tensor(b, "behind.weight", 0, 0, 8, 1, 0);
+}
 static void extra_layer(Builder *b)
 {
     add_tensor(b, "blk.2.attn_norm.weight", 0, 0, 48, 1, 0);
@@ -366,6 +372,7 @@ static void test_spoilt(void)
         { "one of two sets of rotations", "rope_factors_short.weight is missing", one_rope },
         { "an infinite temperature", "general.sampling.temp is inf", sampling },
         { "an unknown tensor", "blk.0.ssm_a is not known", extra },
+        { "the older Q2_0", "old.weight is of the older Q2_0", old_kind },
         { "a layer too many", "blk.2.attn_norm.weight is not known", extra_layer },
         { "a bias in one layer only",
           "blk.1.attn_q.bias is in the file, but blk.0.attn_q.bias is not", half_bias },
