@@ -24,7 +24,7 @@ sections() {
 }
 sections run.c "290 0. Public API
 410 1. Limits and helpers
-526 2. Number formats
+527 2. Number formats
 300 3. GGUF
 1100 4. Model
 710 5. Session
