@@ -939,8 +939,6 @@ BODY Layout layout_Q6_K(int p, int i)
     return l;
 }
 
-typedef uint16_t Eight16 __attribute__((vector_size(16), may_alias));
-
 /* In the formats that follow, eight numbers together, or four, are a point of a grid, one of some
  * hundreds where weights are likely to lie; signs are apart. Here are those of a block. */
 typedef struct {
@@ -948,6 +946,7 @@ typedef struct {
     uint64_t signs[4]; /* a bit each, 1: minus */
 } Points;
 typedef void PointsOf(Points *to, const uint8_t *block);
+typedef uint16_t Eight16 __attribute__((vector_size(16), may_alias));
 
 /* Grids as text: the numbers of a point are digits, the first one the lowest. Points follow in
  * rising order, each as a character, whose distance from # is the point's from the last one (in
@@ -1146,21 +1145,23 @@ BODY int field(const uint8_t *block, Field f, int e)
 BODY void unpack_layout(const uint8_t *row, float *y, int n, int block, int bytes, int group,
                         LayoutOf *layout, PointsOf *points_of)
 {
-    Points found;
+    Points at;
     if (points_of) pthread_once(&grids_made, make_grids);
     for (; n > 0; n -= block, row += bytes) {
-        if (points_of) points_of(&found, row);
+        if (points_of) points_of(&at, row);
         for (int p = 0; p < block / group; p++) {
             Layout l = layout(p, 0);
             float d = l.exponent ? e8m0_float(row[l.d]) : half_at(row + l.d), m = 0;
             if (l.scale.mask) d *= (float)field(row, l.scale, 0) - l.bias;
             if (l.unit != 0) d *= l.unit;
             if (l.m) m = half_at(row + l.m) * (l.min.mask ? -(float)field(row, l.min, 0) : 1);
+            for (int i = p * group; points_of && i < p * group + group; i++) {
+                *y++ = d * (float)(at.signs[i / 64] >> i % 64 & 1 ? -at.numbers[i] : at.numbers[i]);
+            }
             UNROLL(32)
-            for (int i = 0; i < group; i++, y++) {
+            for (int i = points_of ? group : 0; i < group; i++, y++) {
                 int q = field(row, layout(p, i / 4).quanta, i % 4);
-                int v = l.list ? l.list[q] : q - l.less, j = p * group + i;
-                if (points_of) v = found.numbers[j] * (found.signs[j / 64] >> j % 64 & 1 ? -1 : 1);
+                int v = l.list ? l.list[q] : q - l.less;
                 *y = l.m ? d * (float)v + m : d * (float)v;
             }
         }

@@ -24,7 +24,7 @@ sections() {
 }
 sections run.c "290 0. Public API
 415 1. Limits and helpers
-526 2. Number formats
+528 2. Number formats
 392 3. GGUF
 1568 4. Model
 830 5. Session
