@@ -505,8 +505,8 @@ static void test_family_tensors(void)
         snprintf(keys, sizeof keys, "%s attention.shared_kv_layers=1", shared[i]);
         m = grown_model("gemma4", keys, "", &file);
         check(!m && strstr(llm_error(), "can't share"), "%s: %s", shared[i], llm_error());
-        if (m) free(file.data);
         llm_close(m);
+        free(file.data);
     }
     Shape s = small_shape;
     s.experts = 7, s.chosen = 3, s.layout = 1;
