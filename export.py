@@ -1482,12 +1482,17 @@ def lfm2_settings(source, config):
         for layer in range(number(source, config, "num_hidden_layers"))]}
 
 
+def full_at_each(period, other, layers):
+    """Kinds of layers of which the last one of each period sees all, and the others are of another
+    kind."""
+    return [other if (layer + 1) % period else "full_attention" for layer in range(layers)]
+
+
 def linear_in_fourths(source, config):
     """Layers are linear attention but for each fourth, or as often as another setting says."""
     period = number(source, config, "full_attention_interval", 4)
-    return {"full_attention_interval": period, "layer_types": config.get("layer_types") or [
-        "linear_attention" if (layer + 1) % period else "full_attention"
-        for layer in range(number(source, config, "num_hidden_layers"))]}
+    return {"full_attention_interval": period, "layer_types": config.get("layer_types") or
+            full_at_each(period, "linear_attention", number(source, config, "num_hidden_layers"))}
 
 
 KINDS_OF_LAYERS = {
@@ -1545,10 +1550,9 @@ def cohere2moe_settings(source, config):
     dense, layers = settings["first_k_dense_replace"], number(source, config, "num_hidden_layers")
     first, later = (number(source, config, key, period) for key, period in (
         ("prefix_dense_sliding_window_pattern", 1), ("sliding_window_pattern", 4)))
-    kinds = config.get("layer_types") or [
-        "sliding_attention" if (layer + 1) % first else "full_attention" for layer in range(dense)
-    ] + ["sliding_attention" if (layer + 1) % later else "full_attention"
-         for layer in range(layers - dense)]
+    kinds = config.get("layer_types") or (
+        full_at_each(first, "sliding_attention", dense)
+        + full_at_each(later, "sliding_attention", layers - dense))
     require(first == 1 or "full_attention" not in kinds[:dense],
             f"{source}: dense layers without window and rope are not known")
     epsilon = None if config.get("rms_norm_eps") else config.get("layer_norm_eps", 1e-5)
@@ -1575,9 +1579,8 @@ def mamba2_settings(source, config):
 def gemma4_settings(source, config):
     """Layers without a window have other heads than those with one, and in GGUF they come first.
     Newer files say so layer by layer."""
-    kinds = config.get("layer_types") or [
-        "sliding_attention" if (layer + 1) % 6 else "full_attention"
-        for layer in range(number(source, config, "num_hidden_layers"))]
+    kinds = config.get("layer_types") or full_at_each(
+        6, "sliding_attention", number(source, config, "num_hidden_layers"))
     special = config.get("per_layer_config") or {}
     of_full = [special.get(str(layer), special.get(f"{layer:02}"))
                for layer, kind in enumerate(kinds) if kind == "full_attention"]

@@ -310,10 +310,7 @@ _Static_assert(sizeof(size_t) == 8, "a model is larger than the address space of
 #ifdef __clang__
 #define UNROLL(n) PRAGMA(clang loop unroll(full))
 #define PLAIN_LOOP PRAGMA(clang loop vectorize(disable) unroll(disable)) /* the one in it is */
-/* Where hundreds of checks in a loop would take clang's sanitizer minutes to compile. */
-#define UNCHECKED __attribute__((no_sanitize("undefined")))
 #else
-#define UNCHECKED
 #define UNROLL(n) PRAGMA(GCC unroll n)
 #define PLAIN_LOOP
 #endif
@@ -1007,7 +1004,7 @@ static void make_grids(void)
 #define HIDE(p) __asm__("" : "+r"(p))
 
 /* Adds the eighth signs, which make counts of ones even; packed: four times seven to 32 bits. */
-UNCHECKED BODY uint64_t even(uint64_t v, int packed)
+BODY uint64_t even(uint64_t v, int packed)
 {
     if (packed) v = (v & 0x00003fff00003fff) | (v & 0x0fffc0000fffc000) << 2;
     if (packed) v = (v & 0x007f007f007f007f) | (v & 0x3f803f803f803f80) << 1;
@@ -1016,7 +1013,7 @@ UNCHECKED BODY uint64_t even(uint64_t v, int packed)
     return v | ((odd ^ odd >> 1) & 0x0101010101010101) << 7;
 }
 
-UNCHECKED BODY void points_IQ2_XXS(Points *to, const uint8_t *block)
+BODY void points_IQ2_XXS(Points *to, const uint8_t *block)
 {
     for (int p = 0; p < 8; p++, block += 8) {
         for (int i = 0; i < 4; i++) memcpy(to->numbers + 32 * p + 8 * i, eights + block[2 + i], 8);
@@ -1025,7 +1022,7 @@ UNCHECKED BODY void points_IQ2_XXS(Points *to, const uint8_t *block)
     for (int g = 0; g < 4; g++) to->signs[g] = even(to->signs[g], 1);
 }
 
-UNCHECKED BODY void points_IQ2_XS(Points *to, const uint8_t *block)
+BODY void points_IQ2_XS(Points *to, const uint8_t *block)
 {
     UNROLL(32)
     for (int i = 0; i < 32; i++) {
@@ -1036,7 +1033,7 @@ UNCHECKED BODY void points_IQ2_XS(Points *to, const uint8_t *block)
     for (int g = 0; g < 4; g++) to->signs[g] = even(to->signs[g], 0);
 }
 
-UNCHECKED BODY void points_IQ2_S(Points *to, const uint8_t *block)
+BODY void points_IQ2_S(Points *to, const uint8_t *block)
 {
     UNROLL(32)
     for (int i = 0; i < 32; i++) {
@@ -1046,14 +1043,14 @@ UNCHECKED BODY void points_IQ2_S(Points *to, const uint8_t *block)
     memcpy(to->signs, block + 34, 32);
 }
 
-UNCHECKED BODY void points_IQ3_XXS(Points *to, const uint8_t *block)
+BODY void points_IQ3_XXS(Points *to, const uint8_t *block)
 {
     for (int i = 0; i < 64; i++) memcpy(to->numbers + 4 * i, fours + block[2 + i], 4);
     memcpy(to->signs, block + 66, 32);
     for (int g = 0; g < 4; g++) to->signs[g] = even(to->signs[g], 1);
 }
 
-UNCHECKED BODY void points_IQ3_S(Points *to, const uint8_t *block)
+BODY void points_IQ3_S(Points *to, const uint8_t *block)
 {
     const Eight16 bit = { 256, 128, 64, 32, 16, 8, 4, 2 };
     _Alignas(64) uint16_t places[64], *at = places;
@@ -1065,7 +1062,7 @@ UNCHECKED BODY void points_IQ3_S(Points *to, const uint8_t *block)
 }
 
 /* No grid: a byte is a fraction of 256, whose first five digits to the base of 3 are numbers. */
-UNCHECKED BODY void points_TQ1_0(Points *to, const uint8_t *block)
+BODY void points_TQ1_0(Points *to, const uint8_t *block)
 {
     for (int k = 0, power = 1; k < 5; k++, power *= 3) {
         int8_t v[52]; /* numbers that lie side by side; the last four bytes hold four */
@@ -1146,7 +1143,6 @@ BODY void unpack_layout(const uint8_t *row, float *y, int n, int block, int byte
                         LayoutOf *layout, PointsOf *points_of)
 {
     Points at;
-    if (points_of) pthread_once(&grids_made, make_grids);
     for (; n > 0; n -= block, row += bytes) {
         if (points_of) points_of(&at, row);
         for (int p = 0; p < block / group; p++) {
@@ -1715,7 +1711,7 @@ typedef struct {
     int parallel;                 /* its input is the mixer's */
     Norm ffn_norm, ffn_post_norm; /* (dim) */
     Mat gate, up, down;           /* (hidden_dim, dim) (hidden_dim, dim) (dim, hidden_dim) */
-    float curve[4]; /* of XIELU: alpha of positive and negative numbers, beta, epsilon */
+    float *curve; /* (4) of XIELU: alpha of positive and negative numbers, beta, epsilon; or NULL */
 
     /* experts */
     Mat router;                  /* (n_experts, dim) */
@@ -1933,6 +1929,17 @@ struct llm_model {
     size_t max_piece; /* bytes of the longest token */
 };
 
+static void at_least(int *most, int n)
+{
+    if (n > *most) *most = n;
+}
+
+/* Bands that so many rows or columns need. */
+static int bands_of(int n)
+{
+    return (n + BAND - 1) / BAND;
+}
+
 /* A leading dot in a name stands for the architecture: ".block_count" is "llama.block_count". */
 static const Key *model_key(llm_model *m, char *full, size_t size, const char *name)
 {
@@ -1989,8 +1996,7 @@ static int most_int(llm_model *m, const char *name, int fallback, int min, int m
 {
     int most = min;
     for (int l = 0; l < m->facts.n_layers && !m->failed; l++) {
-        int v = layer_int(m, name, l, fallback, min, max);
-        most = v > most ? v : most;
+        at_least(&most, layer_int(m, name, l, fallback, min, max));
     }
     return most;
 }
@@ -2110,33 +2116,27 @@ static int first_alike(const llm_model *m, int need, int layer)
     return first;
 }
 
-/* The tensor "name" (of layer, if that is not -1), NULL if it is optional and missing. What is
- * optional is in all layers that may have it or in none. */
+/* The tensor "name" of a layer, or of none if that is -1, under its full name; NULL if it is not in
+ * the file, which may be said of one layer and not of another. */
+static Tensor *layer_tensor(const llm_model *m, char full[128], const char *name, int layer)
+{
+    layer < 0 ? snprintf(full, 128, "%s", name) : snprintf(full, 128, "blk.%d.%s", layer, name);
+    return find_tensor(&m->file, full);
+}
+
+/* The same, NULL if it is optional and missing. What is optional is in all layers that may have it
+ * or in none. */
 static Tensor *model_tensor(llm_model *m, int need, const char *name, int layer)
 {
     char full[128], first[128];
     if (m->failed) return NULL;
-    if (layer < 0) {
-        snprintf(full, sizeof full, "%s", name);
-    } else {
-        snprintf(full, sizeof full, "blk.%d.%s", layer, name);
-    }
     int from = layer < 0 ? 0 : first_alike(m, need, layer), optional = need & OPTIONAL;
-    snprintf(first, sizeof first, "blk.%d.%s", from, name);
-    Tensor *t = find_tensor(&m->file, full);
+    Tensor *t = layer_tensor(m, full, name, layer);
     if (!t && !optional) m->failed = fail("tensor %s is missing", full);
-    if (layer > from && optional && !t != !find_tensor(&m->file, first)) {
+    if (layer > from && optional && !t != !layer_tensor(m, first, name, from)) {
         m->failed = fail("%s is in the file, but %s is not", t ? full : first, t ? first : full);
     }
     return m->failed ? NULL : t;
-}
-
-/* Whether a layer has a tensor that others may not have. */
-static int has_tensor(llm_model *m, const char *name, int layer)
-{
-    char full[128];
-    snprintf(full, sizeof full, "blk.%d.%s", layer, name);
-    return find_tensor(&m->file, full) != NULL;
 }
 
 /* The same with the given shape: (rows, cols), or (count, rows, cols). */
@@ -2525,6 +2525,7 @@ static int tensor_rows(llm_model *m, int need, const char *name, int l)
 /* Queries, keys and values; these may lie in one tensor. */
 static void load_attention(llm_model *m, Layer *w, int l)
 {
+    char full[128];
     int dim = m->facts.dim;
     load_shape(m, w, l);
     if (m->failed) return;
@@ -2534,9 +2535,7 @@ static void load_attention(llm_model *m, Layer *w, int l)
                                               "attn_k_norm.weight" };
         w->wq = load_mat(m, q, dim, REQUIRED, "attn_q", l);
         for (int i = 0; i < 3; i++) {
-            char full[64];
-            snprintf(full, sizeof full, "blk.%d.%s", l, unused[i]);
-            Tensor *t = find_tensor(&m->file, full);
+            Tensor *t = layer_tensor(m, full, unused[i], l);
             if (t) t->used = 1;
         }
     } else if (model_tensor(m, OPTIONAL, "attn_qkv.weight", l)) {
@@ -2550,7 +2549,8 @@ static void load_attention(llm_model *m, Layer *w, int l)
         else
             w->wq = load_mat(m, q, dim, REQUIRED, "attn_q", l);
         w->wk = load_mat(m, k, dim, REQUIRED, "attn_k", l);
-        if (!m->arch->value_norm || has_tensor(m, "attn_v.weight", l)) /* else they are the keys */
+        if (!m->arch->value_norm ||
+            layer_tensor(m, full, "attn_v.weight", l)) /* else they are the keys */
             w->wv = load_mat(m, v, dim, REQUIRED, "attn_v", l);
     }
     w->wo = load_mat(m, dim, w->heads * w->value_dim, REQUIRED, "attn_output", l);
@@ -2601,15 +2601,16 @@ static int has_no_gate(const llm_model *m)
     return kind == GELU || kind == RELU_SQUARED || kind == XIELU;
 }
 
-/* The numbers of a layer's activation, see curved. */
+/* The numbers of a layer's activation, see bend. */
 static void load_curve(llm_model *m, Layer *w, int l)
 {
     static const char *const names[] = { "xielu.alpha_p", "xielu.alpha_n", "xielu.beta",
                                          "xielu.eps" };
+    w->curve = take(&m->arena, 4, sizeof *w->curve);
     for (int i = 0, n; i < 4; i++) {
         const float *all = key_array(m, names[i], FLOAT32, -1, &n);
         if (!m->failed && n <= l) m->failed = fail("key %s has %d values", names[i], n);
-        if (!m->failed && all) w->curve[i] = all[l];
+        if (!m->failed && all && w->curve) w->curve[i] = all[l];
     }
 }
 
@@ -2667,14 +2668,13 @@ static void load_expert_mats(llm_model *m, Layer *w, int l)
         both = 2 * hidden; /* an odd number of rows is refused */
         w->gates = load_mats(m, n, both, 0, hidden, dim, ROUTED, "ffn_gate_up_exps", l);
         w->ups = load_mats(m, n, both, hidden, hidden, dim, ROUTED, "ffn_gate_up_exps", l);
-    } else if (has_no_gate(m)) {
-        hidden = tensor_rows(m, ROUTED, "ffn_up_exps.weight", l);
-        w->gates = load_mats(m, n, hidden, 0, hidden, dim, ROUTED, "ffn_up_exps", l);
-        w->ups = take(&m->arena, (size_t)n, sizeof *w->ups);
     } else {
+        int alone = has_no_gate(m);
         hidden = tensor_rows(m, ROUTED, "ffn_up_exps.weight", l);
-        w->gates = load_mats(m, n, hidden, 0, hidden, dim, ROUTED, "ffn_gate_exps", l);
-        w->ups = load_mats(m, n, hidden, 0, hidden, dim, ROUTED, "ffn_up_exps", l);
+        w->gates = load_mats(m, n, hidden, 0, hidden, dim, ROUTED,
+                             alone ? "ffn_up_exps" : "ffn_gate_exps", l);
+        w->ups = alone ? take(&m->arena, (size_t)n, sizeof *w->ups)
+                       : load_mats(m, n, hidden, 0, hidden, dim, ROUTED, "ffn_up_exps", l);
     }
     w->downs = load_mats(m, n, dim, 0, dim, hidden, ROUTED, "ffn_down_exps", l);
 }
@@ -2682,12 +2682,13 @@ static void load_expert_mats(llm_model *m, Layer *w, int l)
 static void load_experts(llm_model *m, Layer *w, int l)
 {
     int dim = m->facts.dim, n = m->facts.n_experts;
+    char full[128];
     int shared = tensor_rows(m, ROUTED | OPTIONAL, "ffn_up_shexp.weight", l);
     int64_t before = m->facts.bytes_read;
     load_expert_mats(m, w, l);
     m->facts.bytes_read = before + (m->facts.bytes_read - before) / n * m->facts.n_experts_used;
     w->router = load_mat(m, n, dim, ROUTED, "ffn_gate_inp", l);
-    const char *bias = has_tensor(m, "exp_probs_b", l) ? "exp_probs_b" : "exp_probs_b.bias";
+    const char *bias = layer_tensor(m, full, "exp_probs_b", l) ? "exp_probs_b" : "exp_probs_b.bias";
     w->expert_bias = load_vec(m, n, ROUTED | OPTIONAL, bias, l);
     for (int i = 0; w->expert_bias && i < n; i++) { /* else an expert could be chosen twice */
         if (isfinite(w->expert_bias[i])) continue;
@@ -2714,19 +2715,13 @@ static void load_experts(llm_model *m, Layer *w, int l)
     w->shared_down = load_mat(m, dim, shared, ROUTED, "ffn_down_shexp", l);
 }
 
-static void at_least(int *most, int n)
-{
-    if (n > *most) *most = n;
-}
-
 /* The shape of a state: the past inputs of a convolution, then for each head a matrix of k_dim by
  * v_dim, in bands of columns. */
 static void load_state(llm_model *m, Layer *w, const char *conv, int l)
 {
     char name[64];
-    int bands = (w->v_dim + BAND - 1) / BAND;
     double numbers = (double)(w->taps - 1) * w->channels +
-                     (double)w->state_heads * bands * BAND * w->k_dim;
+                     (double)w->state_heads * bands_of(w->v_dim) * BAND * w->k_dim;
     w->state = m->state;
     if (!m->failed && m->state + numbers > MAX_STATE) {
         m->failed = fail("the states of %d layers have more than %d numbers", l + 1, MAX_STATE);
@@ -2835,15 +2830,16 @@ static int mixer_of(llm_model *m, int l)
 
 static void load_layer(llm_model *m, int l)
 {
+    char full[128];
     Layer *w = &m->layers[l];
     const Arch *arch = m->arch;
-    int dim = m->facts.dim, n_inject = m->n_inject, is_post_norm = 1, kind = mixer_of(m, l);
+    int dim = m->facts.dim, n_inject = m->n_inject, kind = mixer_of(m, l);
     w->mixer = &mixers[kind];
     w->has_ffn = !arch->single || kind == NOTHING;
     w->routed = w->has_ffn && l >= m->first_routed &&
-                (!arch->some_dense || has_tensor(m, "ffn_gate_inp.weight", l));
-    if (arch->ffn_norm) is_post_norm = strncmp(arch->ffn_norm, "post_attention_norm", 19) != 0;
-    if (is_post_norm) w->attn_post_norm = load_norm(m, dim, OPTIONAL, "post_attention_norm", l);
+                (!arch->some_dense || layer_tensor(m, full, "ffn_gate_inp.weight", l));
+    if (!arch->ffn_norm || strcmp(arch->ffn_norm, "post_attention_norm.weight"))
+        w->attn_post_norm = load_norm(m, dim, OPTIONAL, "post_attention_norm", l);
     w->ffn_post_norm = load_norm(m, dim, OPTIONAL, "post_ffw_norm", l);
     w->attn_post_norm.eps = w->ffn_post_norm.eps = arch->post_eps;
     /* A norm may be missing in front of a part where there is one behind it. */
@@ -2886,7 +2882,7 @@ static void load_kept(llm_model *m)
     m->kept = take(&m->arena, (size_t)m->n_kept + 1, sizeof *m->kept);
     for (int l = 0; m->kept && l < m->facts.n_layers; l++) {
         const Layer *w = &m->layers[l];
-        for (int i = 0; i < 2 * w->kv_heads && w->kept == n - i; i++, n++) {
+        for (int i = 0; i < 2 * w->kv_heads && !w->shares; i++, n++) {
             int dim = i % 2 == 0 ? w->head_dim : w->value_at < 0 ? w->value_dim : 0;
             m->kept[n] = (Kept){ dim, before };
             before += dim;
@@ -4300,10 +4296,10 @@ static void run_of_bands(void *with, int piece, int thread)
     int count = piece < job->threads ? job->big : job->small;
     if (count > job->all - first) count = job->all - first;
     while (count > 0) {
-        while (first * BAND >= p->w.rows) first -= (p->w.rows + BAND - 1) / BAND, p++;
+        while (first * BAND >= p->w.rows) first -= bands_of(p->w.rows), p++;
         int most = job->tiles || p->n <= FEW_ROWS ? RUN_BANDS : 1;
         int now = count < most ? count : most, left = p->w.rows - first * BAND;
-        if (now * BAND > left) now = (left + BAND - 1) / BAND;
+        if (now * BAND > left) now = bands_of(left);
         product_rows(&job->s->b->work[thread], job, p, first * BAND,
                      left < now * BAND ? left : now * BAND);
         first += now, count -= now;
@@ -4318,7 +4314,7 @@ static void matmul(llm_session *s, const float *x, int n, const Product *p, int 
     int all = 0, threads = s->threads, cols = p->w.cols, wanted[2] = { 0 }, rows = 0, aligned = 1;
     double work = 0;
     for (int i = 0; i < products; i++) {
-        all += (p[i].w.rows + BAND - 1) / BAND;
+        all += bands_of(p[i].w.rows);
         rows += p[i].n;
         aligned &= p[i].from % 16 == 0;
     }
@@ -4712,7 +4708,7 @@ static void remember(llm_session *s, const Layer *w, int n)
 static int block_row(const Layer *w)
 {
     int dim = w->head_dim > w->value_dim ? w->head_dim : w->value_dim;
-    return (dim + BAND - 1) / BAND * BAND;
+    return bands_of(dim) * BAND;
 }
 
 /* Attention of n rows of queries to a block of `length` positions, whose keys (bands, dim, BAND)
@@ -4766,7 +4762,7 @@ static void unpack_block(const llm_session *s, const Layer *w, Scratch *work, in
     for (int i = 0; i < length; i += BAND) {
         kernels->interleave((Words *)work->keys[i / BAND],
                             (const uint8_t *)(work->values + (size_t)i * row), row * sizeof(float),
-                            (w->head_dim + BAND - 1) / BAND * BAND * (int)sizeof(float));
+                            bands_of(w->head_dim) * BAND * (int)sizeof(float));
     }
     if (w->value_at >= 0) return;
     const uint8_t *values = cache_at(s, 1, w, g, j, &bytes);
@@ -4920,20 +4916,24 @@ static void attend(llm_session *s, const Layer *w, int n)
     }
 }
 
+/* The norm and the rotation of queries or keys x(n, heads, head_dim). */
+static void norm_and_rotate(llm_session *s, float *x, const Norm *of, const Layer *w, int n,
+                            int heads)
+{
+    int behind = s->model->arch->norm_behind;
+    if (behind) rope(x, s, w, n, heads);
+    norm(s, x, x, of, n, heads * w->head_dim);
+    if (!behind) rope(x, s, w, n, heads);
+}
+
 /* Attention of n rows, whose queries, keys and values are projected, into b->a. */
 static void attention(llm_session *s, const Layer *w, int n)
 {
-    float *q = s->b->q, *k = s->b->k, *v = s->b->v;
-    int behind = s->model->arch->norm_behind;
-    if (behind) rope(q, s, w, n, w->heads);
-    norm(s, q, q, &w->q_norm, n, w->heads * w->head_dim);
-    if (!behind) rope(q, s, w, n, w->heads);
+    norm_and_rotate(s, s->b->q, &w->q_norm, w, n, w->heads);
     temper(s, w, n);
     if (!w->shares) {
-        if (behind) rope(k, s, w, n, w->kv_heads);
-        norm(s, k, k, &w->k_norm, n, w->kv_heads * w->head_dim);
-        if (!behind) rope(k, s, w, n, w->kv_heads);
-        norm(s, v, v, &w->v_norm, n, w->kv_heads * w->value_dim);
+        norm_and_rotate(s, s->b->k, &w->k_norm, w, n, w->kv_heads);
+        norm(s, s->b->v, s->b->v, &w->v_norm, n, w->kv_heads * w->value_dim);
         remember(s, w, n);
     }
     attend(s, w, n);
@@ -5150,7 +5150,7 @@ static void recur_piece(void *with, int i, int thread)
     const Recurrence *r = with;
     const Layer *w = r->w;
     Buffers *b = r->s->b;
-    int bands = (w->v_dim + BAND - 1) / BAND, each = w->state_heads * bands, run = i / each,
+    int bands = bands_of(w->v_dim), each = w->state_heads * bands, run = i / each,
         h = i % each / bands, at = i % bands * BAND, left = w->v_dim - at,
         count = left < BAND ? left : BAND, delta = w->beta.data != NULL,
         keys = w->k_heads * w->k_dim, inner = w->state_heads * w->v_dim,
@@ -5187,7 +5187,7 @@ static void recur(const Recurrence *r)
 {
     const Layer *w = r->w;
     llm_session *s = r->s;
-    int n = r->starts[r->runs], pieces = w->state_heads * ((w->v_dim + BAND - 1) / BAND);
+    int n = r->starts[r->runs], pieces = w->state_heads * bands_of(w->v_dim);
     int threads = (double)n * pieces * BAND * w->k_dim * 4 < MIN_WORK ? 1 : s->threads;
     convolve(r);
     share(n < MIN_ROWS ? 1 : threads, n, prepare_heads, (void *)(uintptr_t)r);
@@ -5250,25 +5250,23 @@ static const Mixer mixers[N_MIXERS] = {
  * What each position does by itself: two or three matrices with an activation between them, or a
  * choice of experts that have such matrices. */
 
-/* A feed-forward part: change(n, dim) = down activation(gate h, up h) */
-static void feed_forward(llm_session *s, const Mat *gate, const Mat *up, const Mat *down, int n)
+/* An activation that each layer has its own numbers for: xIELU (arxiv.org/abs/2411.13010). */
+static void bend(float *x, size_t n, const float *curve)
 {
-    matmul(s, s->b->h, n, &(Product){ s->b->gate, *gate, 0, n, up }, 1);
-    multiply(s, s->b->change, down, s->b->gate, n);
+    float a = softplus(curve[0]), beta = curve[2], b = beta + softplus(curve[1]), eps = curve[3];
+    for (size_t i = 0; i < n; i++) {
+        float v = x[i];
+        x[i] = beta * v + (v > 0 ? a * v * v : b * (expm1f(v < eps ? v : eps) - v));
+    }
 }
 
-/* The same with an activation that each layer has its own numbers for: xIELU
- * (arxiv.org/abs/2411.13010). */
-static void curved(llm_session *s, const Layer *w, int n)
+/* A feed-forward part: change(n, dim) = down activation(gate h, up h) */
+static void feed_forward(llm_session *s, const Mat *gate, const Mat *up, const Mat *down,
+                         const float *curve, int n)
 {
-    float a = softplus(w->curve[0]), beta = w->curve[2], b = beta + softplus(w->curve[1]),
-          eps = w->curve[3], *y = s->b->gate;
-    multiply(s, y, &w->gate, s->b->h, n);
-    for (size_t i = 0; i < (size_t)n * (size_t)w->gate.rows; i++) {
-        float x = y[i];
-        y[i] = beta * x + (x > 0 ? a * x * x : b * (expm1f(x < eps ? x : eps) - x));
-    }
-    multiply(s, s->b->change, &w->down, y, n);
+    matmul(s, s->b->h, n, &(Product){ s->b->gate, *gate, 0, n, curve ? NULL : up }, 1);
+    if (curve) bend(s->b->gate, (size_t)n * (size_t)gate->rows, curve);
+    multiply(s, s->b->change, down, s->b->gate, n);
 }
 
 /* The largest of n numbers of which none is NaN: its index. It becomes -INFINITY. */
@@ -5354,7 +5352,7 @@ static void shared_expert(llm_session *s, const Layer *w, int n)
     size_t dim = (size_t)s->model->facts.dim;
     memset(s->b->change, 0, (size_t)n * dim * sizeof *s->b->change);
     if (!w->shared_down.data) return;
-    feed_forward(s, &w->shared_gate, &w->shared_up, &w->shared_down, n);
+    feed_forward(s, &w->shared_gate, &w->shared_up, &w->shared_down, NULL, n);
     if (!w->shared_router.data) return;
     multiply(s, s->b->shared, &w->shared_router, s->b->h, n);
     for (size_t i = 0; i < (size_t)n * dim; i++)
@@ -5368,14 +5366,14 @@ static void experts(llm_session *s, const Layer *w, int n)
 {
     const llm_model *m = s->model;
     size_t dim = (size_t)w->gates->cols, hidden = (size_t)w->gates->rows;
-    int apart = w->experts_post_norm.weight || w->experts_out.data;
-    float *in = w->experts_in.data ? s->b->aside : s->b->h, *sum = s->b->change;
+    int low = w->experts_in.data != NULL, apart = low || w->experts_post_norm.weight;
+    float *in = low ? s->b->aside : s->b->h, *sum = s->b->change;
     shared_expert(s, w, n);
     route(s, w, n);
     if (apart) {
         norm(s, sum, sum, &w->shared_post_norm, n, m->facts.dim);
         if (w->experts_norm.weight) norm(s, in, s->b->x, &w->experts_norm, n, m->facts.dim);
-        if (in != s->b->h) multiply(s, in, &w->experts_in, s->b->h, n);
+        if (low) multiply(s, in, &w->experts_in, s->b->h, n);
         sum = s->b->routed;
         memset(sum, 0, (size_t)n * dim * sizeof *sum);
     }
@@ -5413,8 +5411,8 @@ static void experts(llm_session *s, const Layer *w, int n)
     }
     if (!apart) return;
     norm(s, sum, sum, &w->experts_post_norm, n, m->facts.dim);
-    if (in != s->b->h) multiply(s, in, &w->experts_out, sum, n);
-    add(s, s->b->change, in != s->b->h ? in : sum, n, m->facts.dim, 1);
+    if (low) multiply(s, in, &w->experts_out, sum, n);
+    add(s, s->b->change, low ? in : sum, n, m->facts.dim, 1);
 }
 
 /* ==== 9. forward =================================================================================
@@ -5471,8 +5469,8 @@ static void embed_for_layers(llm_session *s, int n)
 {
     const llm_model *m = s->model;
     int all = m->n_inject * m->facts.n_layers;
-    float *y = s->b->injections, scale = 1 / sqrtf((float)m->facts.dim);
-    float *table = s->b->table;
+    float *y = s->b->injections, *table = s->b->table, scale = 1 / sqrtf((float)m->facts.dim),
+          of_table = sqrtf((float)m->n_inject);
     if (!m->n_inject) return;
     multiply(s, y, &m->inject_mat, s->b->x, n);
     for (size_t i = 0; i < (size_t)n * (size_t)all; i++) y[i] *= scale;
@@ -5480,8 +5478,7 @@ static void embed_for_layers(llm_session *s, int n)
     for (int t = 0; t < n; t++, y += all) {
         unpack(m->inject_embedding.format, weights_at(&m->inject_embedding, s->b->rows[t].token, 0),
                table, all);
-        for (int i = 0; i < all; i++)
-            y[i] = (y[i] + sqrtf((float)m->n_inject) * table[i]) * sqrtf(0.5f);
+        for (int i = 0; i < all; i++) y[i] = (y[i] + of_table * table[i]) * sqrtf(0.5f);
     }
 }
 
@@ -5513,16 +5510,21 @@ static int check_interrupts(const Row *rows, int n)
 
 enum { READ_PIECE = 1 << 21 }; /* bytes */
 
-/* Reads a piece of the file and maps its pages. */
+static size_t pieces_of(const File *f)
+{
+    return (f->size + READ_PIECE - 1) / READ_PIECE;
+}
+
+/* Reads a piece of the files and maps its pages. */
 static void read_piece(void *with, int i, int thread)
 {
     const llm_session *s = with;
     const File *f = &s->model->file;
-    size_t at = (size_t)i * READ_PIECE;
+    size_t no = (size_t)i;
     (void)thread;
-    for (; f && at >= f->size; f = f->next)
-        at -= (f->size + READ_PIECE - 1) / READ_PIECE * READ_PIECE;
-    if (!f || (s->interrupt && *s->interrupt)) return;
+    for (; no >= pieces_of(f); f = f->next) no -= pieces_of(f);
+    if (s->interrupt && *s->interrupt) return;
+    size_t at = no * READ_PIECE;
     advise(f->data + at, f->size - at < READ_PIECE ? f->size - at : READ_PIECE, READ_NOW);
 }
 
@@ -5535,7 +5537,7 @@ static void read_ahead(llm_session *s)
     _Atomic int *is_read = (_Atomic int *)(uintptr_t)&s->model->is_read;
     size_t pieces = 0;
     if (!f->mapped || atomic_exchange(is_read, 1)) return;
-    for (; f; f = f->next) pieces += (f->size + READ_PIECE - 1) / READ_PIECE;
+    for (; f; f = f->next) pieces += pieces_of(f);
     if ((double)pieces * READ_PIECE > usable_memory() / 2) return;
     share(s->threads, (int)pieces, read_piece, s);
 }
@@ -5566,10 +5568,8 @@ static int forward(llm_session *s, int n)
             if (!w->parallel) norm(s, s->b->h, s->b->x, &w->ffn_norm, n, dim);
             if (w->routed)
                 experts(s, w, n);
-            else if (m->arch->activation == XIELU)
-                curved(s, w, n);
             else
-                feed_forward(s, &w->gate, &w->up, &w->down, n);
+                feed_forward(s, &w->gate, &w->up, &w->down, w->curve, n);
             norm(s, s->b->change, s->b->change, &w->ffn_post_norm, n, dim);
             add(s, s->b->x, s->b->change, n, dim, m->residual_scale);
         }
