@@ -330,7 +330,7 @@ enum {
     AHEAD = 4096,       /* bytes that a row is asked for before it is read */
     SPAN = 512,         /* positions that attention sums up by themselves */
     ATTEND_BLOCK = 128, /* a tile of attention: positions, query rows, and those times heads */
-    ATTEND_ROWS = 48,
+    ATTEND_ROWS = 64,
     ATTEND_HEADS = 1024,
     MIN_WORK = 150000,  /* bytes, for each row of x, below which a second thread costs more than it
                            brings */
@@ -3241,12 +3241,6 @@ typedef struct {
     _Alignas(64) FloatBand d[BAND_COLS / 16], m[BAND_COLS / 16];
 } Quanta;
 
-/* The same for products of bf16 tiles: two columns to a word, and a weight is the first part alone
- * or the sum of both. */
-typedef struct {
-    Words part[2][BAND_COLS / 2];
-} Pairs;
-
 /* As many columns of all rows of x, as bf16 and tile by tile. */
 typedef uint16_t Tiles[CHUNK / 16][BAND_COLS / 32][16][32];
 
@@ -3289,9 +3283,9 @@ typedef struct {
     FloatBand y[2][RUN_BANDS][CHUNK]; /* bands of a product, for all rows of x, and of `up` */
     Units units;                      /* a piece of a band, row by row */
     Quanta quanta;                    /* the same, side by side */
-    Pairs pairs;                      /* the same, as bf16 */
     float rows[BAND][BAND_COLS + 16]; /* a piece of a band, unpacked */
-    FloatBand lanes[BAND_COLS + 16];  /* the same, side by side */
+    FloatBand lanes[BAND_COLS + 16];  /* the same, side by side, or pairs of bf16 */
+    Tiles tiles[2];                   /* queries or scores, for products with such pairs */
     float values[ATTEND_BLOCK * MAX_HEAD_DIM + BAND];  /* a block of positions: keys, then values */
     FloatBand keys[ATTEND_BLOCK / BAND][MAX_HEAD_DIM]; /* the keys, side by side */
     float scores[MAX_GROUP][ATTEND_BLOCK];             /* of queries */
@@ -4047,6 +4041,11 @@ typedef void Few(FloatBand *y, const Mat *w, const float *x, const Act *a, int n
 typedef void Many(Scratch *work, FloatBand (*y)[CHUNK], const Mat *w, const float *x, const Act *a,
                   int n, int first, int count);
 
+/* y(t, r) += sum over k of w(k, r) x(t, k) for `bands` bands of rows r, each of which begins `band`
+ * numbers after the one before it; matrices with stride ld begin a new row every ld numbers. */
+typedef void Gemm(Scratch *work, float *y, size_t ldy, const float *w, size_t ldw, size_t band,
+                  int bands, const float *x, size_t ldx, int cols, int n);
+
 /* To add one: what it does better, in section 13, a row in isas[] there. */
 typedef struct {
     const char *name;
@@ -4066,6 +4065,10 @@ typedef struct {
      * every ld numbers */
     void (*gemm)(float *y, size_t ldy, const float *w, size_t ldw, const float *x, size_t ldx,
                  int cols, int n);
+    /* For attention of TILE_ROWS rows and more: bands of w become in place what gemm_tiles takes,
+     * with columns up to a multiple of 32. NULL: there are no such products. */
+    void (*make_pairs)(float *w, size_t ldw, size_t band, int bands, int cols);
+    Gemm *gemm_tiles;
     /* See softmax_block and activate_row. */
     float (*softmax)(Softmax *f, float *scores, int length, int visible, float scale);
     void (*activate)(int kind, float *gate, const float *up, int n);
@@ -4163,6 +4166,15 @@ static void gemm_portable(float *y, size_t ldy, const float *w, size_t ldw, cons
                 if (t + 1 < n) *(F32x4 *)(y + ldy + r + 4 * i) += sum[i][1];
             }
         }
+    }
+}
+
+static void gemm_by_band(Scratch *work, float *y, size_t ldy, const float *w, size_t ldw,
+                         size_t band, int bands, const float *x, size_t ldx, int cols, int n)
+{
+    (void)work;
+    for (int i = 0; i < bands; i++, y += BAND, w += band) {
+        kernels->gemm(y, ldy, w, ldw, x, ldx, cols, n);
     }
 }
 
@@ -4271,7 +4283,12 @@ static void product_rows(Scratch *work, const Job *job, const Product *p, int fi
                 add_bias(up, p->up, at, rows);
                 kernels->activate(job->s->model->arch->activation, y, up, rows);
             }
-            memcpy(p->y + (size_t)t * (size_t)p->w.rows + at, y, (size_t)rows * sizeof *y);
+            float *to = p->y + (size_t)t * (size_t)p->w.rows + at;
+            if (rows == BAND) { /* a few moves, as the size is known */
+                memcpy(to, y, sizeof(FloatBand));
+            } else {
+                memcpy(to, y, (size_t)rows * sizeof *y);
+            }
         }
     }
 }
@@ -4491,9 +4508,10 @@ static void rope(float *x, const llm_session *s, const Layer *w, int n, int head
     by_row(&(Rowwise){ s, x, .dim = heads * w->head_dim, .layer = w }, n, rope_row);
 }
 
-/* e^x within 2 units in the last place, 0 below -87, infinity above 88; a loop over it becomes
- * vector code, as choices are made of bits. x is split into n log 2 + r (Cody and Waite), e^r is a
- * polynomial, and 2^n goes into the exponent. */
+/* e^x within 2 units in the last place, infinity above 88, 0 below -69: that is no part of a sum
+ * with 1, and its products may be denormal, which processors are slow at. A loop over it
+ * becomes vector code, as choices are made of bits. x is split into n log 2 + r (Cody and Waite),
+ * e^r is a polynomial, and 2^n goes into the exponent. */
 BODY float exponential(float x)
 {
     float shifted = x * 1.44269504f + 0x1.8p23f, n = shifted - 0x1.8p23f;
@@ -4506,7 +4524,7 @@ BODY float exponential(float x)
     e = e * r + 5.0000001201e-1f;
     e = e * r * r + r + 1;
     uint32_t bits = float_bits(e) + (float_bits(shifted) << 23), large = 0u - (x > 88.0f);
-    uint32_t fits = 0u - ((x >= -87.0f) & (x <= 88.0f)), is_nan = 0u - (x != x);
+    uint32_t fits = 0u - ((x >= -69.0f) & (x <= 88.0f)), is_nan = 0u - (x != x);
     return bits_float((bits & fits) | (0x7f800000 & large) | is_nan);
 }
 
@@ -4714,16 +4732,14 @@ static int block_row(const Layer *w)
 /* Attention of n rows of queries to a block of `length` positions, whose keys (bands, dim, BAND)
  * and values are in work, into a(n, value_dim). Row t of q begins at number t * ldq. */
 static void attend_block(const llm_model *m, const Layer *w, Scratch *work, float *a,
-                         const float *q, size_t ldq, int n, Softmax *state, int length)
+                         const float *q, size_t ldq, int n, Softmax *state, int length, Gemm *gemm)
 {
     size_t lda = (size_t)w->value_dim, row = ARRAY_LEN(*work->scores),
            value_row = (size_t)block_row(w);
     const float *values = work->values + (w->value_at < 0 ? 0 : w->value_at);
     memset(work->scores, 0, (size_t)n * sizeof *work->scores);
-    for (int j = 0; j < length; j += BAND) {
-        kernels->gemm(work->scores[0] + j, row, work->keys[j / BAND][0], BAND, q, ldq, w->head_dim,
-                      n);
-    }
+    gemm(work, work->scores[0], row, work->keys[0][0], BAND, MAX_HEAD_DIM * BAND, bands_of(length),
+         q, ldq, w->head_dim, n);
     for (int t = 0; t < n; t++) {
         float *scores = work->scores[t];
         if (work->visible[t] <= work->hidden[t]) {
@@ -4736,13 +4752,12 @@ static void attend_block(const llm_model *m, const Layer *w, Scratch *work, floa
         for (int d = 0; d < w->value_dim && shrink != 1; d++)
             a[(size_t)t * lda + (size_t)d] *= shrink;
     }
-    int d = 0;
-    for (; d + BAND <= w->value_dim; d += BAND) {
-        kernels->gemm(a + d, lda, values + d, value_row, work->scores[0], row, length, n);
-    }
+    int d = w->value_dim / BAND * BAND;
+    gemm(work, a, lda, values, value_row, BAND, d / BAND, work->scores[0], row, length, n);
     if (d == w->value_dim) return;
     memset(work->tail, 0, (size_t)n * sizeof *work->tail);
-    kernels->gemm(work->tail[0], BAND, values + d, value_row, work->scores[0], row, length, n);
+    gemm(work, work->tail[0], BAND, values + d, value_row, BAND, 1, work->scores[0], row, length,
+         n);
     for (int t = 0; t < n; t++) {
         for (int i = d; i < w->value_dim; i++)
             a[(size_t)t * lda + (size_t)i] += work->tail[t][i - d];
@@ -4750,9 +4765,9 @@ static void attend_block(const llm_model *m, const Layer *w, Scratch *work, floa
 }
 
 /* Unpacks a block of `length` positions of head g in a layer: keys side by side, and values, which
- * may be a part of the keys. */
+ * may be a part of the keys; both for products in tiles or not. */
 static void unpack_block(const llm_session *s, const Layer *w, Scratch *work, int g, int j,
-                         int length)
+                         int length, int tiles)
 {
     size_t row = (size_t)block_row(w), bytes;
     const uint8_t *keys = cache_at(s, 0, w, g, j, &bytes);
@@ -4764,11 +4779,16 @@ static void unpack_block(const llm_session *s, const Layer *w, Scratch *work, in
                             (const uint8_t *)(work->values + (size_t)i * row), row * sizeof(float),
                             bands_of(w->head_dim) * BAND * (int)sizeof(float));
     }
-    if (w->value_at >= 0) return;
-    const uint8_t *values = cache_at(s, 1, w, g, j, &bytes);
-    for (size_t i = 0; i < (size_t)length; i++, values += bytes) {
-        unpack(s->cache, values, work->values + i * row, w->value_dim);
+    if (w->value_at < 0) {
+        const uint8_t *values = cache_at(s, 1, w, g, j, &bytes);
+        for (size_t i = 0; i < (size_t)length; i++, values += bytes) {
+            unpack(s->cache, values, work->values + i * row, w->value_dim);
+        }
     }
+    if (!tiles) return;
+    kernels->make_pairs(work->keys[0][0], BAND, MAX_HEAD_DIM * BAND, bands_of(length), w->head_dim);
+    kernels->make_pairs(work->values + (w->value_at < 0 ? 0 : w->value_at), row, BAND,
+                        bands_of(w->value_dim), length);
 }
 
 /* Which positions of the block from j on the n queries see. Where there is one row of the batch,
@@ -4806,6 +4826,9 @@ static void attend_span(llm_session *s, const Layer *w, Scratch *work, int g, in
     int group = w->heads / w->kv_heads, heads = count == 1 ? 1 : group,
         n = count == 1 ? group : count, end = rows[count - 1].position + 1, window = w->window,
         start = window ? rows->position + 1 - window : 0;
+    int exact = s->cache == &formats[F32]; /* which pairs are not: an f16 fits two parts */
+    int tiles = count >= TILE_ROWS && kernels->make_pairs && !exact;
+    Gemm *gemm = tiles ? kernels->gemm_tiles : gemm_by_band;
     size_t dim = (size_t)w->head_dim, value_dim = (size_t)w->value_dim, all = (size_t)w->heads,
            head = (size_t)first * all + (size_t)(g * group), ldq = count == 1 ? dim : dim * all;
     if (start < span * SPAN) start = span * SPAN;
@@ -4816,12 +4839,12 @@ static void attend_span(llm_session *s, const Layer *w, Scratch *work, int g, in
            (size_t)(count * group) * value_dim * sizeof *s->b->found_in);
     for (int j = start / ATTEND_BLOCK * ATTEND_BLOCK; j < end; j += ATTEND_BLOCK) {
         int length = end - j < ATTEND_BLOCK ? end - j : ATTEND_BLOCK;
-        unpack_block(rows->session, w, work, g, j, length);
+        unpack_block(rows->session, w, work, g, j, length, tiles);
         see(work, rows, count, n, j, length, window);
         for (size_t h = 0; h < (size_t)heads; h++) {
             size_t to = part + h * (size_t)n;
             attend_block(s->model, w, work, s->b->found_in + to * value_dim,
-                         s->b->q + (head + h) * dim, ldq, n, s->b->parts + to, length);
+                         s->b->q + (head + h) * dim, ldq, n, s->b->parts + to, length, gemm);
         }
     }
 }
@@ -9653,11 +9676,6 @@ typedef void SplitOf(Units *to, const uint8_t *rows, const uint8_t *end, size_t 
     static RowOf *const rows_##NAME[] = { FORMATS(ROW_ENTRY, NAME)[F32] = row_F32_##NAME, \
                                           [F16] = row_F16_##NAME, [BF16] = row_BF16_##NAME }; \
     static SplitOf *const splits_##NAME[N_FORMATS] = { FORMATS(SPLIT_ENTRY, NAME) }; \
-    TARGET static float softmax_##NAME(Softmax *f, float *scores, int length, int visible, \
-                                       float scale) \
-    { \
-        return softmax_block(f, scores, length, visible, scale); \
-    } \
     TARGET static void activate_##NAME(int kind, float *gate, const float *up, int n) \
     { \
         activate_row(kind, gate, up, n); \
@@ -9986,6 +10004,11 @@ AVX2 static void gemm_int_avx2(FloatBand *y, const Quanta *w, const Act *x, size
     }
 }
 
+AVX2 static float softmax_avx2(Softmax *f, float *scores, int length, int visible, float scale)
+{
+    return softmax_block(f, scores, length, visible, scale);
+}
+
 MANY(avx2)
 
 #define AVX512 \
@@ -10251,6 +10274,38 @@ AVX512 static void gemm_int_avx512(FloatBand *y, const Quanta *w, const Act *x, 
 #undef CALL
 }
 
+/* As softmax_block, with instructions for 2^y: a polynomial of the part of y behind the point. */
+AVX512 static float softmax_avx512(Softmax *f, float *scores, int length, int visible, float scale)
+{
+    static const float p[] = { 2.0829195e-4f, 1.2689352e-3f, 9.6524404e-3f, 5.5495936e-2f,
+                               0.24022722f,   0.69314718f,   1 };
+    __m512 most = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
+    for (int j = 0; j < visible; j += 16) {
+        __mmask16 seen = visible - j < 16 ? (__mmask16)((1 << (visible - j)) - 1) : 0xffff;
+        most = _mm512_mask_max_ps(most, seen, most, _mm512_loadu_ps(scores + j));
+    }
+    float top = _mm512_reduce_max_ps(most) * scale;
+    top = f->top > top ? f->top : top;
+    for (int j = 0; j < length; j += 16) {
+        int left = visible - j < 0 ? 0 : visible - j;
+        __mmask16 seen = left < 16 ? (__mmask16)((1 << left) - 1) : 0xffff;
+        __m512 x = _mm512_fmsub_ps(_mm512_loadu_ps(scores + j), _mm512_set1_ps(scale),
+                                   _mm512_set1_ps(top));
+        __m512 y = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504f));
+        __m512 r = _mm512_reduce_ps(y, 1), e = _mm512_set1_ps(p[0]);
+        UNROLL(6)
+        for (int i = 1; i < 7; i++) e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(p[i]));
+        seen = _mm512_mask_cmp_ps_mask(seen, x, _mm512_set1_ps(-69), _CMP_NLT_UQ);
+        e = _mm512_maskz_scalef_ps(seen, e, y);
+        _mm512_storeu_ps(scores + j, e);
+        sum = _mm512_add_ps(sum, e);
+    }
+    float shrink = exponential(f->top - top);
+    f->sum = f->sum * shrink + _mm512_reduce_add_ps(sum);
+    f->top = top;
+    return shrink;
+}
+
 MANY(avx512)
 
 #if defined SYS_arch_prctl && (__has_include(<amxbf16intrin.h>) || __has_include(<amxintrin.h>))
@@ -10287,24 +10342,25 @@ AMX static void round_amx(Act *to, const float *x, int row, int cols, int digits
     }
 }
 
-/* Word i of 16 rows from r on gets two columns, a and b; so does what rounding takes off them. */
-AMX BODY void put_pair(Pairs *to, int i, int r, __m512 a, __m512 b, const int parts)
+/* Sixteen words of two columns each, a and b, go to `to`; what rounding takes off them, in its turn
+ * rounded, a row of ldw words behind. */
+AMX BODY void put_pair(float *to, size_t ldw, __m512 a, __m512 b, const int parts)
 {
     const __m512i order = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     const __m512i zip = _mm512_add_epi32(_mm512_mullo_epi32(order, _mm512_set1_epi32(0x10001)),
                                          _mm512_set1_epi32(0x100000));
     UNROLL(2)
-    for (int part = 0; part < parts; part++) {
+    for (int part = 0; part < parts; part++, to += ldw) {
         __m512i v = _mm512_permutexvar_epi16(zip, (__m512i)_mm512_cvtne2ps_pbh(b, a));
         __m512i high = _mm512_and_si512(v, _mm512_set1_epi32((int)0xffff0000));
-        _mm512_store_si512(to->part[part][i] + r, v);
+        _mm512_storeu_si512(to, v);
         a = _mm512_sub_ps(a, _mm512_castsi512_ps(_mm512_slli_epi32(v, 16)));
         b = _mm512_sub_ps(b, _mm512_castsi512_ps(high));
     }
 }
 
 /* Quanta of a band; columns come in multiples of 32. */
-AMX static void pair_quanta(Pairs *to, const Quanta *w, int cols, const int parts)
+AMX static void pair_quanta(FloatBand *to, const Quanta *w, int cols, const int parts)
 {
     const __m512i byte = _mm512_set1_epi32(255);
     for (int j = 0; j < cols / 4 * 2; j++) { /* half a band each time */
@@ -10317,28 +10373,31 @@ AMX static void pair_quanta(Pairs *to, const Quanta *w, int cols, const int part
             __m512i one = _mm512_and_si512(_mm512_srli_epi32(q, 8 * (unsigned)e), byte);
             f[e] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(one), d, m);
         }
-        put_pair(to, 2 * i, r, f[0], f[1], parts);
-        put_pair(to, 2 * i + 1, r, f[2], f[3], parts);
+        put_pair(to[2 * i * parts] + r, BAND, f[0], f[1], parts);
+        put_pair(to[(2 * i + 1) * parts] + r, BAND, f[2], f[3], parts);
     }
 }
 
-/* The same of floats. Columns up to a whole tile become zeros. */
-AMX static void pair_floats(Pairs *to, FloatBand *from, int cols)
+/* Floats w(cols, BAND), in place. Columns up to a whole tile become zeros. */
+AMX static void make_pairs_amx(float *w, size_t ldw, size_t band, int bands, int cols)
 {
-    for (int i = cols; i % 32; i++) memset(from[i], 0, sizeof *from);
-    for (int j = 0; j < (cols + 31) / 32 * 32; j++) {
-        int r = j % 2 * 16, i = j / 2;
-        put_pair(to, i, r, _mm512_load_ps(from[2 * i] + r), _mm512_load_ps(from[2 * i + 1] + r), 2);
+    for (int i = 0; i < bands * BAND / 16; i++) {
+        float *at = w + (size_t)(i / 2) * band + i % 2 * 16;
+        for (int k = 0; k < (cols + 31) / 32 * 32; k += 2, at += 2 * ldw) {
+            __m512 a = k < cols ? _mm512_loadu_ps(at) : _mm512_setzero_ps();
+            __m512 b = k + 1 < cols ? _mm512_loadu_ps(at + ldw) : _mm512_setzero_ps();
+            put_pair(at, ldw, a, b, 2);
+        }
     }
 }
 
 /* Whether weights are more than their first part: those that were bf16 once are not. */
-AMX static int has_low_parts(const Pairs *w, int cols)
+AMX static int has_low_parts(FloatBand *w, int cols)
 {
     __m512i any = _mm512_setzero_si512();
-    for (int i = 0; i < (cols + 31) / 32 * 16; i++) {
-        any = _mm512_or_si512(any, _mm512_or_si512(_mm512_load_si512(w->part[1][i]),
-                                                   _mm512_load_si512(w->part[1][i] + 16)));
+    for (int i = 1; i < (cols + 31) / 32 * 32; i += 2) {
+        any = _mm512_or_si512(
+            any, _mm512_or_si512(_mm512_load_si512(w[i]), _mm512_load_si512(w[i] + 16)));
     }
     return _mm512_test_epi32_mask(any, _mm512_set1_epi32(0x7fff7fff)) != 0;
 }
@@ -10353,28 +10412,30 @@ AMX BODY void tile_products(const int T)
     _tile_dpbf16ps(3, 5, 7);
 }
 
-/* T times 16 rows of x and a band. Of the products of x = x0 + x1 and w = w0 + w1 the first ones
- * count, as many as PRODUCTS says: x0 w0, x1 w0, x0 w1. */
-AMX BODY void tiles_amx(FloatBand *y, const Pairs *w, Tiles *x, int k, int t, int cols,
-                        const int T, const int PRODUCTS)
+/* T times 16 rows of x, from row t on, and a band. Of the products of x = x0 + x1 and w = w0 + w1
+ * the first ones count, as many as PRODUCTS says: x0 w0, x1 w0, x0 w1. */
+AMX BODY void tiles_amx(float *y, size_t ldy, const float *w, size_t ldw, Tiles *x, int add, int t,
+                        int cols, const int T, const int PRODUCTS)
 {
-    float *y0 = y[t], *y1 = y[t + 16 * (T - 1)];
+    float *y0 = y + (size_t)t * ldy, *y1 = y0 + 16 * (size_t)(T - 1) * ldy;
     uint16_t(*x0)[16][32] = x[0][t / 16], (*x1)[16][32] = x[PRODUCTS > 1][t / 16];
     const int next = BAND_COLS / 32 * (T - 1);
-    if (k == 0) {
+    const long row = (long)(ldy * sizeof *y),
+               words = (long)(ldw * sizeof *w) * (1 + (PRODUCTS > 1));
+    if (!add) {
         _tile_zero(0);
         _tile_zero(1);
         _tile_zero(2);
         _tile_zero(3);
     } else {
-        _tile_loadd(0, y0, sizeof *y);
-        _tile_loadd(1, y0 + 16, sizeof *y);
-        if (T == 2) _tile_loadd(2, y1, sizeof *y);
-        if (T == 2) _tile_loadd(3, y1 + 16, sizeof *y);
+        _tile_loadd(0, y0, row);
+        _tile_loadd(1, y0 + 16, row);
+        if (T == 2) _tile_loadd(2, y1, row);
+        if (T == 2) _tile_loadd(3, y1 + 16, row);
     }
-    for (int i = 0; i < (cols + 31) / 32; i++) {
-        _tile_loadd(6, w->part[0][16 * i], sizeof(Words));
-        _tile_loadd(7, w->part[0][16 * i] + 16, sizeof(Words));
+    for (int i = 0; i < (cols + 31) / 32; i++, w += words * 4) {
+        _tile_loadd(6, w, words);
+        _tile_loadd(7, w + 16, words);
         if (PRODUCTS > 1) {
             _tile_loadd(4, x1[i], sizeof **x1);
             if (T == 2) _tile_loadd(5, x1[i + next], sizeof **x1);
@@ -10384,37 +10445,42 @@ AMX BODY void tiles_amx(FloatBand *y, const Pairs *w, Tiles *x, int k, int t, in
         if (T == 2) _tile_loadd(5, x0[i + next], sizeof **x0);
         tile_products(T);
         if (PRODUCTS < 3) continue;
-        _tile_loadd(6, w->part[1][16 * i], sizeof(Words));
-        _tile_loadd(7, w->part[1][16 * i] + 16, sizeof(Words));
+        _tile_loadd(6, w + ldw, words);
+        _tile_loadd(7, w + ldw + 16, words);
         tile_products(T);
     }
-    _tile_stored(0, y0, sizeof *y);
-    _tile_stored(1, y0 + 16, sizeof *y);
-    if (T == 2) _tile_stored(2, y1, sizeof *y);
-    if (T == 2) _tile_stored(3, y1 + 16, sizeof *y);
+    _tile_stored(0, y0, row);
+    _tile_stored(1, y0 + 16, row);
+    if (T == 2) _tile_stored(2, y1, row);
+    if (T == 2) _tile_stored(3, y1 + 16, row);
 }
 
-/* bf16 keeps 8 bits: a part leaves an error of about 2^-9, two of them 2^-18. One product is enough
- * where the format's own error is seven times that of the product, which adds 2 % to its square;
- * that of Q8_0 is twice as large only. */
-AMX static void gemm_tiles_amx(FloatBand *y, const Pairs *w, const Act *x, int k, int cols, int n,
-                               int parts)
+/* Makes tiles 0, 1 and 4 as high as the first 16 of some rows of x, 2, 3 and 5 as the others. */
+AMX BODY void shape_tiles(int rows)
 {
-    static const struct {
+    struct {
         uint8_t palette, start, reserved[14];
         uint16_t bytes[16]; /* of a row of each tile */
         uint8_t rows[16];
-    } shapes = {
-        1, 0, { 0 }, { 64, 64, 64, 64, 64, 64, 64, 64 }, { 16, 16, 16, 16, 16, 16, 16, 16 }
-    };
-    Tiles *from = x->tiles + k / BAND_COLS * parts;
-    int products = parts == 1 ? 1 : has_low_parts(w, cols) ? 3 : 2;
-    __asm__ volatile("" ::: "memory"); /* gcc does not know that tile loads read memory */
+    } shapes = { 1, 0, { 0 }, { 64, 64, 64, 64, 64, 64, 64, 64 }, { 0 } };
+    int first = rows < 16 ? rows : 16, second = rows > 16 ? rows - 16 : 16;
+    for (int i = 0; i < 8; i++) {
+        shapes.rows[i] = (uint8_t)(i > 5 ? 16 : i < 2 || i == 4 ? first : second);
+    }
+    __asm__ volatile("" ::: "memory"); /* gcc does not know that tile instructions read memory */
     _tile_loadconfig(&shapes);
+}
+
+/* y(n, BAND) = or += x w, in so many products. */
+AMX static void gemm_pairs(float *y, size_t ldy, const float *w, size_t ldw, Tiles *x, int add,
+                           int cols, int n, int products)
+{
+    shape_tiles(32);
     for (int t = 0; t < n; t += 32) {
+        if (n - t < 32) shape_tiles(n - t);
 #define CALL(PRODUCTS) \
-    n - t > 16 ? tiles_amx(y, w, from, k, t, cols, 2, PRODUCTS) \
-               : tiles_amx(y, w, from, k, t, cols, 1, PRODUCTS)
+    n - t > 16 ? tiles_amx(y, ldy, w, ldw, x, add, t, cols, 2, PRODUCTS) \
+               : tiles_amx(y, ldy, w, ldw, x, add, t, cols, 1, PRODUCTS)
         if (products == 1) {
             CALL(1);
         } else if (products == 2) {
@@ -10429,7 +10495,9 @@ AMX static void gemm_tiles_amx(FloatBand *y, const Pairs *w, const Act *x, int k
 
 /* Up to RUN_BANDS bands at once: they all use the same piece of x while it is in the L2 cache, and
  * keep theirs of the weights in the L1 cache. The next piece of weights is on its way from memory
- * meanwhile. */
+ * meanwhile. bf16 keeps 8 bits: a part leaves an error of about 2^-9, two of them 2^-18. One
+ * product is enough where the format's own error is seven times that of the product, which adds 2 %
+ * to its square; that of Q8_0 is twice as large only. */
 static void bands_amx(Scratch *work, FloatBand (*y)[CHUNK], const Mat *w, const float *x,
                       const Act *a, int n, int first, int count)
 {
@@ -10442,17 +10510,33 @@ static void bands_amx(Scratch *work, FloatBand (*y)[CHUNK], const Mat *w, const 
             int rows = count - r < BAND ? count - r : BAND;
             if (f->bits) {
                 quanta_of_avx512(work, w, k, cols, first + r, rows);
-                pair_quanta(&work->pairs, &work->quanta, cols, f->parts);
+                pair_quanta(work->lanes, &work->quanta, cols, f->parts);
             } else {
                 unpack_band(work, w, k, cols, first + r, rows);
-                pair_floats(&work->pairs, work->lanes, cols);
+                make_pairs_amx(work->lanes[0], BAND, 0, 1, cols);
             }
             int below = r + BAND < count ? r + BAND : 0, ahead = below ? k : k + BAND_COLS;
             const uint8_t *next = weights_at(w, first + below, ahead);
             for (int i = 0; ahead < w->cols && i < BAND; i++, next += stride) {
                 prefetch(next, (int)row_bytes(f, cols));
             }
-            gemm_tiles_amx(y[r / BAND], &work->pairs, a, k, cols, n, f->parts);
+            int products = f->parts == 1 ? 1 : has_low_parts(work->lanes, cols) ? 3 : 2;
+            gemm_pairs(y[r / BAND][0], BAND, work->lanes[0], BAND,
+                       a->tiles + k / BAND_COLS * f->parts, k > 0, cols, n, products);
+        }
+    }
+}
+
+static void gemm_tiles_amx(Scratch *work, float *y, size_t ldy, const float *w, size_t ldw,
+                           size_t band, int bands, const float *x, size_t ldx, int cols, int n)
+{
+    Act a = { { .tiles = work->tiles }, NULL, NULL };
+    for (int k = 0; k < cols; k += BAND_COLS) {
+        int some = cols - k < BAND_COLS ? cols - k : BAND_COLS;
+        for (int t = 0; t < n; t++) round_amx(&a, x + (size_t)t * ldx + k, t, some, 2);
+        for (int i = 0; i < bands; i++) {
+            gemm_pairs(y + i * BAND, ldy, w + (size_t)i * band + (size_t)k * ldw, ldw, a.tiles, 1,
+                       some, n, 3);
         }
     }
 }
@@ -10701,8 +10785,8 @@ MANY(neon)
  * add one: what it does better, a check of the machine, a row. RUN_CPU=NAME forces a row. */
 #define KERNELS(NAME) \
     .few = few_##NAME, .many = many_##NAME, .prepare = quantize_##NAME, \
-    .interleave = interleave_##NAME, .gemm = gemm_##NAME, .softmax = softmax_##NAME, \
-    .activate = activate_##NAME, .outer = outer_##NAME, .unpack_f16 = unpack_f16_##NAME, \
+    .interleave = interleave_##NAME, .gemm = gemm_##NAME, .activate = activate_##NAME, \
+    .outer = outer_##NAME, .unpack_f16 = unpack_f16_##NAME, \
     .pack_f16 = pack_f16_##NAME
 static Isa isas[] = {
     { "portable", always, .few = few_portable, .many = many_portable,
@@ -10711,10 +10795,11 @@ static Isa isas[] = {
       .pack_f16 = pack_F16 },
 #ifdef RUN_PORTABLE
 #elif defined __x86_64__
-    { "avx2", has_avx2, KERNELS(avx2) },
-    { "avx512", has_avx512, KERNELS(avx512) },
+    { "avx2", has_avx2, KERNELS(avx2), .softmax = softmax_avx2 },
+    { "avx512", has_avx512, KERNELS(avx512), .softmax = softmax_avx512 },
 #ifdef AMX
-    { "amx", has_amx, .tiles = bands_amx, .prepare_tiles = round_amx },
+    { "amx", has_amx, .tiles = bands_amx, .prepare_tiles = round_amx, .make_pairs = make_pairs_amx,
+      .gemm_tiles = gemm_tiles_amx },
 #endif
 #elif defined __aarch64__
     { "neon", always, KERNELS(neon) },
