@@ -4169,6 +4169,7 @@ static void gemm_portable(float *y, size_t ldy, const float *w, size_t ldw, cons
     }
 }
 
+/* A Gemm of single bands. */
 static void gemm_by_band(Scratch *work, float *y, size_t ldy, const float *w, size_t ldw,
                          size_t band, int bands, const float *x, size_t ldx, int cols, int n)
 {
@@ -10471,24 +10472,28 @@ AMX BODY void shape_tiles(int rows)
     _tile_loadconfig(&shapes);
 }
 
-/* y(n, BAND) = or += x w, in so many products. */
-AMX static void gemm_pairs(float *y, size_t ldy, const float *w, size_t ldw, Tiles *x, int add,
-                           int cols, int n, int products)
+/* y(n, bands of w) = or += x w, in so many products. */
+AMX static void gemm_pairs(float *y, size_t ldy, const float *w, size_t ldw, size_t band, int bands,
+                           Tiles *x, int add, int cols, int n, int products)
 {
     shape_tiles(32);
     for (int t = 0; t < n; t += 32) {
         if (n - t < 32) shape_tiles(n - t);
+        for (int i = 0; i < bands; i++) {
+            const float *from = w + (size_t)i * band;
+            float *to = y + i * BAND;
 #define CALL(PRODUCTS) \
-    n - t > 16 ? tiles_amx(y, ldy, w, ldw, x, add, t, cols, 2, PRODUCTS) \
-               : tiles_amx(y, ldy, w, ldw, x, add, t, cols, 1, PRODUCTS)
-        if (products == 1) {
-            CALL(1);
-        } else if (products == 2) {
-            CALL(2);
-        } else {
-            CALL(3);
-        }
+    n - t > 16 ? tiles_amx(to, ldy, from, ldw, x, add, t, cols, 2, PRODUCTS) \
+               : tiles_amx(to, ldy, from, ldw, x, add, t, cols, 1, PRODUCTS)
+            if (products == 1) {
+                CALL(1);
+            } else if (products == 2) {
+                CALL(2);
+            } else {
+                CALL(3);
+            }
 #undef CALL
+        }
     }
     _tile_release();
 }
@@ -10521,7 +10526,7 @@ static void bands_amx(Scratch *work, FloatBand (*y)[CHUNK], const Mat *w, const 
                 prefetch(next, (int)row_bytes(f, cols));
             }
             int products = f->parts == 1 ? 1 : has_low_parts(work->lanes, cols) ? 3 : 2;
-            gemm_pairs(y[r / BAND][0], BAND, work->lanes[0], BAND,
+            gemm_pairs(y[r / BAND][0], BAND, work->lanes[0], BAND, 0, 1,
                        a->tiles + k / BAND_COLS * f->parts, k > 0, cols, n, products);
         }
     }
@@ -10534,10 +10539,7 @@ static void gemm_tiles_amx(Scratch *work, float *y, size_t ldy, const float *w, 
     for (int k = 0; k < cols; k += BAND_COLS) {
         int some = cols - k < BAND_COLS ? cols - k : BAND_COLS;
         for (int t = 0; t < n; t++) round_amx(&a, x + (size_t)t * ldx + k, t, some, 2);
-        for (int i = 0; i < bands; i++) {
-            gemm_pairs(y + i * BAND, ldy, w + (size_t)i * band + (size_t)k * ldw, ldw, a.tiles, 1,
-                       some, n, 3);
-        }
+        gemm_pairs(y, ldy, w + (size_t)k * ldw, ldw, band, bands, a.tiles, 1, some, n, 3);
     }
 }
 #endif

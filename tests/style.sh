@@ -27,15 +27,15 @@ sections run.c "290 0. Public API
 528 2. Number formats
 392 3. GGUF
 1568 4. Model
-830 5. Session
-615 6. Math
-600 7. Mixers
+825 5. Session
+640 6. Math
+605 7. Mixers
 175 8. Feed-forward
 310 9. forward
 125 10. Sampling
 1415 11. Chat and generation
 1930 12. Command line
-1572 13. Appendix: kernels by instruction set"
+1640 13. Appendix: kernels by instruction set"
 sections tokenizer.c "195 Unicode
 350 Patterns
 159 Rules
