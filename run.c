@@ -92,6 +92,10 @@ typedef struct {
     int thinking;     /* the template's enable_thinking: 1 true, -1 false, 0 as it has it itself */
     int shift;        /* turns that do not fit, and answers that reach the context's end, make
                                  room: the oldest turns behind the system prompt are dropped */
+    const char *draft; /* llm_generate evaluates tokens that may follow together with one that was
+                          drawn: none; those that followed the same tokens before, if it pays:
+                          text; or in any case: always. They change nothing but the time. NULL:
+                          text */
     const char *const *stops; /* texts that end what llm_generate writes and are not given out, NULL
                                  behind the last; they must live as long as the session; or NULL */
     const volatile int *interrupt; /* evaluations fail soon after it became non-zero; or NULL */
@@ -167,6 +171,10 @@ llm_session *llm_fork(const llm_session *s);
 int llm_position(const llm_session *s);
 int llm_context(const llm_session *s);
 int llm_threads(const llm_session *s);
+
+/* How many tokens llm_generate drafted in this session, and how many of them were right, into right
+ * if that is not NULL. */
+int64_t llm_drafted(const llm_session *s, int64_t *right);
 
 /* The tokens so far: llm_position of them, valid until the session changes. */
 const int *llm_tokens(const llm_session *s);
@@ -337,7 +345,11 @@ enum {
     MIN_ROWS = 8,       /* rows of a batch, the same */
     POOL_LOOKS = 2000,  /* for new work that a thread makes before it sleeps */
     REPEAT_WINDOW = 64, /* tokens that the repetition penalty looks back */
-    LARGE = 1 << 22,    /* bytes of a buffer from which on large pages pay */
+    SAME_BEFORE = 3,    /* tokens that must have stood before those that are drafted */
+    LEARN_STEPS = 4,    /* steps that tell what a token costs without drafts */
+    DRAFT_REST = 8,     /* tokens without drafts after one that did not pay; doubles */
+    MAX_DRAFT_REST = 512,
+    LARGE = 1 << 22, /* bytes of a buffer from which on large pages pay */
     MAX_THREADS = 256,
     MAX_PROCESSORS = 4096,
     MAX_LAYERS = 1024,
@@ -424,6 +436,13 @@ const char *llm_error(void)
 static int lacks(const void *argument, const char *what)
 {
     return argument ? 0 : (fail("no %s was given", what), 1);
+}
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 /* What Linux calls MADV_HUGEPAGE and MADV_POPULATE_READ, which older headers lack. */
@@ -3372,6 +3391,20 @@ typedef struct Buffers {
     float *out;             /* (LOGIT_ROWS, vocab_size) */
 } Buffers;
 
+enum { NO_DRAFTS, WHERE_IT_PAYS, ALWAYS };
+static const char *const draft_kinds[] = { "none", "text", "always" };
+
+/* Tokens that may follow, which were evaluated together with one that was drawn: up to `valid`. */
+typedef struct {
+    int kind;                   /* of draft_kinds */
+    int tokens[FEW_ROWS], from; /* at position `from` and behind it; the first was drawn */
+    float *logits;      /* (FEW_ROWS, vocab_size) behind each; NULL before the first draft */
+    double alone, cost; /* seconds of a step without, the mean of late; and of the last one with */
+    int steps;          /* without, that were measured */
+    int length, wait, rest; /* of the next one; tokens until then, and from one to the next */
+    int64_t drafted, right;
+} Drafts;
+
 struct llm_session {
     const llm_model *model;
     Arena arena;
@@ -3417,6 +3450,7 @@ struct llm_session {
     char *piece;            /* bytes of tokens, while they are no whole character */
     size_t n_piece;
     Marked text; /* characters, while they may become a mark or a stop text */
+    Drafts drafts;
 };
 
 /* The format of that name that can be packed, NULL if there is none. */
@@ -3750,6 +3784,11 @@ static int choose(llm_session *s, const llm_options *o)
         return fail("a context of %d, but the model has learned %d positions", o->context,
                     m->facts.context);
     }
+    s->drafts = (Drafts){ .kind = -1, .length = 2 };
+    for (int i = 0; i < (int)ARRAY_LEN(draft_kinds); i++) {
+        if (!strcmp(draft_kinds[i], o->draft ? o->draft : "text")) s->drafts.kind = i;
+    }
+    if (s->drafts.kind < 0) return fail("drafts of %s, expected none, text or always", o->draft);
     for (const char *const *stop = o->stops; stop && *stop; stop++) {
         if (!**stop || strlen(*stop) >= MAX_STOP) {
             return fail("a stop text of %zu bytes, expected 1 to %d", strlen(*stop), MAX_STOP - 1);
@@ -3816,6 +3855,7 @@ void llm_session_free(llm_session *s)
     free_turns(s->turns, s->n_turns);
     tokenizer_template_free(s->own_template);
     for (int i = 0; i < 2; i++) free(s->heard[i].text);
+    free(s->drafts.logits);
     release(&s->arena);
     free(s);
 }
@@ -3874,6 +3914,7 @@ llm_session *llm_fork(const llm_session *s)
                          .tools = s->tools,
                          .thinking = s->thinking_asked,
                          .shift = s->shift,
+                         .draft = draft_kinds[s->drafts.kind],
                          .stops = s->stops,
                          .interrupt = s->interrupt };
     llm_session *t = llm_session_new(s->model, &same);
@@ -3931,6 +3972,13 @@ int llm_threads(const llm_session *s)
 {
     if (lacks(s, "session")) return -1;
     return is_child ? 1 : s->threads;
+}
+
+int64_t llm_drafted(const llm_session *s, int64_t *right)
+{
+    if (lacks(s, "session")) return -1;
+    if (right) *right = s->drafts.right;
+    return s->drafts.drafted;
 }
 
 const int *llm_tokens(const llm_session *s)
@@ -6837,32 +6885,133 @@ int llm_is_thought(const llm_session *s)
     return s->thinking;
 }
 
-int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_sampling *sampling,
-                 int (*on_text)(void *user, const char *text, size_t len), void *user)
+/* The tokens that followed the longest piece of text that is as the end of it is now, with `token`
+ * behind it: at most `most` of them, and as many as there are; where they reach the end, what
+ * repeats goes on. */
+static int draft(const llm_session *s, int token, int *to, int most)
 {
-    if (lacks(s, "session")) return -1;
-    Writer w = { .s = s, .on_text = on_text, .user = user };
-    int count = 0, status, ended = 0, prompted = prompt && *prompt;
-    if (!s->model->tokenizer) return fail("the model file has no vocabulary");
-    if ((status = eval_prompt(s, prompt ? prompt : ""))) return status;
+    const int *tokens = s->tokens;
+    int n = s->position, best = SAME_BEFORE - 1, at = 0, count = 0;
+    for (int i = n - 1; i >= SAME_BEFORE - 1 && best < 2 * FEW_ROWS; i--) {
+        int same = 0;
+        if (tokens[i] != token) continue;
+        do same++;
+        while (same < 2 * FEW_ROWS && i >= same && tokens[i - same] == tokens[n - same]);
+        if (same > best) best = same, at = i + 1;
+    }
+    for (; at && count < most; count++, at++) {
+        to[count] = at < n ? tokens[at] : at == n ? token : to[at - n - 1];
+    }
+    return count;
+}
+
+/* How many tokens may be drafted: as many as a batch has that gives the bits of single steps, as
+ * fit, and as have the same rotations. Layers with a state can't take back a part of a batch. */
+static int room_for_drafts(const llm_session *s, int wanted)
+{
+    const Drafts *d = &s->drafts;
+    int first = s->position + 1, end = s->context;
+    if (d->kind == NO_DRAFTS || s->n_states || s->valid < s->position) return 0;
+    if (d->kind != ALWAYS && (d->wait > 0 || d->steps < LEARN_STEPS)) return 0;
+    if (s->model->ropes[LONG_ROPE].turns && first <= s->model->short_context &&
+        end > s->model->short_context) {
+        end = s->model->short_context;
+    }
+    int most = wanted < d->length ? wanted : d->length;
+    return most < end - first ? most : end - first;
+}
+
+/* Forgets what was drafted and not drawn. */
+static void drop_drafts(llm_session *s)
+{
+    if (s->valid > s->position) invalidate(s, s->position);
+}
+
+/* After a draft of which `right` tokens were drawn: whether the next one comes soon, and is longer.
+ * Only times depend on it. */
+static void judge_draft(Drafts *d, int drafted, int right)
+{
+    int paid = d->kind == ALWAYS || (right + 1) * d->alone > d->cost;
+    d->rest = paid ? 0 : d->rest ? 2 * d->rest : DRAFT_REST;
+    if (d->rest > MAX_DRAFT_REST) d->rest = MAX_DRAFT_REST;
+    d->wait = d->rest;
+    d->length = right == drafted ? 2 * drafted : right + 1;
+    if (d->length > FEW_ROWS - 1) d->length = FEW_ROWS - 1;
+}
+
+/* Appends a token that was drawn; `wanted` more may be. Where it was drafted, its logits are known;
+ * else it is evaluated with the next draft. */
+static int eval_drawn(llm_session *s, int token, int wanted)
+{
+    Drafts *d = &s->drafts;
+    size_t vocab = (size_t)s->model->facts.vocab_size;
+    int at = s->position - d->from, ahead = s->valid - s->position, n = 1;
+    if (ahead > 0 && d->tokens[at] == token) {
+        memcpy(s->logits, d->logits + (size_t)at * vocab, vocab * sizeof *s->logits);
+        s->position++, d->right++;
+        if (ahead == 1) judge_draft(d, at, at);
+        return 0;
+    }
+    if (ahead > 0) judge_draft(d, at + ahead - 1, at - 1);
+    drop_drafts(s);
+    int most = room_for_drafts(s, wanted);
+    if (most > 0) n += draft(s, token, d->tokens + 1, most);
+    if (n > 1 && !d->logits) {
+        d->logits = malloc(FEW_ROWS * vocab * sizeof *d->logits);
+        if (!d->logits) n = 1;
+    }
+    d->tokens[0] = token, d->from = s->position;
+    double start = seconds();
+    int status = eval(s, d->tokens, n, n > 1 ? d->logits : NULL);
+    if (status) return status;
+    d->cost = seconds() - start;
+    if (n == 1) {
+        d->alone = d->steps++ ? d->alone + (d->cost - d->alone) / 8 : d->cost;
+        if (d->wait > 0) d->wait--;
+        return 0;
+    }
+    d->drafted += n - 1;
+    memcpy(s->logits, d->logits, vocab * sizeof *s->logits);
+    s->position = d->from + 1;
+    return 0;
+}
+
+/* See llm_generate. */
+static int write_on(Writer *w, const char *prompt, int max_tokens, const llm_sampling *sampling)
+{
+    llm_session *s = w->s;
+    int count = 0, status, ended = 0, prompted = *prompt;
+    if ((status = eval_prompt(s, prompt))) return status;
     if (catch_up(s)) return -1;
     if (prompted) s->n_piece = s->text.n = 0; /* nothing of it is given out */
-    while (!w.done && !ended && (max_tokens <= 0 || count < max_tokens)) {
+    while (!w->done && !ended && (max_tokens <= 0 || count < max_tokens)) {
         if (s->position == s->context && in_turn(s) && s->shift) {
             if ((status = make_room(s)) == LLM_FULL) break;
             if (status || (status = eval_prompt(s, ""))) return status;
         }
         if (s->position == s->context) break;
         int token = llm_sample(s, sampling);
-        if (token < 0 || (ended = write_token(&w, token)) < 0) return -1;
-        if (!ended && (status = eval(s, &token, 1, NULL))) {
+        if (token < 0 || (ended = write_token(w, token)) < 0) return -1;
+        if (!ended &&
+            (status = eval_drawn(s, token, max_tokens > 0 ? max_tokens - count - 1 : INT_MAX))) {
             s->position++; /* it was given out; the next call evaluates it */
             return status;
         }
         count += !ended;
     }
-    if (!ended && s->position == s->context) end_writing(&w);
+    if (!ended && s->position == s->context) end_writing(w);
     return count;
+}
+
+int llm_generate(llm_session *s, const char *prompt, int max_tokens, const llm_sampling *sampling,
+                 int (*on_text)(void *user, const char *text, size_t len), void *user)
+{
+    if (lacks(s, "session")) return -1;
+    if (!s->model->tokenizer) return fail("the model file has no vocabulary");
+    Writer w = { .s = s, .on_text = on_text, .user = user };
+    int status = write_on(&w, prompt ? prompt : "", max_tokens, sampling);
+    drop_drafts(s);
+    return status;
 }
 
 /* A session in a file: a head and segments, each of what is new since the one before it. A segment
@@ -7293,7 +7442,7 @@ enum { MAX_STOP_OPTIONS = 16, MAX_TEXT = 1 << 30 /* bytes that are read from a f
 
 typedef struct {
     const char *mode, *prompt, *system, *prompt_file, *text_file, *cache, *template, *variables,
-        *think, *session;
+        *think, *session, *draft;
     const char *stops[MAX_STOP_OPTIONS + 1];
     int n, top_k, context, threads, likeliest, samples;
     double temperature, top_p, min_p, repeat;
@@ -7394,6 +7543,9 @@ static const struct Option {
       offsetof(Settings, context), 1, 1 << 24, NULL },
     { "--cache", "TYPE", "format of the KV cache: f16, f32 or q8_0 (f16)", EVALUATES, TEXT,
       offsetof(Settings, cache), 0, 0, "f16 f32 q8_0" },
+    { "-d", "KIND",
+      "drafts: none, text (what followed the same words before, while it pays) or always (text)",
+      GENERATE | CHAT, TEXT, offsetof(Settings, draft), 0, 0, "none text always" },
     { "-j", "N", "threads (physical cores)", ANY_MODE, INTEGER, offsetof(Settings, threads), 1, 256,
       NULL },
     { "-e", NULL, "do not repeat the prompt in the output", GENERATE | HEAT, FLAG,
@@ -7549,13 +7701,6 @@ static int stdout_error(void)
     errno = 0;
     if ((fflush(stdout) || ferror(stdout)) && !error) error = errno ? errno : EIO;
     return error;
-}
-
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 /* ---- The terminal ---- */
@@ -8478,6 +8623,11 @@ static void print_speed(const llm_model *m, const llm_session *s, int n_prompt, 
 #ifdef __APPLE__
     use.ru_maxrss /= 1024; /* bytes there, kilobytes elsewhere */
 #endif
+    int64_t right = 0, drafted = llm_drafted(s, &right);
+    if (drafted) {
+        fprintf(stderr, "\ndrafts   %lld tokens, of which %lld were right", (long long)drafted,
+                (long long)right);
+    }
     fprintf(stderr, "\nmemory   %.1f MB at most, with the parts of the file that were used\n",
             (double)use.ru_maxrss / 1024);
     fprintf(stderr, "logits   hash %016llx\n", (unsigned long long)hash);
@@ -9112,6 +9262,7 @@ static int run_session(const llm_model *m, const Settings *o, const char *prompt
                             .threads = o->threads,
                             .seed = o->seed,
                             .cache = o->cache,
+                            .draft = o->draft,
                             .chat_template = o->template,
                             .variables = o->variables,
                             .thinking = !o->think                  ? 0

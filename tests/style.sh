@@ -23,18 +23,18 @@ sections() {
         END { NR++; close_section(); exit bad }' "$1" || status=1
 }
 sections run.c "290 0. Public API
-415 1. Limits and helpers
+422 1. Limits and helpers
 528 2. Number formats
 392 3. GGUF
 1568 4. Model
-825 5. Session
+848 5. Session
 640 6. Math
 605 7. Mixers
 175 8. Feed-forward
 310 9. forward
 125 10. Sampling
-1415 11. Chat and generation
-1930 12. Command line
+1511 11. Chat and generation
+1932 12. Command line
 1640 13. Appendix: kernels by instruction set"
 sections tokenizer.c "195 Unicode
 350 Patterns

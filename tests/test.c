@@ -50,6 +50,7 @@ static int passed, failed, skipped;
 #include "test_cli.h"
 #include "test_chat.h"
 #include "test_sequences.h"
+#include "test_drafts.h"
 
 int main(int argc, char **argv)
 {
@@ -63,7 +64,7 @@ int main(int argc, char **argv)
         { "files", test_files },         { "bundled", test_bundled },
         { "kernels", test_kernels },     { "threads", test_pool },
         { "cli", test_cli },             { "chat", test_chats },
-        { "sequences", test_sequences },
+        { "sequences", test_sequences }, { "drafts", test_drafts },
     };
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (size_t i = 0; i < ARRAY_LEN(groups); i++) {

@@ -205,7 +205,7 @@ static void test_modes(void)
     static const char *const calls[] = {
         "-i tea", "-f x", "--special", "-n 2", "-t 0", "-p 1", "-k 1", "--min-p 0", "--repeat 1",
         "-s 1", "-y be", "-r x", "--template gemma", "--vars {}", "--think off", "--session s",
-        "--no-shift", "--best", "-c 64", "--cache f32", "-e", "--bos",
+        "--no-shift", "--best", "-c 64", "--cache f32", "-d none", "-e", "--bos",
     };
     static char help[1 << 14], readme[1 << 16];
     char row[256], name[32], told[128];

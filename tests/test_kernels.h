@@ -770,7 +770,7 @@ static double anonymous_memory(void)
 }
 
 /* Of the processor, not of the clock: a busy machine may let us wait. */
-static double seconds(void)
+static double cpu_seconds(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
@@ -780,9 +780,9 @@ static double seconds(void)
 /* The file is removed as soon as it is open, so that none is left whatever happens. */
 static void check_hollow(const char *path, const Shape *s)
 {
-    double start = seconds(), before = anonymous_memory();
+    double start = cpu_seconds(), before = anonymous_memory();
     llm_model *m = llm_open(path);
-    double opened = seconds() - start;
+    double opened = cpu_seconds() - start;
     unlink(path);
     check(m, "%s", llm_error());
     llm_session *session = m ? llm_session_new(m, &(llm_options){ .context = 512 }) : NULL;
