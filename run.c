@@ -3400,6 +3400,7 @@ typedef struct {
     int tokens[FEW_ROWS], from; /* at position `from` and behind it; the first was drawn */
     float *logits;      /* (FEW_ROWS, vocab_size) behind each; NULL before the first draft */
     double alone, cost; /* seconds of a step without, the mean of late; and of the last one with */
+    float gain;         /* tokens that drafts saved of late, each */
     int steps;          /* without, that were measured */
     int length, wait, rest; /* of the next one; tokens until then, and from one to the next */
     int64_t drafted, right;
@@ -6931,8 +6932,9 @@ static void drop_drafts(llm_session *s)
  * Only times depend on it. */
 static void judge_draft(Drafts *d, int drafted, int right)
 {
-    int paid = d->kind == ALWAYS || (right + 1) * d->alone > d->cost;
-    d->rest = paid ? 0 : d->rest ? 2 * d->rest : DRAFT_REST;
+    if (d->alone > 0) d->gain += ((float)right + 1 - (float)(d->cost / d->alone) - d->gain) / 4;
+    int pays = d->kind == ALWAYS || d->gain > 0;
+    d->rest = pays ? 0 : d->rest ? 2 * d->rest : DRAFT_REST;
     if (d->rest > MAX_DRAFT_REST) d->rest = MAX_DRAFT_REST;
     d->wait = d->rest;
     d->length = right == drafted ? 2 * drafted : right + 1;

@@ -70,7 +70,7 @@ static void draft_in_model(Bytes file, const char *name)
                                          { .temperature = 0.5f, .top_k = 3, .min_p = 0.01f } };
     llm_model *m = llm_open_memory(file.data, file.size);
     check(m, "%s: %s", name, llm_error());
-    for (size_t i = 0; m && i < 6; i++) {
+    for (size_t i = 0; m && i < 4; i++) {
         const char *cache = caches[i % ARRAY_LEN(caches)];
         llm_session *s = llm_session_new(m, &(llm_options){ .context = 8, .cache = cache });
         llm_session_free(s);
