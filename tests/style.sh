@@ -33,7 +33,7 @@ sections run.c "290 0. Public API
 175 8. Feed-forward
 310 9. forward
 125 10. Sampling
-1511 11. Chat and generation
+1512 11. Chat and generation
 1932 12. Command line
 1640 13. Appendix: kernels by instruction set"
 sections tokenizer.c "195 Unicode
