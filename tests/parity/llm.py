@@ -61,8 +61,8 @@ class Sampling(ctypes.Structure):
 class Options(ctypes.Structure):
     _fields_ = [("context", c_int), ("threads", c_int), ("seed", c_uint64), ("cache", c_char_p),
                 ("chat_template", c_char_p), ("variables", c_char_p), ("tools", c_char_p),
-                ("thinking", c_int), ("shift", c_int), ("stops", POINTER(c_char_p)),
-                ("interrupt", POINTER(c_int))]
+                ("thinking", c_int), ("shift", c_int), ("draft", c_char_p),
+                ("stops", POINTER(c_char_p)), ("interrupt", POINTER(c_int))]
 
 
 class Facts(ctypes.Structure):
