@@ -1162,6 +1162,7 @@ BODY void unpack_layout(const uint8_t *row, float *y, int n, int block, int byte
                         LayoutOf *layout, PointsOf *points_of)
 {
     Points at;
+    if (points_of) pthread_once(&grids_made, make_grids); /* no model may be open yet */
     for (; n > 0; n -= block, row += bytes) {
         if (points_of) points_of(&at, row);
         for (int p = 0; p < block / group; p++) {
