@@ -10422,11 +10422,16 @@ AVX512 BODY void int_tile_avx512(FloatBand *y, const Quanta *w, const Act *x, si
 }
 
 AVX512 static void gemm_int_avx512(FloatBand *y, const Quanta *w, const Act *x, size_t ldx, int k,
-                                   int cols, int n, const Format *f)
-{
+                                   int cols, int n, const Format *f){
 #define CALL(T, DIGITS, GROUP) int_tile_avx512(y, w, x, ldx, k, t, cols, DIGITS, GROUP, T)
     INT_TILES(n, 6, 2, 4, 2, CALL)
 #undef CALL
+}
+
+/* The first n lanes of sixteen, none where n is negative. */
+AVX512 BODY __mmask16 first_lanes(int n)
+{
+    return n <= 0 ? 0 : n < 16 ? (__mmask16)((1 << n) - 1) : 0xffff;
 }
 
 /* As softmax_block, with instructions for 2^y: a polynomial of the part of y behind the point. */
@@ -10436,21 +10441,20 @@ AVX512 static float softmax_avx512(Softmax *f, float *scores, int length, int vi
                                0.24022722f,   0.69314718f,   1 };
     __m512 most = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
     for (int j = 0; j < visible; j += 16) {
-        __mmask16 seen = visible - j < 16 ? (__mmask16)((1 << (visible - j)) - 1) : 0xffff;
-        most = _mm512_mask_max_ps(most, seen, most, _mm512_loadu_ps(scores + j));
+        most = _mm512_mask_max_ps(most, first_lanes(visible - j), most,
+                                  _mm512_loadu_ps(scores + j));
     }
     float top = _mm512_reduce_max_ps(most) * scale;
     top = f->top > top ? f->top : top;
     for (int j = 0; j < length; j += 16) {
-        int left = visible - j < 0 ? 0 : visible - j;
-        __mmask16 seen = left < 16 ? (__mmask16)((1 << left) - 1) : 0xffff;
         __m512 x = _mm512_fmsub_ps(_mm512_loadu_ps(scores + j), _mm512_set1_ps(scale),
                                    _mm512_set1_ps(top));
         __m512 y = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504f));
         __m512 r = _mm512_reduce_ps(y, 1), e = _mm512_set1_ps(p[0]);
         UNROLL(6)
         for (int i = 1; i < 7; i++) e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(p[i]));
-        seen = _mm512_mask_cmp_ps_mask(seen, x, _mm512_set1_ps(-69), _CMP_NLT_UQ);
+        __mmask16 seen = _mm512_mask_cmp_ps_mask(first_lanes(visible - j), x, _mm512_set1_ps(-69),
+                                                 _CMP_NLT_UQ);
         e = _mm512_maskz_scalef_ps(seen, e, y);
         _mm512_storeu_ps(scores + j, e);
         sum = _mm512_add_ps(sum, e);
